@@ -1,0 +1,47 @@
+# One command for each habit. Everything lands in the clone (.venv, .tools, .docbatch); only pip's and uv's caches lie outside.
+SHELL := /bin/bash
+PYTHON ?= python3
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+export UV_PYTHON_DOWNLOADS := never
+BIN := .venv/bin
+UV := $(shell command -v uv || echo $(CURDIR)/.tools/bin/uv)
+
+.PHONY: install demo demo-llm test check format bench soak clean
+
+install: .venv/.installed
+
+.tools/bin/uv:
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+.venv/.installed: pyproject.toml uv.lock | $(filter $(CURDIR)/.tools/bin/uv .tools/bin/uv,$(patsubst $(CURDIR)/%,%,$(UV)))
+	$(UV) sync --locked --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --all-groups --extra local
+	@touch $@
+
+demo: install
+	$(BIN)/docbatch demo
+
+demo-llm: install
+	$(UV) sync --locked --quiet --all-groups --extra local --extra llm
+	$(BIN)/docbatch demo --llm
+
+test: install check
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+soak: install
+	$(BIN)/python -m pytest -m soak -s tests/chaos --timeout 3600
+
+clean:
+	rm -rf .venv .tools .docbatch .mypy_cache .ruff_cache .pytest_cache .hypothesis
