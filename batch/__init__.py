@@ -1,0 +1,47 @@
+"""docbatch: an LLM prompt over every document of a corpus in object storage, durably, one typed Parquet row each.
+
+The public names, loaded when first asked for: the workflow sandbox imports this package and must load nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batch.client import Run as Run
+    from batch.client import RunResult as RunResult
+    from batch.client import connect as connect
+    from batch.client import rerun as rerun
+    from batch.client import rerun_blocking as rerun_blocking
+    from batch.client import run_blocking as run_blocking
+    from batch.client import start as start
+    from batch.job import Job as Job
+    from batch.job import JobError as JobError
+    from batch.results import results as results
+
+__all__ = [
+    "Job",
+    "JobError",
+    "Run",
+    "RunResult",
+    "connect",
+    "rerun",
+    "rerun_blocking",
+    "results",
+    "run_blocking",
+    "start",
+]
+
+_HOMES = {
+    "Job": "batch.job",
+    "JobError": "batch.job",
+    "results": "batch.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'batch' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES.get(name, "batch.client")), name)

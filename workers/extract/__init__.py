@@ -1,0 +1,30 @@
+"""Bytes of an object -> the text that the prompt shows, by the kind of object."""
+
+from __future__ import annotations
+
+from workers.extract.html import html_to_text
+
+
+class Unreadable(ValueError):
+    """No text can be had from these bytes; `error_type` is the word for the row."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+def extract(key: str, data: bytes) -> str:
+    """The text of a UTF-8 text, Markdown or HTML document. Raises `Unreadable`."""
+    if not data.strip():
+        raise Unreadable("empty", "the document is empty")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unreadable("not_utf8", f"not UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from None
+    if "\x00" in text:
+        raise Unreadable("not_text", "the document holds NUL bytes: it is binary, not text")
+    if key.lower().endswith((".html", ".htm", ".xhtml")):
+        text = html_to_text(text)
+        if not text:
+            raise Unreadable("empty", "the HTML page holds no text")
+    return text

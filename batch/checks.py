@@ -1,0 +1,115 @@
+"""What is checked before a run starts and money is spent: source, output, workers, model."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from datetime import timedelta
+
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.service import RPCError
+
+from batch import contracts as c
+from batch.job import Job
+from batch.layout import RunLayout, S3Uri
+from batch.planning import selector
+from batch.store import ObjectMissing, Storage, StorageError
+
+LOOK_AT_KEYS = 100_000
+"""Keys of the source that are looked through for a first document; after so many the planner may find out."""
+
+
+class CheckFailed(Exception):
+    """The run would not work. The message says what, where, and what to do."""
+
+
+async def check_source(storage: Storage, job: Job) -> None:
+    """The source can be listed and holds at least one document."""
+    source = S3Uri.parse(job.source.uri)
+    selects = selector(job.source, source.prefix)
+    seen = 0
+    try:
+        async for page in storage.pages(source.bucket, source.prefix):
+            for entry in page:
+                seen += 1
+                if selects(entry.key):
+                    return
+            if seen >= LOOK_AT_KEYS:
+                return
+    except ObjectMissing as error:
+        raise CheckFailed(f"source.uri: {error}. Create it, or mend source.uri") from None
+    except StorageError as error:
+        raise CheckFailed(f"source.uri: {error}") from None
+    if seen:
+        raise CheckFailed(
+            f"source.uri: none of the {seen} objects under {source} is a document by source.include "
+            f"{job.source.include} and source.exclude {job.source.exclude}"
+        )
+    raise CheckFailed(f"source.uri: there is no object under {source}. Upload documents, or mend source.uri")
+
+
+async def check_output(storage: Storage, job: Job) -> None:
+    """The output can be written, and deleted again."""
+    output = S3Uri.parse(job.output.uri)
+    key = f"{output.prefix}.docbatch-write-probe-{secrets.token_hex(6)}"
+    try:
+        await storage.put(output.bucket, key, b"docbatch looks whether it may write here\n")
+        await storage.delete(output.bucket, [key])
+    except StorageError as error:
+        raise CheckFailed(f"output.uri: {output} cannot be written: {error}") from None
+
+
+async def check_run_id(storage: Storage, job: Job, run_id: str) -> None:
+    """No run of this id stands below the output."""
+    layout = RunLayout.of(job.output.uri, run_id)
+    try:
+        taken = await storage.head(layout.output.bucket, layout.run_json) is not None
+    except StorageError as error:
+        raise CheckFailed(f"output.uri: {error}") from None
+    if taken:
+        raise CheckFailed(
+            f"run id {run_id!r} exists already at {layout.uri(layout.root)}; choose another --run-id, or use "
+            f"`docbatch rerun {run_id}` to do again what failed in it"
+        )
+
+
+async def count_pollers(client: Client, task_queue: str) -> int:
+    """Workers that lately polled the queue for partitions."""
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        )
+    )
+    return len(answer.pollers)
+
+
+async def check_model(client: Client, job: Job, task_queue: str) -> None:
+    """The model answers one short question, asked by a worker: only workers hold its credentials."""
+    try:
+        result: c.CheckResult = await client.execute_workflow(
+            c.CHECK_WORKFLOW,
+            c.CheckInput(job_json=job.to_json()),
+            id=f"docbatch-check-{job.name}-{secrets.token_hex(6)}",
+            task_queue=c.control_queue(task_queue),
+            result_type=c.CheckResult,
+            execution_timeout=timedelta(seconds=100),
+        )
+    except (WorkflowFailureError, RPCError) as error:
+        cause = getattr(error, "cause", error)
+        raise CheckFailed(f"model.name: the check that {job.model.name} answers did not end: {cause}") from None
+    if result.problem:
+        raise CheckFailed(
+            f"model.name: {job.model.name} does not answer: {result.problem} "
+            "(the worker's OPENAI_BASE_URL and OPENAI_API_KEY set where and by what key it is asked)"
+        )
+
+
+async def check_job(storage: Storage, job: Job, run_id: str) -> None:
+    """All that needs object storage alone."""
+    await asyncio.gather(check_output(storage, job), check_run_id(storage, job, run_id))
+    await check_source(storage, job)

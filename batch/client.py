@@ -1,0 +1,436 @@
+"""Start, watch, pause, cancel and rerun runs, from Python. Needs Temporal and S3; never the model's credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, CancelledError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from batch import checks
+from batch import contracts as c
+from batch.connection import connect_temporal
+from batch.job import Job
+from batch.layout import RunLayout, check_run_id
+from batch.manifest import Manifest, load_manifest
+from batch.store import Storage
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+QUERY_WITHIN = timedelta(seconds=10)
+SHARDS_ASKED = 25
+"""Open shards that a status asks for live numbers; the rest counts by its last report."""
+
+
+class RunNotFound(LookupError):
+    """Neither Temporal nor object storage knows the run."""
+
+
+class RunBusy(RuntimeError):
+    """The run is still going, or shards of it are: nothing may work beside them."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run stands or ended. Counts are documents, `seconds` wall time, `cost_usd` US dollars.
+
+    `documents` are those with a row; `planned` those of the plan, which still grows while `plan_done` is false.
+    """
+
+    run_id: str
+    state: str
+    documents: int
+    ok: int
+    errors: int
+    skipped: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    results_uri: str
+    manifest_uri: str
+    seconds: float
+    planned: int = 0
+    plan_done: bool = False
+    reason: str = ""
+    message: str = ""
+    generation: int = 1
+    cached_tokens: int = 0
+    retryable_errors: int = 0
+    in_progress: int = 0
+    """Answered documents of partitions that are not committed yet, by their last heartbeats."""
+    shards: dict[str, int] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
+    errors_by_type: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in c.ENDED
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def new_run_id(job: Job) -> str:
+    """The job's name, the time and four random digits."""
+    return f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+async def connect() -> Connection:
+    """A connection by the environment: `TEMPORAL_*`, `AWS_*`. Raises `TemporalUnreachable`."""
+    return Connection(await connect_temporal(), Storage())
+
+
+@dataclass
+class Connection:
+    """What a client needs: Temporal and object storage."""
+
+    temporal: Client
+    storage: Storage
+    task_queue: str = c.DEFAULT_TASK_QUEUE
+
+    async def start(
+        self, job: Job, *, run_id: str | None = None, tuning: c.Tuning | None = None, check_model: bool = True
+    ) -> Run:
+        """Checks source, output and model, then starts the run. Raises `CheckFailed`, `StorageError`."""
+        run_id = new_run_id(job) if run_id is None else check_run_id(run_id)
+        await checks.check_job(self.storage, job, run_id)
+        if await checks.count_pollers(self.temporal, self.task_queue) == 0:
+            log.warning("no worker polls the task queue %r; the run waits for one: docbatch worker", self.task_queue)
+        elif check_model:
+            await checks.check_model(self.temporal, job, self.task_queue)
+        try:
+            await self.temporal.start_workflow(
+                c.RUN_WORKFLOW,
+                c.RunInput(tuning=tuning or c.Tuning(), partitions_queue=self.task_queue, job_json=job.to_json()),
+                id=run_id,
+                task_queue=c.control_queue(self.task_queue),
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                memo={"job_name": job.name, "output_uri": job.output.uri},
+                static_summary=f"{job.name}: {job.source.uri} by {job.model.name}",
+            )
+        except WorkflowAlreadyStartedError:
+            raise checks.CheckFailed(f"run id {run_id!r} is taken in Temporal; choose another --run-id") from None
+        return Run(self, run_id, job.output.uri)
+
+    async def run(self, run_id: str, *, output_uri: str | None = None) -> Run:
+        """A run that was started before. `output_uri` finds one that Temporal has forgotten. Raises `RunNotFound`."""
+        try:
+            description = await self.temporal.get_workflow_handle(run_id).describe()
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+        else:
+            if description.workflow_type == c.RUN_WORKFLOW:
+                found = await description.memo_value("output_uri", default=None, type_hint=str)
+                if found:
+                    return Run(self, run_id, found)
+        if output_uri is not None:
+            layout = RunLayout.of(output_uri, check_run_id(run_id))
+            if await self.storage.head(layout.output.bucket, layout.run_json) is not None:
+                return Run(self, run_id, output_uri)
+        raise RunNotFound(
+            f"there is no run {run_id!r} in Temporal's namespace {self.temporal.namespace!r}; `docbatch list` shows "
+            "those there are, and --output s3://... finds one that Temporal has forgotten"
+        )
+
+    async def list(self, *, limit: int = 100) -> list[dict[str, Any]]:
+        """The latest runs, newest first: run_id, job_name, state, started_at (ISO 8601, UTC)."""
+        runs: list[dict[str, Any]] = []
+        query = f"WorkflowType = '{c.RUN_WORKFLOW}'"
+        seen: set[str] = set()
+        async for execution in self.temporal.list_workflows(query):
+            if execution.id in seen or execution.status == WorkflowExecutionStatus.CONTINUED_AS_NEW:
+                continue
+            seen.add(execution.id)
+            memo = await execution.memo()
+            runs.append(
+                {
+                    "run_id": execution.id,
+                    "job_name": memo.get("job_name", ""),
+                    "state": _listed_state(execution.status, str(memo.get("state", ""))),
+                    "started_at": execution.start_time.isoformat(),
+                    "output_uri": memo.get("output_uri", ""),
+                }
+            )
+            if len(runs) >= limit:
+                break
+        return runs
+
+
+def _listed_state(status: WorkflowExecutionStatus | None, state: str) -> str:
+    if status == WorkflowExecutionStatus.RUNNING:
+        return state if state == c.PAUSED else c.RUNNING
+    if status == WorkflowExecutionStatus.COMPLETED:
+        return state or c.COMPLETED
+    return c.CANCELLED if status == WorkflowExecutionStatus.CANCELED else c.FAILED
+
+
+@dataclass
+class Run:
+    """One run: watch it, pause it, cancel it, read its account."""
+
+    connection: Connection
+    run_id: str
+    output_uri: str
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout.of(self.output_uri, self.run_id)
+
+    @property
+    def handle(self) -> WorkflowHandle[Any, Any]:
+        return self.connection.temporal.get_workflow_handle(self.run_id)
+
+    async def manifest(self) -> Manifest | None:
+        """The account in object storage; None while the run has not ended once."""
+        found = await load_manifest(self.connection.storage, self.layout)
+        return found[0] if found else None
+
+    async def status(self) -> RunResult:
+        """Where the run stands now, or how it ended."""
+        try:
+            description = await self.handle.describe()
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return await self._ended_status(None, "")
+        if description.status == WorkflowExecutionStatus.RUNNING:
+            live = await self._live_status()
+            if live is not None:
+                return live
+        return await self._ended_status(description.status, await self._failure(description.status))
+
+    async def _live_status(self) -> RunResult | None:
+        try:
+            progress: c.Progress = await self.handle.query("progress", result_type=c.Progress, rpc_timeout=QUERY_WITHIN)
+        except RPCError:
+            description = await self.handle.describe()
+            if description.status != WorkflowExecutionStatus.RUNNING:
+                return None
+            return self._blank(c.PLANNING, "no worker answers for the run yet: docbatch worker")
+        totals, in_progress = progress.totals, 0
+        ids = [c.shard_workflow_id(self.run_id, progress.generation, shard) for shard in progress.shards_open]
+        for found, doing in await asyncio.gather(*(self._shard(workflow_id) for workflow_id in ids[:SHARDS_ASKED])):
+            in_progress += doing
+            totals = totals + found
+        return self._result(
+            progress.state,
+            totals,
+            seconds=datetime.now(UTC).timestamp() - progress.started_at,
+            planned=progress.planned_documents,
+            plan_done=progress.plan_done,
+            reason=progress.control.reason,
+            message=progress.control.message,
+            generation=progress.generation,
+            in_progress=in_progress,
+            shards={"open": len(progress.shards_open), "finished": progress.shards_finished},
+            partitions={
+                "planned": progress.planned_partitions,
+                "committed": totals.partitions - totals.partitions_failed,
+                "failed": totals.partitions_failed,
+            },
+        )
+
+    async def _shard(self, workflow_id: str) -> tuple[c.Totals, int]:
+        """What an open shard has committed since its last report, and what its activities say in their heartbeats."""
+        handle = self.connection.temporal.get_workflow_handle(workflow_id)
+        try:
+            report: c.ShardReport = await handle.query("totals", result_type=c.ShardReport, rpc_timeout=QUERY_WITHIN)
+            description = await handle.describe()
+        except RPCError:
+            return c.Totals(), 0
+        doing = 0
+        converter = self.connection.temporal.data_converter
+        for pending in description.raw_description.pending_activities:
+            if pending.HasField("heartbeat_details"):
+                details = await converter.decode(pending.heartbeat_details.payloads)
+                doing += int(details[0].get("done", 0)) if details and isinstance(details[0], dict) else 0
+        return report.unreported, doing
+
+    async def _failure(self, status: WorkflowExecutionStatus | None) -> str:
+        if status in (WorkflowExecutionStatus.COMPLETED, WorkflowExecutionStatus.CANCELED):
+            return ""
+        try:
+            await asyncio.wait_for(self.handle.result(), 10)
+        except WorkflowFailureError as error:
+            cause = error.cause
+            cause = cause.cause if isinstance(cause, ActivityError) and cause.cause else cause
+            return str(cause)
+        except TimeoutError:
+            pass
+        return ""
+
+    async def _ended_status(self, status: WorkflowExecutionStatus | None, failure: str) -> RunResult:
+        manifest = await self.manifest()
+        if manifest is None:
+            state = c.CANCELLED if status == WorkflowExecutionStatus.CANCELED else c.FAILED
+            return self._blank(state, failure or "the run ended without a manifest; `docbatch rerun` goes on with it")
+        state = manifest.state
+        if status in (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT):
+            failure = failure or f"the coordinator was {status.name.lower()}; `docbatch rerun` goes on with it"
+        return replace(
+            self._result(
+                state,
+                manifest.totals,
+                seconds=manifest.seconds,
+                planned=manifest.planned_documents,
+                plan_done=True,
+                reason=manifest.reason,
+                message=failure,
+                generation=manifest.generation,
+                partitions={
+                    "planned": len(manifest.files),
+                    "committed": manifest.totals.partitions - manifest.totals.partitions_failed,
+                    "failed": manifest.totals.partitions_failed,
+                },
+                shards={"open": 0, "finished": len({entry.shard for entry in manifest.files})},
+            ),
+            errors_by_type=manifest.errors_by_type,
+            problems=manifest.problems[:20],
+        )
+
+    def _blank(self, state: str, message: str) -> RunResult:
+        return self._result(state, c.Totals(), seconds=0.0, message=message)
+
+    def _result(self, state: str, totals: c.Totals, **fields: Any) -> RunResult:
+        layout = self.layout
+        return RunResult(
+            run_id=self.run_id,
+            state=state,
+            documents=totals.documents,
+            ok=totals.ok,
+            errors=totals.errors,
+            skipped=totals.skipped,
+            prompt_tokens=totals.prompt_tokens,
+            cached_tokens=totals.cached_tokens,
+            completion_tokens=totals.completion_tokens,
+            cost_usd=round(totals.cost_usd, 6),
+            retryable_errors=totals.retryable_errors,
+            results_uri=layout.uri(layout.results),
+            manifest_uri=layout.uri(layout.manifest),
+            **{**fields, "seconds": round(fields["seconds"], 3)},
+        )
+
+    async def watch(self, *, every: float = 1.0) -> AsyncIterator[RunResult]:
+        """The status again and again, until the run has ended; the last one is the end."""
+        while True:
+            status = await self.status()
+            yield status
+            if status.ended and not await self._running():
+                return
+            await asyncio.sleep(every)
+
+    async def _running(self) -> bool:
+        try:
+            return (await self.handle.describe()).status == WorkflowExecutionStatus.RUNNING
+        except RPCError:
+            return False
+
+    async def wait(self) -> RunResult:
+        """Waits for the end and returns the account."""
+        try:
+            await self.handle.result()
+        except WorkflowFailureError as error:
+            if not isinstance(error.cause, (CancelledError, ActivityError)):
+                log.debug("run %s: %s", self.run_id, error.cause)
+        return await self.status()
+
+    async def cancel(self) -> None:
+        """Asks the run to stop: no new calls within seconds, what is answered stays, the manifest says `cancelled`."""
+        await self.handle.cancel()
+
+    async def pause(self, message: str = "") -> None:
+        """No new calls within seconds; calls in flight are kept."""
+        await self.handle.signal("pause", message)
+
+    async def resume(self) -> None:
+        """Goes on where the run was paused."""
+        await self.handle.signal("resume")
+
+    async def rerun(
+        self,
+        *,
+        all_errors: bool = False,
+        partitions: list[int] | None = None,
+        tuning: c.Tuning | None = None,
+    ) -> Run:
+        """Does again what failed in the run, as its next generation. Raises `RunBusy` while anything of it works."""
+        await self.check_idle()
+        try:
+            await self.connection.temporal.start_workflow(
+                c.RUN_WORKFLOW,
+                c.RunInput(
+                    tuning=tuning or c.Tuning(),
+                    partitions_queue=self.connection.task_queue,
+                    run=c.RunRef(self.run_id, self.output_uri),
+                    rerun=c.RerunRequest(all_errors=all_errors, partitions=partitions or []),
+                ),
+                id=self.run_id,
+                task_queue=c.control_queue(self.connection.task_queue),
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                memo={"output_uri": self.output_uri},
+            )
+        except WorkflowAlreadyStartedError:
+            raise RunBusy(f"run {self.run_id!r} is going; wait for its end or cancel it first") from None
+        return self
+
+    async def check_idle(self) -> None:
+        """Raises `RunBusy` while the coordinator or any shard of the run works."""
+        if await self._running():
+            raise RunBusy(f"run {self.run_id!r} is going; wait for its end or `docbatch cancel` it first")
+        query = (
+            f"WorkflowType = '{c.SHARD_WORKFLOW}' AND ExecutionStatus = 'Running' "
+            f"AND WorkflowId STARTS_WITH '{self.run_id}/'"
+        )
+        async for shard in self.connection.temporal.list_workflows(query):
+            raise RunBusy(
+                f"shard {shard.id!r} of the run still works although its coordinator is gone; "
+                f"`docbatch cancel {self.run_id}` stops what is left of it"
+            )
+
+
+# -- for scripts -----------------------------------------------------------------------------------------------------
+
+
+async def start(job: Job, *, run_id: str | None = None, tuning: c.Tuning | None = None) -> Run:
+    """Starts a run of the job; the connection is the environment's. `await run.wait()` waits for its end."""
+    return await (await connect()).start(job, run_id=run_id, tuning=tuning)
+
+
+async def rerun(run_id: str, *, all_errors: bool = False, partitions: list[int] | None = None) -> Run:
+    """Does again what failed in a run."""
+    run = await (await connect()).run(run_id)
+    return await run.rerun(all_errors=all_errors, partitions=partitions)
+
+
+def run_blocking(job: Job, *, run_id: str | None = None) -> RunResult:
+    """Starts a run and waits for its end; for scripts without an event loop."""
+
+    async def go() -> RunResult:
+        return await (await start(job, run_id=run_id)).wait()
+
+    return _blocking(go())
+
+
+def rerun_blocking(run_id: str, *, all_errors: bool = False, partitions: list[int] | None = None) -> RunResult:
+    """Does again what failed in a run, and waits for its end."""
+
+    async def go() -> RunResult:
+        return await (await rerun(run_id, all_errors=all_errors, partitions=partitions)).wait()
+
+    return _blocking(go())
+
+
+def _blocking(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)

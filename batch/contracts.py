@@ -1,0 +1,359 @@
+"""What passes through Temporal: names, inputs and outputs of workflows, activities, signals and queries.
+
+Small dataclasses of identifiers and counters only. Documents, plans, answers and lists of failures stay in S3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+RUN_WORKFLOW = "docbatch-run"
+SHARD_WORKFLOW = "docbatch-shard"
+CHECK_WORKFLOW = "docbatch-check"
+
+CLAIM_RUN = "claim_run"
+PLAN_SHARD = "plan_shard"
+PLAN_RERUN = "plan_rerun"
+PROCESS_PARTITION = "process_partition"
+WRITE_CONTROL = "write_control"
+FIND_CLOSED_SHARDS = "find_closed_shards"
+FINISH_RUN = "finish_run"
+CHECK_MODEL = "check_model"
+
+DEFAULT_TASK_QUEUE = "docbatch"
+
+
+def control_queue(task_queue: str) -> str:
+    """The task queue of workflows, planner, finisher and checks, apart from the one of partitions."""
+    return f"{task_queue}-control"
+
+
+def shard_workflow_id(run_id: str, generation: int, shard: int) -> str:
+    """Deterministic, so that a shard that died is started again under the same id."""
+    return f"{run_id}/g{generation}/shard-{shard:05d}"
+
+
+# The states of a run, as every face shows them.
+PLANNING = "planning"
+RUNNING = "running"
+PAUSED = "paused"
+COMPLETED = "completed"
+COMPLETED_WITH_FAILURES = "completed_with_failures"
+CANCELLED = "cancelled"
+FAILED = "failed"
+RERUNNING = "rerunning"
+ENDED = frozenset({COMPLETED, COMPLETED_WITH_FAILURES, CANCELLED, FAILED})
+
+# How an attempt at a partition ended, seen from its shard.
+COMMITTED = "committed"
+YIELDED = "yielded"
+GIVEN_UP = "given_up"
+
+# Why an attempt yielded, or a run is paused. Those of `PROBED` end by themselves once a probe succeeds.
+DRAIN = "drain"
+BY_USER = "by_user"
+PROVIDER_UNREACHABLE = "provider_unreachable"
+STORAGE_UNREACHABLE = "storage_unreachable"
+ERROR_RATE = "max_error_rate"
+PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a run is cut up and watched; none of it changes an answer. Times are in seconds."""
+
+    shard_partitions: int = 500
+    window: int = 50
+    plan_ahead: int = 2
+    continue_every_shards: int = 0
+    """Continue-as-new after so many started shards; 0: only when the server suggests it."""
+    heartbeat_timeout: float = 60.0
+    watch_shards_every: float = 180.0
+    max_barren_attempts: int = 5
+    """Attempts in a row that added nothing to the ledger before a partition is given up."""
+    probe_every: float = 15.0
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """Which run, and where its folder is."""
+
+    run_id: str
+    output_uri: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counters that add up: of a partition, a shard or a run. Tokens and cost are of the rows that stand."""
+
+    documents: int = 0
+    ok: int = 0
+    errors: int = 0
+    skipped: int = 0
+    retryable_errors: int = 0
+    partitions: int = 0
+    partitions_failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class RerunRequest:
+    """What to do again. With nothing set: partitions given up and documents with retryable errors."""
+
+    all_errors: bool = False
+    partitions: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ClaimInput:
+    run_id: str
+    job_json: str
+    execution_run_id: str
+    run: RunRef | None = None
+    rerun: RerunRequest | None = None
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What the coordinator needs to know of the job; the job itself stays in `run.json`."""
+
+    run: RunRef
+    job_name: str
+    model: str
+    priority: int
+    in_flight: int
+    generation: int = 1
+    epoch: int = 1
+
+
+@dataclass(frozen=True)
+class PlanInput:
+    """Plan shard number `shard`, from the key after `cursor` on."""
+
+    run: RunRef
+    shard: int
+    first_partition: int
+    cursor: str
+    partitions: int
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A stretch of partitions whose plan file stands. `cursor` is the last key taken."""
+
+    shard: int
+    first_partition: int
+    partitions: int
+    documents: int
+    cursor: str
+    last: bool
+    only: list[int] | None = None
+    """A rerun's partitions; None: all of the stretch."""
+
+
+@dataclass(frozen=True)
+class RerunPlanInput:
+    run: RunRef
+    generation: int
+    request: RerunRequest
+    start_shard: int
+    """Scan from this shard on; a page of the answer holds a bounded number of shards."""
+
+
+@dataclass(frozen=True)
+class RerunPlan:
+    """A page. At its end (`next_shard` None) it says where the plan stands: a cancelled run's may be unfinished."""
+
+    shards: list[PlannedShard]
+    next_shard: int | None
+    plan_complete: bool = False
+    cursor: str = ""
+    plan_shards: int = 0
+    plan_partitions: int = 0
+
+
+@dataclass(frozen=True)
+class PartitionInput:
+    run: RunRef
+    shard: int
+    partition: int
+    row_group: int
+    generation: int
+    dispatch: int
+    """How many times the shard has dispatched this partition, from 1."""
+    epoch: int
+    max_barren_attempts: int
+    rerun: RerunRequest | None = None
+
+
+@dataclass(frozen=True)
+class PartitionOutcome:
+    """How one activity execution ended. `totals` are of the committed rows, zero for a yield."""
+
+    partition: int
+    outcome: str
+    totals: Totals = field(default_factory=Totals)
+    reason: str = ""
+    message: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Control:
+    """Whether the run may call the model. Held by the coordinator alone; `epoch` rises with each resume."""
+
+    state: str = RUNNING
+    epoch: int = 1
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class ControlInput:
+    run: RunRef
+    control: Control
+
+
+@dataclass(frozen=True)
+class PauseRequest:
+    """A worker's wish, by way of its shard, to pause the run under the epoch that it worked under."""
+
+    epoch: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ShardInput:
+    run: RunRef
+    planned: PlannedShard
+    generation: int
+    window: int
+    tuning: Tuning
+    control: Control
+    priority: int
+    partitions_queue: str
+    rerun: RerunRequest | None = None
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """A shard's word to the coordinator. `given_up` names a bounded number of its failed partitions."""
+
+    shard: int
+    totals: Totals
+    dispatched: bool
+    finished: bool
+    given_up: list[int] = field(default_factory=list)
+    unreported: Totals = field(default_factory=Totals)
+    """What has come since the last report; for those who ask the shard itself."""
+
+
+@dataclass(frozen=True)
+class OpenShard:
+    planned: PlannedShard
+    report: ShardReport
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What one execution of the coordinator hands to the next: bounded by the number of shards dispatching at once."""
+
+    claimed: Claimed
+    generation: int
+    control: Control
+    started_at: float
+    control_delivered: bool = True
+    cursor: str = ""
+    next_shard: int = 0
+    next_partition: int = 0
+    plan_done: bool = False
+    planned_documents: int = 0
+    planned_partitions: int = 0
+    totals: Totals = field(default_factory=Totals)
+    waiting: list[PlannedShard] = field(default_factory=list)
+    open: list[OpenShard] = field(default_factory=list)
+    rerun: RerunRequest | None = None
+    rerun_found: bool = False
+    finished_shards: int = 0
+    executions: int = 1
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """Start of a run (`job_json`), of a rerun (`claimed` by `run_ref`), or its continuation (`carried`)."""
+
+    tuning: Tuning
+    partitions_queue: str
+    job_json: str = ""
+    rerun: RerunRequest | None = None
+    run: RunRef | None = None
+    carried: Carried | None = None
+
+
+@dataclass(frozen=True)
+class FinishInput:
+    run: RunRef
+    generation: int
+    state: str
+    reason: str
+    started_at: float
+    plan_complete: bool
+    execution_run_id: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The reconciled run, in numbers; the whole account is in `manifest.json`."""
+
+    state: str
+    totals: Totals
+    problems: list[str]
+    manifest_uri: str
+    results_uri: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, as its coordinator knows it."""
+
+    run: RunRef | None
+    state: str
+    control: Control
+    generation: int
+    planned_documents: int
+    planned_partitions: int
+    plan_done: bool
+    totals: Totals
+    shards_open: list[int]
+    shards_finished: int
+    started_at: float
+
+
+@dataclass(frozen=True)
+class ClosedShardsInput:
+    workflow_ids: list[str]
+
+
+@dataclass(frozen=True)
+class CheckInput:
+    """The model of a job that is about to start, or of a run that is there."""
+
+    job_json: str = ""
+    run: RunRef | None = None
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """`problem` is empty when the model answers; otherwise it says what failed, where, and what sets it."""
+
+    problem: str = ""

@@ -1,0 +1,659 @@
+"""The workflows of a run: a coordinator plans and starts shards, a shard keeps a window of partitions in flight.
+
+Deterministic, and free of heavy imports. Data flow of a run:
+
+    coordinator: claim -> plan shard 0, 1, ... (activities) -> start shard workflows, a few dispatching at once
+    shard:       sliding window of process activities -> reports to the coordinator's workflow id by signal
+    coordinator: totals by shard -> finish (reconcile, manifest)
+
+The coordinator continues as new whenever the server suggests it. Its shards are abandoned children, so they outlive the
+execution that started them and report to whichever execution holds the run's workflow id now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, TemporalError, is_cancelled_exception
+
+from batch import contracts as c
+
+R = TypeVar("R")
+
+PROCESS_TIMEOUT = timedelta(hours=24)
+PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+GIVEN_UP_NAMED = 100
+
+
+async def control_activity(name: str, argument: Any, result: type[R], summary: str = "") -> R:
+    """Planner, finisher and the like: repeated for as long as it takes, unless they say that repeating is no use."""
+    return cast(
+        R,
+        await workflow.execute_activity(
+            name,
+            argument,
+            result_type=result,
+            start_to_close_timeout=timedelta(hours=4),
+            heartbeat_timeout=timedelta(seconds=60),
+            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=30)),
+            summary=summary or None,
+        ),
+    )
+
+
+@workflow.defn(name=c.RUN_WORKFLOW)
+class Coordinator:
+    """One execution of a run (or of its rerun, a generation later). Holds the run's state, epoch and reason alone."""
+
+    @workflow.init
+    def __init__(self, start: c.RunInput) -> None:
+        carried = start.carried
+        self._tuning = start.tuning
+        self._partitions_queue = start.partitions_queue
+        self._claimed = carried.claimed if carried else None
+        self._control = carried.control if carried else c.Control()
+        self._delivered = self._control if carried is None or carried.control_delivered else None
+        self._generation = carried.generation if carried else 1
+        self._started_at = carried.started_at if carried else workflow.time()
+        self._cursor = carried.cursor if carried else ""
+        self._next_shard = carried.next_shard if carried else 0
+        self._next_partition = carried.next_partition if carried else 0
+        self._plan_done = carried.plan_done if carried else False
+        self._planned_documents = carried.planned_documents if carried else 0
+        self._planned_partitions = carried.planned_partitions if carried else 0
+        self._totals = carried.totals if carried else c.Totals()
+        self._waiting = deque(carried.waiting if carried else [])
+        self._open = {shard.planned.shard: shard for shard in carried.open} if carried else {}
+        self._rerun = carried.rerun if carried else start.rerun
+        self._rerun_found = carried.rerun_found if carried else False
+        self._executions = carried.executions if carried else 1
+        self._started_shards = 0
+        self._finished_shards = carried.finished_shards if carried else 0
+        self._state = c.RUNNING if carried else c.PLANNING
+        self._leaving = False
+        self._planning_now = False
+
+    @workflow.run
+    async def run(self, start: c.RunInput) -> c.Finished:
+        """Runs to the end and returns the reconciled account, or continues as new."""
+        try:
+            if self._claimed is None:
+                self._claimed = await self._claim(start)
+            self._show()
+            await self._go(
+                self._plan_shards(),
+                self._start_shards(),
+                self._watch_shards(),
+                self._deliver_control(),
+                self._leave_when_suggested(),
+            )
+            if self._leaving:
+                self._continue_as_new()
+            return await self._finish(self._end_state())
+        except asyncio.CancelledError:
+            if self._claimed is not None:
+                await self._cancel_run()
+            raise
+
+    @workflow.signal
+    def shard_report(self, report: c.ShardReport) -> None:
+        """A shard's progress. Reports are keyed by shard, so a repeated one counts once."""
+        shard = self._open.get(report.shard)
+        if shard is None:
+            return
+        if report.finished:
+            del self._open[report.shard]
+            self._totals += report.totals
+            self._finished_shards += 1
+        else:
+            self._open[report.shard] = replace(shard, report=report)
+        self._show()
+
+    @workflow.signal
+    def pause(self, message: str) -> None:
+        """Pauses by hand."""
+        self._pause(c.BY_USER, message)
+
+    @workflow.signal
+    def request_pause(self, request: c.PauseRequest) -> None:
+        """A worker met what stops the whole run. Ignored when it speaks of an epoch that is over."""
+        if request.epoch == self._control.epoch:
+            self._pause(request.reason, request.message)
+
+    @workflow.signal
+    def resume(self) -> None:
+        """Goes on where the run was paused."""
+        if self._control.state == c.PAUSED:
+            self._control = c.Control(epoch=self._control.epoch + 1)
+            self._show()
+
+    @workflow.query
+    def progress(self) -> c.Progress:
+        """Where the run stands. `totals` holds finished shards and the last report of each open one."""
+        return c.Progress(
+            run=self._claimed.run if self._claimed else None,
+            state=c.PAUSED
+            if self._control.state == c.PAUSED and self._state in (c.RUNNING, c.PLANNING)
+            else self._state,
+            control=self._control,
+            generation=self._generation,
+            planned_documents=self._planned_documents,
+            planned_partitions=self._planned_partitions,
+            plan_done=self._plan_done,
+            totals=self._totals_now(),
+            shards_open=sorted(self._open),
+            shards_finished=self._finished_shards,
+            started_at=self._started_at,
+        )
+
+    # -- the parts that run side by side -----------------------------------------------------------------------------
+
+    async def _go(self, *parts: Coroutine[Any, Any, None]) -> None:
+        """Runs the parts together; the first failure or a cancellation ends all of them."""
+        tasks = [asyncio.create_task(part) for part in parts]
+        try:
+            await workflow.wait_condition(lambda: self._done() or any(_failed(task) for task in tasks))
+            for task in tasks:
+                if _failed(task):
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self) -> bool:
+        if self._leaving:
+            return workflow.all_handlers_finished() and not self._planning_now
+        return self._plan_done and not self._waiting and not self._open
+
+    async def _plan_shards(self) -> None:
+        """Plans ahead of the shards that dispatch, so that planning and processing overlap."""
+        claimed = self._the_claim()
+        while not self._plan_done:
+            await workflow.wait_condition(lambda: len(self._waiting) < self._tuning.plan_ahead or self._leaving)
+            if self._leaving:
+                return
+            self._planning_now = True
+            try:
+                if self._rerun is None or self._rerun_found:
+                    await self._plan_one(claimed)
+                else:
+                    await self._plan_rerun(claimed, self._rerun)
+            finally:
+                self._planning_now = False
+            self._state = c.RUNNING
+            self._show()
+
+    async def _plan_one(self, claimed: c.Claimed) -> None:
+        planned = await control_activity(
+            c.PLAN_SHARD,
+            c.PlanInput(
+                run=claimed.run,
+                shard=self._next_shard,
+                first_partition=self._next_partition,
+                cursor=self._cursor,
+                partitions=self._tuning.shard_partitions,
+            ),
+            c.PlannedShard,
+            f"shard {self._next_shard}",
+        )
+        self._plan_done = planned.last
+        if planned.partitions:
+            self._take(planned)
+            self._cursor = planned.cursor
+            self._next_shard = planned.shard + 1
+            self._next_partition = planned.first_partition + planned.partitions
+
+    async def _plan_rerun(self, claimed: c.Claimed, request: c.RerunRequest) -> None:
+        plan = await control_activity(
+            c.PLAN_RERUN,
+            c.RerunPlanInput(
+                run=claimed.run, generation=self._generation, request=request, start_shard=self._next_shard
+            ),
+            c.RerunPlan,
+        )
+        for planned in plan.shards:
+            self._take(planned)
+        if plan.next_shard is not None:
+            self._next_shard = plan.next_shard
+            return
+        # What stands is gone through; a run that was cancelled while it planned goes on planning, unless some
+        # partitions were asked for by number.
+        self._rerun_found = True
+        self._plan_done = plan.plan_complete or bool(request.partitions)
+        self._cursor, self._next_shard, self._next_partition = plan.cursor, plan.plan_shards, plan.plan_partitions
+
+    def _take(self, planned: c.PlannedShard) -> None:
+        self._waiting.append(planned)
+        self._planned_documents += planned.documents
+        self._planned_partitions += len(planned.only) if planned.only is not None else planned.partitions
+
+    async def _start_shards(self) -> None:
+        """Keeps enough shards dispatching for the wanted in-flight count; a new one starts when one has dispatched."""
+        wanted = max(1, -(-self._the_claim().in_flight // self._window()))
+        while True:
+            await workflow.wait_condition(
+                lambda: not self._leaving and bool(self._waiting) and self._dispatching() < wanted
+            )
+            await self._start_shard(self._waiting.popleft())
+            self._started_shards += 1
+
+    async def _leave_when_suggested(self) -> None:
+        """Continue-as-new before the history grows long; nothing waits for it but the plan that is being written."""
+        every = self._tuning.continue_every_shards
+        await workflow.wait_condition(
+            lambda: workflow.info().is_continue_as_new_suggested() or 0 < every <= self._started_shards
+        )
+        self._leaving = True
+
+    async def _start_shard(self, planned: c.PlannedShard) -> None:
+        claimed = self._the_claim()
+        self._open[planned.shard] = c.OpenShard(
+            planned, c.ShardReport(planned.shard, c.Totals(), dispatched=False, finished=False)
+        )
+        try:
+            await workflow.start_child_workflow(
+                c.SHARD_WORKFLOW,
+                c.ShardInput(
+                    run=claimed.run,
+                    planned=planned,
+                    generation=self._generation,
+                    window=self._window(),
+                    tuning=self._tuning,
+                    control=self._control,
+                    priority=claimed.priority,
+                    partitions_queue=self._partitions_queue,
+                    rerun=self._rerun,
+                ),
+                id=c.shard_workflow_id(claimed.run.run_id, self._generation, planned.shard),
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                static_summary=f"{planned.partitions} partitions, {planned.documents} documents",
+            )
+        except TemporalError as error:
+            if type(error).__name__ != "WorkflowAlreadyStartedError":
+                raise  # one that runs already, for example after a lost answer, reports all the same
+
+    async def _watch_shards(self) -> None:
+        """Starts an open shard again that closed without its last report, for example because it was terminated."""
+        while True:
+            await asyncio.sleep(self._tuning.watch_shards_every)
+            ids = {
+                c.shard_workflow_id(self._the_claim().run.run_id, self._generation, shard): shard
+                for shard in self._open
+            }
+            if not ids or self._leaving:
+                continue
+            closed = await control_activity(c.FIND_CLOSED_SHARDS, c.ClosedShardsInput(sorted(ids)), list[str])
+            for workflow_id in closed:
+                shard = self._open.get(ids[workflow_id])
+                if shard is not None and not self._leaving:
+                    workflow.logger.warning("shard %s closed without its last report; starting it again", workflow_id)
+                    await self._start_shard(shard.planned)
+
+    async def _deliver_control(self) -> None:
+        """Makes each change of state known: to workers by `control.json`, to open shards by signal; probes outages."""
+        while True:
+            control = self._control
+            if self._delivered != control:
+                await self._write_control(control)
+                for shard in sorted(self._open):
+                    await self._signal_shard(shard, control)
+                self._delivered = control
+            if control.state == c.PAUSED and control.reason in c.PROBED:
+                await self._probe(control)
+            await workflow.wait_condition(lambda: self._delivered != self._control)
+
+    async def _probe(self, control: c.Control) -> None:
+        """One probe at a time until what was unreachable answers again; then the run resumes by itself."""
+        wait = self._tuning.probe_every
+        while self._control == control:
+            await asyncio.sleep(wait)
+            if self._control != control:
+                return
+            result = await control_activity(
+                c.CHECK_MODEL, c.CheckInput(run=self._the_claim().run), c.CheckResult, f"probe after {control.reason}"
+            )
+            if not result.problem and self._control == control:
+                self.resume()
+            wait = min(wait * 1.5, 300.0)
+
+    # -- the ends ------------------------------------------------------------------------------------------------------
+
+    async def _claim(self, start: c.RunInput) -> c.Claimed:
+        claimed = await control_activity(
+            c.CLAIM_RUN,
+            c.ClaimInput(
+                run_id=workflow.info().workflow_id,
+                job_json=start.job_json,
+                execution_run_id=workflow.info().first_execution_run_id,
+                run=start.run,
+                rerun=start.rerun,
+            ),
+            c.Claimed,
+        )
+        self._generation = claimed.generation
+        self._control = self._delivered = c.Control(epoch=claimed.epoch)
+        workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri})
+        return claimed
+
+    def _continue_as_new(self) -> None:
+        workflow.continue_as_new(
+            c.RunInput(
+                tuning=self._tuning,
+                partitions_queue=self._partitions_queue,
+                carried=c.Carried(
+                    claimed=self._the_claim(),
+                    generation=self._generation,
+                    control=self._control,
+                    control_delivered=self._delivered == self._control,
+                    started_at=self._started_at,
+                    cursor=self._cursor,
+                    next_shard=self._next_shard,
+                    next_partition=self._next_partition,
+                    plan_done=self._plan_done,
+                    planned_documents=self._planned_documents,
+                    planned_partitions=self._planned_partitions,
+                    totals=self._totals,
+                    waiting=list(self._waiting),
+                    open=[self._open[shard] for shard in sorted(self._open)],
+                    rerun=self._rerun,
+                    rerun_found=self._rerun_found,
+                    finished_shards=self._finished_shards,
+                    executions=self._executions + 1,
+                ),
+            ),
+        )
+
+    def _end_state(self) -> str:
+        return c.COMPLETED_WITH_FAILURES if self._totals.errors or self._totals.partitions_failed else c.COMPLETED
+
+    async def _cancel_run(self) -> None:
+        """Stops the workers, then the shards, then accounts for what there is."""
+        self._state = "cancelling"
+        self._control = c.Control(state=c.CANCELLED, epoch=self._control.epoch + 1, reason=c.BY_USER)
+        self._show()
+        await self._write_control(self._control)
+        for shard in sorted(self._open):
+            handle = workflow.get_external_workflow_handle(
+                c.shard_workflow_id(self._the_claim().run.run_id, self._generation, shard)
+            )
+            try:
+                await handle.cancel()
+            except TemporalError:
+                del self._open[shard]  # closed already
+        try:
+            await workflow.wait_condition(lambda: not self._open, timeout=timedelta(minutes=10))
+        except TimeoutError:
+            workflow.logger.warning("shards %s did not report after their cancellation", sorted(self._open))
+        await self._finish(c.CANCELLED)
+
+    async def _finish(self, state: str) -> c.Finished:
+        claimed = self._the_claim()
+        finished = await control_activity(
+            c.FINISH_RUN,
+            c.FinishInput(
+                run=claimed.run,
+                generation=self._generation,
+                state=state,
+                reason=self._control.reason,
+                started_at=self._started_at,
+                plan_complete=self._plan_done,
+                execution_run_id=workflow.info().first_execution_run_id,
+            ),
+            c.Finished,
+        )
+        self._state = finished.state
+        self._totals = finished.totals
+        workflow.upsert_memo({"state": finished.state})
+        self._show()
+        return finished
+
+    # -- small things --------------------------------------------------------------------------------------------------
+
+    def _pause(self, reason: str, message: str) -> None:
+        if self._control.state == c.RUNNING:
+            self._control = c.Control(c.PAUSED, self._control.epoch, reason, message)
+            self._show()
+
+    async def _write_control(self, control: c.Control) -> None:
+        await control_activity(
+            c.WRITE_CONTROL, c.ControlInput(self._the_claim().run, control), type(None), control.state
+        )
+
+    async def _signal_shard(self, shard: int, control: c.Control) -> None:
+        """Tries again for a while: a shard that is just being started cannot be signalled yet."""
+        handle = workflow.get_external_workflow_handle(
+            c.shard_workflow_id(self._the_claim().run.run_id, self._generation, shard)
+        )
+        for _ in range(20):
+            try:
+                await handle.signal("control", control)
+                return
+            except TemporalError as error:
+                if shard not in self._open:
+                    return
+                workflow.logger.warning("shard %s could not be told %s: %s", shard, control.state, error)
+                await asyncio.sleep(1)
+
+    def _dispatching(self) -> int:
+        return sum(not shard.report.dispatched for shard in self._open.values())
+
+    def _window(self) -> int:
+        return max(1, min(self._tuning.window, self._the_claim().in_flight))
+
+    def _totals_now(self) -> c.Totals:
+        return sum((shard.report.totals for shard in self._open.values()), self._totals)
+
+    def _the_claim(self) -> c.Claimed:
+        if self._claimed is None:
+            raise ApplicationError("the run is not claimed yet", non_retryable=True)
+        return self._claimed
+
+    def _show(self) -> None:
+        """The run in Temporal's UI."""
+        totals = self._totals_now()
+        planned = f"{self._planned_documents}{'' if self._plan_done else '+'}"
+        lines = [
+            f"**{self.progress().state}** generation {self._generation}",
+            f"{totals.documents} of {planned} documents: "
+            f"{totals.ok} ok, {totals.errors} error, {totals.skipped} skipped",
+            f"{totals.partitions} of {self._planned_partitions} partitions, {totals.partitions_failed} failed",
+            f"shards open: {len(self._open)}, waiting: {len(self._waiting)}",
+        ]
+        if self._control.reason:
+            lines.append(f"reason: {self._control.reason} {self._control.message}")
+        workflow.set_current_details("\n\n".join(lines))
+
+
+@workflow.defn(name=c.SHARD_WORKFLOW)
+class Shard:
+    """A bounded stretch of partitions behind a sliding window of activities; a failed partition is data."""
+
+    @workflow.init
+    def __init__(self, start: c.ShardInput) -> None:
+        self._start = start
+        self._planned = start.planned
+        self._control = start.control
+        stretch = range(start.planned.first_partition, start.planned.first_partition + start.planned.partitions)
+        self._pending = deque(stretch if start.planned.only is None else start.planned.only)
+        self._count = len(self._pending)
+        self._dispatches: dict[int, int] = {}
+        self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._totals = c.Totals()
+        self._given_up: list[int] = []
+        self._reported_tenth = 0
+        self._reported = c.Totals()
+        self._dispatched_told = False
+        self._cancelled = False
+        self._failure: BaseException | None = None
+
+    @workflow.run
+    async def run(self, start: c.ShardInput) -> c.Totals:
+        """Returns the totals of the shard; the coordinator has them by signal."""
+        try:
+            while self._pending or self._in_flight:
+                await workflow.wait_condition(
+                    lambda: self._failure is not None or self._may_dispatch() or not (self._pending or self._in_flight)
+                )
+                if self._failure is not None:
+                    raise self._failure
+                while self._may_dispatch():
+                    self._dispatch(self._pending.popleft())
+                await self._report_if_due()
+        except asyncio.CancelledError:
+            self._cancelled = True
+            for task in self._in_flight.values():
+                task.cancel()
+            await workflow.wait_condition(lambda: not self._in_flight)
+            await self._report(finished=True)
+            raise
+        await self._report(finished=True)
+        return self._totals
+
+    @workflow.signal
+    def control(self, control: c.Control) -> None:
+        """The coordinator's word: go on, or dispatch nothing."""
+        if control.epoch > self._control.epoch or (control.epoch == self._control.epoch and control.state != c.RUNNING):
+            self._control = control
+
+    @workflow.query
+    def totals(self) -> c.ShardReport:
+        """Live numbers of this shard."""
+        return self._make_report(finished=not (self._pending or self._in_flight))
+
+    def _may_dispatch(self) -> bool:
+        return (
+            bool(self._pending)
+            and not self._cancelled
+            and self._control.state == c.RUNNING
+            and len(self._in_flight) < self._start.window
+        )
+
+    def _dispatch(self, partition: int) -> None:
+        self._dispatches[partition] = self._dispatches.get(partition, 0) + 1
+        task = asyncio.create_task(self._process(partition, self._dispatches[partition]))
+        self._in_flight[partition] = task
+        task.add_done_callback(lambda done: self._ended(partition, done))
+
+    def _ended(self, partition: int, task: asyncio.Task[None]) -> None:
+        if self._in_flight.get(partition) is task:
+            del self._in_flight[partition]
+        if _failed(task):
+            self._failure = task.exception()
+
+    async def _process(self, partition: int, dispatch: int) -> None:
+        epoch = self._control.epoch
+        try:
+            outcome: c.PartitionOutcome = await workflow.execute_activity(
+                c.PROCESS_PARTITION,
+                c.PartitionInput(
+                    run=self._start.run,
+                    shard=self._planned.shard,
+                    partition=partition,
+                    row_group=partition - self._planned.first_partition,
+                    generation=self._start.generation,
+                    dispatch=dispatch,
+                    epoch=epoch,
+                    max_barren_attempts=self._start.tuning.max_barren_attempts,
+                    rerun=self._start.rerun,
+                ),
+                result_type=c.PartitionOutcome,
+                task_queue=self._start.partitions_queue,
+                start_to_close_timeout=PROCESS_TIMEOUT,
+                heartbeat_timeout=timedelta(seconds=self._start.tuning.heartbeat_timeout),
+                retry_policy=PROCESS_RETRY,
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                summary=f"partition {partition}",
+                priority=Priority(priority_key=self._start.priority),
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
+            else:  # an activity that cannot be retried: the partition failed, the shard goes on
+                workflow.logger.error("partition %s failed: %s", partition, error.cause)
+                outcome = c.PartitionOutcome(partition, c.GIVEN_UP, message=str(error.cause))
+        except asyncio.CancelledError:
+            outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
+        await self._take(outcome)
+
+    async def _take(self, outcome: c.PartitionOutcome) -> None:
+        if outcome.outcome == c.COMMITTED:
+            self._totals += outcome.totals
+        elif outcome.outcome == c.GIVEN_UP:
+            self._totals += replace(c.Totals(), partitions=1, partitions_failed=1)
+            if len(self._given_up) < GIVEN_UP_NAMED:
+                self._given_up.append(outcome.partition)
+        else:
+            self._pending.appendleft(outcome.partition)
+            await self._hold(outcome)
+
+    async def _hold(self, outcome: c.PartitionOutcome) -> None:
+        """After a yield that was no drain: asks for a pause, and dispatches nothing until the coordinator says so."""
+        if outcome.reason == c.DRAIN or self._cancelled or outcome.epoch < self._control.epoch:
+            return
+        if self._control.state == c.RUNNING:
+            self._control = c.Control(c.PAUSED, outcome.epoch, outcome.reason, outcome.message)
+            if outcome.reason != c.BY_USER:
+                await self._tell("request_pause", c.PauseRequest(outcome.epoch, outcome.reason, outcome.message))
+
+    async def _report_if_due(self) -> None:
+        """At most ten reports of progress, and one when the last partition is dispatched: history stays bounded."""
+        tenth = self._totals.partitions * 10 // max(1, self._count)
+        dispatched = not self._pending
+        if (tenth > self._reported_tenth or (dispatched and not self._dispatched_told)) and (
+            self._pending or self._in_flight
+        ):
+            self._reported_tenth, self._dispatched_told = tenth, dispatched or self._dispatched_told
+            await self._report(finished=False)
+
+    async def _report(self, *, finished: bool) -> None:
+        self._reported = self._totals
+        await self._tell("shard_report", self._make_report(finished=finished))
+
+    def _make_report(self, *, finished: bool) -> c.ShardReport:
+        return c.ShardReport(
+            shard=self._planned.shard,
+            totals=self._totals,
+            dispatched=not self._pending,
+            finished=finished,
+            given_up=self._given_up,
+            unreported=self._totals - self._reported,
+        )
+
+    async def _tell(self, signal: str, argument: Any) -> None:
+        """To the run's workflow id, whichever execution holds it; a run that is gone needs no report."""
+        try:
+            await workflow.get_external_workflow_handle(self._start.run.run_id).signal(signal, argument)
+        except TemporalError as error:
+            workflow.logger.warning("the coordinator could not be told %s: %s", signal, error)
+
+
+@workflow.defn(name=c.CHECK_WORKFLOW)
+class Check:
+    """Asks the model one short question by way of a worker, since only workers hold its credentials."""
+
+    @workflow.run
+    async def run(self, start: c.CheckInput) -> c.CheckResult:
+        """Never raises for a model that does not answer: the result says what is wrong."""
+        result: c.CheckResult = await workflow.execute_activity(
+            c.CHECK_MODEL,
+            start,
+            result_type=c.CheckResult,
+            start_to_close_timeout=timedelta(seconds=90),
+            retry_policy=RetryPolicy(maximum_attempts=2),
+        )
+        return result
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
+WORKFLOWS = [Coordinator, Shard, Check]

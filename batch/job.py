@@ -1,0 +1,302 @@
+"""What to do: source, prompt, model, output, limits. YAML in, a checked `Job` out, with the fingerprint of its answers.
+
+A job is checked whole before anything runs: a mistake here costs a message, later it would cost money. Keys that a
+later version will carry out are refused by name, never silently ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+from jinja2.sandbox import SandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from batch.layout import S3Uri
+
+MAX_JOB_BYTES = 48 * 1024
+"""Largest job as JSON: it travels once, in the coordinator's input, and no Temporal payload may pass 64 KiB."""
+
+TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"})
+"""What a prompt template may name: the document's text, its id, and the URI of its object."""
+
+EXTRACTION = "text-1"
+"""Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
+
+
+class JobError(ValueError):
+    """The job cannot run as it is written. The message says what, where in the job, and what to do."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _size(value: object) -> object:
+    """Bytes from `64MiB`, `20MB`, `1000`."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?)?B?\s*", value, re.IGNORECASE)
+    if not match:
+        raise ValueError(f"{value!r} is no size; write for example 64MiB, 20MB or a number of bytes")
+    factors = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+    return int(float(match[1]) * factors[(match[2] or "").lower()])
+
+
+class Source(_Part):
+    """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob."""
+
+    uri: str
+    include: list[str] = Field(default_factory=lambda: ["**"], min_length=1)
+    exclude: list[str] = Field(default_factory=list)
+    format: Literal["auto", "object", "jsonl", "parquet"] = "auto"
+    text_field: str = "text"
+    id_field: str | None = None
+    max_document_bytes: int = Field(default=20_000_000, gt=0)
+
+    _parse_size = field_validator("max_document_bytes", mode="before")(_size)
+
+
+class Prompt(_Part):
+    """Jinja2 templates, rendered once per document; the variables are those of `TEMPLATE_VARIABLES`."""
+
+    system: str | None = None
+    user: str = Field(min_length=1)
+
+
+class Model(_Part):
+    """The model and how it is asked. The endpoint and the key come from the worker's environment alone."""
+
+    name: str = Field(min_length=1)
+    mode: Literal["online", "batch"] = "online"
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_output_tokens: int | None = Field(default=None, gt=0)
+    timeout_seconds: float = Field(default=120, gt=0, le=3600)
+
+
+class Output(_Part):
+    """Where the rows go, and the JSON schema that they obey; without one the answer is plain text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    uri: str
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class Limits(_Part):
+    """What a run may use at most. `concurrency` counts requests in flight, per run within a worker process."""
+
+    concurrency: int = Field(default=256, ge=1, le=10_000)
+    quota: str | None = None
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    max_cost_usd: float | None = Field(default=None, gt=0)
+    max_error_rate: float = Field(default=0.5, gt=0, le=1)
+
+
+class Partitions(_Part):
+    """How the corpus is cut: at most `documents` and about `bytes` a partition, `in_flight` partitions at once."""
+
+    documents: int = Field(default=500, ge=1, le=10_000)
+    bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
+    in_flight: int = Field(default=1000, ge=1, le=20_000)
+
+    _parse_size = field_validator("bytes", mode="before")(_size)
+
+
+class State(_Part):
+    """Where incremental runs keep what they know."""
+
+    uri: str | None = None
+
+
+class Job(_Part):
+    """What to run over which documents. Build it in Python, or read it with `Job.from_yaml`.
+
+    `from_yaml` and `parse` raise `JobError`; a job built directly raises pydantic's own `ValidationError`.
+    """
+
+    name: str
+    source: Source
+    prompt: Prompt
+    model: Model
+    output: Output
+    limits: Limits = Field(default_factory=Limits)
+    priority: int = Field(default=3, ge=1, le=5)
+    weight: float = Field(default=1.0, gt=0)
+    partitions: Partitions = Field(default_factory=Partitions)
+    incremental: bool = False
+    state: State = Field(default_factory=State)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+            raise ValueError("a name has 1 to 63 of the characters a-z 0-9 . _ - and starts with a letter or digit")
+        return name
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, source: Source) -> Source:
+        S3Uri.parse(source.uri, where="source.uri")
+        return source
+
+    @field_validator("output")
+    @classmethod
+    def _check_output(cls, output: Output) -> Output:
+        S3Uri.parse(output.uri, where="output.uri")
+        if output.json_schema is not None:
+            from batch.schema import check_schema
+
+            check_schema(output.json_schema)
+        return output
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: Prompt) -> Prompt:
+        for where, template in (("prompt.system", prompt.system), ("prompt.user", prompt.user)):
+            _check_template(where, template)
+        return prompt
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Job:
+        source, output = S3Uri.parse(self.source.uri), S3Uri.parse(self.output.uri)
+        if source.contains(output):
+            raise ValueError(
+                f"output.uri {self.output.uri} lies inside source.uri {self.source.uri}: the next run would read its "
+                "own results. Choose an output outside the source prefix"
+            )
+        refused = {
+            "model.mode: batch": self.model.mode == "batch",
+            f"source.format: {self.source.format}": self.source.format in ("jsonl", "parquet"),
+            "source.text_field": self.source.text_field != "text",
+            "source.id_field": self.source.id_field is not None,
+            "limits.quota": self.limits.quota is not None,
+            "limits.requests_per_minute": self.limits.requests_per_minute is not None,
+            "limits.tokens_per_minute": self.limits.tokens_per_minute is not None,
+            "limits.max_cost_usd": self.limits.max_cost_usd is not None,
+            "weight": self.weight != 1.0,
+            "incremental": self.incremental,
+            "state.uri": self.state.uri is not None,
+        }
+        for key, used in refused.items():
+            if used:
+                raise ValueError(f"{key} is not supported yet; leave it out")
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever an answer could: templates, schema, model, sampling, extraction."""
+        variables = sorted(_variables(self.prompt.user) | _variables(self.prompt.system or ""))
+        parts = {
+            "prompt": [self.prompt.system, self.prompt.user, variables],
+            "schema": self.output.json_schema,
+            "model": [self.model.name, self.model.temperature, self.model.max_output_tokens],
+            "extraction": EXTRACTION,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """Compact JSON that `Job.parse(json.loads(...))` reads back; defaults are written out, so the job is frozen."""
+        return self.model_dump_json(by_alias=True)
+
+    @classmethod
+    def parse(cls, data: object, *, where: str = "job") -> Job:
+        """A job from plain data. `where` names its origin in messages, for example the file."""
+        if not isinstance(data, dict):
+            raise JobError(f"{where}: a job is a mapping of keys such as name, source, prompt; this is {_kind(data)}")
+        try:
+            job = cls.model_validate(data)
+        except ValidationError as error:
+            raise JobError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
+        if len(job.to_json().encode()) > MAX_JOB_BYTES:
+            raise JobError(
+                f"{where}: the job is larger than {MAX_JOB_BYTES // 1024} KiB as JSON; shorten prompt or schema "
+                "(documents belong in source.uri)"
+            )
+        return job
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Job:
+        """The job of a YAML file."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise JobError(f"{path}: no such file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise JobError(f"{path}: cannot be read: {error}") from None
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise JobError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        return cls.parse(data, where=str(path))
+
+
+def template_environment() -> SandboxedEnvironment:
+    """The one Jinja2 environment of prompts: sandboxed, strict about unknown names, nothing escaped."""
+    return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+
+
+def _variables(template: str) -> set[str]:
+    return set(meta.find_undeclared_variables(template_environment().parse(template)))
+
+
+def _check_template(where: str, template: str | None) -> None:
+    if template is None:
+        return
+    try:
+        environment = template_environment()
+        environment.from_string(template)  # compiling also finds unknown filters and tests
+        names = _variables(template)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"{where}, line {error.lineno}: the template does not compile: {error.message}") from None
+    for name in sorted(names - TEMPLATE_VARIABLES):
+        known = ", ".join(sorted(TEMPLATE_VARIABLES))
+        raise ValueError(f"{where}: unknown variable {name!r}{_nearest(name, TEMPLATE_VARIABLES)}; known are {known}")
+
+
+def _nearest(name: str, known: frozenset[str] | list[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _kind(value: object) -> str:
+    return {type(None): "empty", list: "a list", str: "text"}.get(type(value), type(value).__name__)
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """One line a mistake: the key's path, what is wrong, the nearest known key."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1])
+            lines.append(f"{path}: unknown key{_nearest(str(item['loc'][-1]), known)}; known are {', '.join(known)}")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: this key is required")
+        elif item["type"] == "value_error":
+            message = str(item["ctx"]["error"])
+            root = path.split(".", maxsplit=1)[0]
+            lines.append(message if not path or message.startswith(root) else f"{path}: {message}")
+        else:
+            given = repr(item["input"])
+            given = given if len(given) <= 60 else given[:57] + "..."
+            lines.append(f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, not {given}")
+    return lines
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Job
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

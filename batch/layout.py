@@ -1,0 +1,111 @@
+"""Where everything of a run lies in object storage: the one place that builds a key. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class S3Uri:
+    """`s3://bucket/prefix/`: `prefix` is "" or ends with a slash; a prefix is always a folder, never part of a name."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, uri: str, *, where: str = "uri") -> S3Uri:
+        """Raises `ValueError` that begins with `where`."""
+        match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", uri)
+        if not match:
+            raise ValueError(f"{where}: {uri!r} is no S3 prefix; write s3://BUCKET/PREFIX/")
+        prefix = (match[2] or "").rstrip("/")
+        if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
+            raise ValueError(f"{where}: {uri!r} has an empty, '.' or '..' step in its prefix")
+        return cls(match[1], f"{prefix}/" if prefix else "")
+
+    def contains(self, other: S3Uri) -> bool:
+        """Whether `other` lies at or below this prefix."""
+        return self.bucket == other.bucket and other.prefix.startswith(self.prefix)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+def object_uri(bucket: str, key: str) -> str:
+    """The URI of one object."""
+    return f"s3://{bucket}/{key}"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The keys of one run, all below `s3://BUCKET/PREFIX/runs/RUN_ID/`."""
+
+    output: S3Uri
+    run_id: str
+
+    @classmethod
+    def of(cls, output_uri: str, run_id: str) -> RunLayout:
+        return cls(S3Uri.parse(output_uri, where="output.uri"), run_id)
+
+    @property
+    def root(self) -> str:
+        return f"{self.output.prefix}runs/{self.run_id}/"
+
+    @property
+    def run_json(self) -> str:
+        return f"{self.root}run.json"
+
+    @property
+    def control(self) -> str:
+        return f"{self.root}control.json"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.root}manifest.json"
+
+    @property
+    def plans(self) -> str:
+        return f"{self.root}plan/"
+
+    @property
+    def results(self) -> str:
+        return f"{self.root}results/"
+
+    @property
+    def ledgers(self) -> str:
+        return f"{self.root}ledger/"
+
+    def plan(self, shard: int) -> str:
+        return f"{self.plans}shard-{shard:05d}.parquet"
+
+    def result(self, shard: int, partition: int) -> str:
+        return f"{self.results}shard-{shard:05d}/partition-{partition:08d}.parquet"
+
+    def ledger(self, partition: int) -> str:
+        return f"{self.ledgers}partition-{partition:08d}/"
+
+    def segment(self, partition: int, generation: int, attempt: int, token: str, number: int) -> str:
+        """A ledger segment; `token` is random for each attempt, so two attempts at once never name the same key."""
+        return f"{self.ledger(partition)}g{generation}-a{attempt}-{token}-{number:04d}"
+
+    def uri(self, key: str) -> str:
+        return object_uri(self.output.bucket, key)
+
+
+_RUN_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
+
+
+def check_run_id(run_id: str) -> str:
+    """Returns `run_id`, or raises `ValueError`: it names a folder in S3 and a workflow."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise ValueError(
+            f"run id {run_id!r}: use 1 to 128 of the characters a-z A-Z 0-9 . _ - and start with a letter or digit"
+        )
+    return run_id
+
+
+def partition_of_result(key: str) -> int | None:
+    """The partition of a result file's key, None for any other key."""
+    match = re.search(r"/partition-(\d{8,})\.parquet$", key)
+    return int(match[1]) if match else None

@@ -1,0 +1,165 @@
+"""Documents to partitions: pure functions over a stream of objects, and the Parquet form of a shard's plan.
+
+A plan file holds one shard: one row a document, one row group a partition, so that an activity reads just its own.
+Its footer carries the start and end cursor and the partition range; the finisher checks that the cursors join up.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from wcmatch import glob
+
+from batch.job import Source
+
+_PLAN_FIELDS: list[pa.Field[Any]] = [
+    pa.field("document_id", pa.string()),
+    pa.field("uri", pa.string()),
+    pa.field("etag", pa.string()),
+    pa.field("size", pa.int64()),
+    pa.field("partition", pa.int64()),
+]
+PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDocument:
+    """One document of the plan. `size` is that of its object in bytes."""
+
+    document_id: str
+    uri: str
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True)
+class PlanFooter:
+    """What a shard's plan file says of itself. Cursors are keys: the last one before the shard, and its own last."""
+
+    shard: int
+    first_partition: int
+    partitions: int
+    documents: int
+    start_cursor: str
+    end_cursor: str
+    last: bool
+
+    def to_metadata(self) -> dict[str, str]:
+        return {f"docbatch.{name}": str(value) for name, value in self.__dict__.items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[bytes, bytes]) -> PlanFooter:
+        """Raises `KeyError` or `ValueError` for a file that is no plan of ours."""
+        text = {name: metadata[f"docbatch.{name}".encode()].decode() for name in cls.__dataclass_fields__}
+        return cls(
+            shard=int(text["shard"]),
+            first_partition=int(text["first_partition"]),
+            partitions=int(text["partitions"]),
+            documents=int(text["documents"]),
+            start_cursor=text["start_cursor"],
+            end_cursor=text["end_cursor"],
+            last=text["last"] == "True",
+        )
+
+
+def selector(source: Source, prefix: str) -> Callable[[str], bool]:
+    """Whether a key under `prefix` is a document: an include glob matches, no exclude glob does, it is no folder."""
+    flags = glob.GLOBSTAR | glob.DOTGLOB | glob.BRACE
+    include = _compile(source.include, flags)
+    exclude = _compile(source.exclude, flags)
+    everything = source.include == ["**"] and not source.exclude
+    skip = len(prefix)
+
+    def selects(key: str) -> bool:
+        if key.endswith("/"):
+            return False
+        if everything:
+            return True
+        name = key[skip:]
+        return any(p.match(name) for p in include) and not any(p.match(name) for p in exclude)
+
+    return selects
+
+
+def _compile(patterns: list[str], flags: int) -> list[re.Pattern[str]]:
+    return [re.compile(regex) for pattern in patterns for regex in glob.translate(pattern, flags=flags)[0]]
+
+
+class ShardCutter:
+    """Cuts a stream of documents into the partitions of one shard and writes them as its plan file.
+
+    `add` returns False, taking nothing, once the shard is full; `finish` gives the file.
+    """
+
+    def __init__(
+        self, *, shard: int, first_partition: int, start_cursor: str, documents: int, size: int, partitions: int
+    ) -> None:
+        self._shard, self._first, self._start = shard, first_partition, start_cursor
+        self._max_documents, self._max_size, self._max_partitions = documents, size, partitions
+        self._buffer = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._buffer, PLAN_SCHEMA, compression="zstd")
+        self._open: list[PlannedDocument] = []
+        self._open_size = 0
+        self._partitions = 0
+        self._documents = 0
+        self._cursor = start_cursor
+
+    def add(self, document: PlannedDocument, cursor: str) -> bool:
+        full = len(self._open) >= self._max_documents or (
+            bool(self._open) and self._open_size + document.size > self._max_size
+        )
+        if full:
+            self._close_partition()
+        if self._partitions >= self._max_partitions:
+            return False
+        self._open.append(document)
+        self._open_size += document.size
+        self._documents += 1
+        self._cursor = cursor
+        return True
+
+    def _close_partition(self) -> None:
+        if not self._open:
+            return
+        number = self._first + self._partitions
+        columns: dict[str, list[Any]] = {
+            "document_id": [d.document_id for d in self._open],
+            "uri": [d.uri for d in self._open],
+            "etag": [d.etag for d in self._open],
+            "size": [d.size for d in self._open],
+            "partition": [number] * len(self._open),
+        }
+        self._writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(self._open))
+        self._partitions += 1
+        self._open, self._open_size = [], 0
+
+    def finish(self, *, last: bool) -> tuple[bytes, PlanFooter]:
+        self._close_partition()
+        footer = PlanFooter(
+            shard=self._shard,
+            first_partition=self._first,
+            partitions=self._partitions,
+            documents=self._documents,
+            start_cursor=self._start,
+            end_cursor=self._cursor,
+            last=last,
+        )
+        self._writer.add_key_value_metadata(footer.to_metadata())
+        self._writer.close()
+        return self._buffer.getvalue(), footer
+
+
+def documents_of(table: pa.Table) -> list[PlannedDocument]:
+    """The rows of (a row group of) a plan file."""
+    return [
+        PlannedDocument(*row)
+        for row in zip(
+            *(table.column(name).to_pylist() for name in ("document_id", "uri", "etag", "size")), strict=True
+        )
+    ]

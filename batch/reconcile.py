@@ -1,0 +1,185 @@
+"""Plan against results: does each planned document have exactly one row, in files that are what they claim to be?
+
+Used by the finisher at the end of a run and by `verify` at any later time. Streams partition by partition, so memory
+does not grow with the corpus (but for the list of files, some 200 bytes a partition).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch import result_file
+from batch.contracts import Totals
+from batch.layout import RunLayout, partition_of_result
+from batch.manifest import ResultEntry
+from batch.planning import PlanFooter
+from batch.result_file import NotOurs
+from batch.store import ObjectMissing, Storage
+
+MOST_PROBLEMS = 100
+AT_ONCE = 8
+PARTITION_FAILED = "partition_failed"
+
+Settle = Callable[[int, int, int], Awaitable[bytes | None]]
+"""(shard, partition, row group) of a partition without a result file -> the file now written for it, or None."""
+
+
+@dataclass
+class Account:
+    """What a reconciliation found. `problems` names partitions, at most `MOST_PROBLEMS` of them."""
+
+    totals: Totals = field(default_factory=Totals)
+    planned_documents: int = 0
+    planned_partitions: int = 0
+    problems: list[str] = field(default_factory=list)
+    problem_count: int = 0
+    missing: int = 0
+    """Partitions of the plan without a result file."""
+    errors_by_type: Counter[str] = field(default_factory=Counter)
+    files: list[ResultEntry] = field(default_factory=list)
+    unsettled: set[int] = field(default_factory=set)
+    """Partitions whose ledger is still needed: without a result, or given up."""
+
+    def problem(self, text: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(text)
+
+
+class Reconciler:
+    """Reads the plan files in order, and each partition's result file beside them.
+
+    Args:
+        settle: what to do for a partition without a result file; None reports it as missing.
+        expected: the files of the manifest by partition; their checksums are held against what is there.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        layout: RunLayout,
+        *,
+        settle: Settle | None = None,
+        expected: dict[int, ResultEntry] | None = None,
+        on_progress: Callable[[Account], None] | None = None,
+    ) -> None:
+        self._storage, self._layout = storage, layout
+        self._settle, self._expected, self._on_progress = settle, expected, on_progress
+        self._bucket = layout.output.bucket
+
+    async def run(self, *, plan_complete: bool = True) -> Account:
+        account = Account()
+        shard, partition, cursor, last = 0, 0, "", False
+        async for footer, ids in self._plans():
+            name = f"shard {footer.shard}"
+            if footer.shard != shard:
+                account.problem(f"plan of shard {shard} is missing; found {name}")
+            if footer.first_partition != partition:
+                account.problem(f"{name} begins at partition {footer.first_partition}, expected {partition}")
+            if footer.start_cursor != cursor:
+                account.problem(f"{name} begins after key {footer.start_cursor!r}, the one before ended at {cursor!r}")
+            shard, partition, cursor, last = (
+                footer.shard + 1,
+                footer.first_partition + footer.partitions,
+                footer.end_cursor,
+                footer.last,
+            )
+            await self._shard(account, footer, ids)
+        if plan_complete and shard and not last:
+            account.problem(f"the plan ends with shard {shard - 1}, which is not marked as the last")
+        await self._strays(account, partition)
+        return account
+
+    async def _plans(self) -> AsyncIterator[tuple[PlanFooter, pq.ParquetFile]]:
+        async for page in self._storage.pages(self._bucket, self._layout.plans):
+            for entry in page:
+                file = await asyncio.to_thread(self._open_plan, entry.key)
+                yield PlanFooter.from_metadata(dict(file.metadata.metadata or {})), file
+
+    def _open_plan(self, key: str) -> pq.ParquetFile:
+        return pq.ParquetFile(self._storage.open(self._bucket, key))
+
+    async def _shard(self, account: Account, footer: PlanFooter, plan: pq.ParquetFile) -> None:
+        for start in range(0, footer.partitions, AT_ONCE):
+            groups = range(start, min(start + AT_ONCE, footer.partitions))
+            planned = await asyncio.to_thread(_planned_ids, plan, groups)
+            files = await asyncio.gather(
+                *(self._result(footer.shard, footer.first_partition + group, group) for group in groups)
+            )
+            for group, ids, data in zip(groups, planned, files, strict=True):
+                await asyncio.to_thread(
+                    self._partition, account, footer.shard, footer.first_partition + group, ids, data
+                )
+            if self._on_progress:
+                self._on_progress(account)
+
+    async def _result(self, shard: int, partition: int, row_group: int) -> bytes | None:
+        try:
+            return await self._storage.get(self._bucket, self._layout.result(shard, partition))
+        except ObjectMissing:
+            return await self._settle(shard, partition, row_group) if self._settle else None
+
+    def _partition(self, account: Account, shard: int, partition: int, planned: list[str], data: bytes | None) -> None:
+        account.planned_documents += len(planned)
+        account.planned_partitions += 1
+        name = f"partition {partition}"
+        if data is None:
+            account.missing += 1
+            account.unsettled.add(partition)
+            if self._expected is None or partition in self._expected:
+                account.problem(f"{name}: its result file {self._layout.result(shard, partition)} is missing")
+            return
+        digest = hashlib.sha256(data).hexdigest()
+        expected = self._expected.get(partition) if self._expected else None
+        if expected is not None and expected.sha256 != digest:
+            account.problem(f"{name}: the result file is not the one of the manifest (checksum differs)")
+        try:
+            table, footer = result_file.decode(data)
+        except NotOurs as error:
+            account.unsettled.add(partition)
+            account.problem(f"{name}: {error}")
+            return
+        if (footer.run_id, footer.shard, footer.partition) != (self._layout.run_id, shard, partition):
+            account.problem(f"{name}: the file is of run {footer.run_id}, partition {footer.partition}")
+        self._rows(account, name, planned, table)
+        narrow = ["status", "retryable", "prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd"]
+        totals = result_file.totals_of(table.select(narrow).to_pylist())
+        errors = Counter(value for value in table.column("error_type").to_pylist() if value)
+        account.errors_by_type.update(errors)
+        if errors[PARTITION_FAILED]:
+            account.unsettled.add(partition)
+            totals = replace(totals, partitions_failed=1)
+        if replace(footer.totals, partitions_failed=totals.partitions_failed, cost_usd=0.0) != replace(
+            totals, cost_usd=0.0
+        ):
+            account.problem(f"{name}: the rows do not add up to the totals of the file's footer")
+        account.totals += totals
+        account.files.append(ResultEntry(shard, partition, table.num_rows, len(data), digest))
+
+    @staticmethod
+    def _rows(account: Account, name: str, planned: list[str], table: pa.Table) -> None:
+        """Each planned document once, and no other."""
+        want, have = Counter(planned), Counter(str(value) for value in table.column("document_id").to_pylist())
+        for what, ids in (("lacks", want - have), ("has one too many of", have - want)):
+            if ids:
+                example = next(iter(ids))
+                account.problem(f"{name}: {what} {sum(ids.values())} document(s), for example {example!r}")
+
+    async def _strays(self, account: Account, partitions: int) -> None:
+        async for page in self._storage.pages(self._bucket, self._layout.results):
+            for entry in page:
+                partition = partition_of_result(entry.key)
+                if partition is None or partition >= partitions:
+                    account.problem(f"{entry.key} is no file of the plan, but lies in results/")
+
+
+def _planned_ids(plan: pq.ParquetFile, groups: range) -> list[list[str]]:
+    tables = (plan.read_row_group(group, columns=["document_id"]) for group in groups)
+    return [[str(value) for value in table.column(0).to_pylist()] for table in tables]

@@ -1,0 +1,93 @@
+"""One partition's result file: its rows as Parquet bytes, and the footer by which a commit is recognised. Pure.
+
+The footer says run, partition, generation, the committing attempt's token and the partition's totals; whoever finds
+the file there already (a repeated attempt, a loser of the race) returns those totals and pays nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.contracts import Totals
+from batch.schema import ROW_SCHEMA_VERSION
+
+OK, ERROR, SKIPPED = "ok", "error", "skipped"
+_KEY = b"docbatch.result"
+
+
+class NotOurs(ValueError):
+    """The bytes are no result file of this run: torn, foreign or doctored."""
+
+
+@dataclass(frozen=True)
+class ResultFooter:
+    """What a result file says of itself."""
+
+    run_id: str
+    shard: int
+    partition: int
+    generation: int
+    token: str
+    totals: Totals
+
+
+def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
+    """The counters of one partition's rows."""
+    documents = ok = errors = skipped = retryable = prompt = cached = completion = 0
+    cost = 0.0
+    for row in rows:
+        documents += 1
+        ok += row["status"] == OK
+        errors += row["status"] == ERROR
+        skipped += row["status"] == SKIPPED
+        retryable += row["status"] == ERROR and bool(row["retryable"])
+        prompt += row["prompt_tokens"] or 0
+        cached += row["cached_tokens"] or 0
+        completion += row["completion_tokens"] or 0
+        cost += row["cost_usd"] or 0.0
+    return Totals(documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion, cost)
+
+
+def encode(rows: list[dict[str, Any]], schema: pa.Schema, footer: ResultFooter) -> bytes:
+    """The file: every column of the run's one schema, also when a whole column is null."""
+    table = pa.Table.from_pylist(rows, schema=schema)
+    text = json.dumps({**asdict(footer), "row_schema_version": ROW_SCHEMA_VERSION})
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata({**(schema.metadata or {}), _KEY: text.encode()}),
+        sink,
+        compression="zstd",
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def read_footer(source: Any) -> ResultFooter:
+    """The footer of a file (bytes, or a seekable file object). Raises `NotOurs`."""
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(source) if isinstance(source, bytes) else source)
+        data = json.loads((metadata.metadata or {})[_KEY])
+        return ResultFooter(
+            run_id=data["run_id"],
+            shard=data["shard"],
+            partition=data["partition"],
+            generation=data["generation"],
+            token=data["token"],
+            totals=Totals(**data["totals"]),
+        )
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise NotOurs(f"no result file of docbatch: {error}") from None
+
+
+def decode(data: bytes) -> tuple[pa.Table, ResultFooter]:
+    """Rows and footer. Raises `NotOurs`."""
+    footer = read_footer(data)
+    try:
+        return pq.read_table(pa.BufferReader(data)), footer
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise NotOurs(f"no readable result file: {error}") from None

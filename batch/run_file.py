@@ -1,0 +1,72 @@
+"""`run.json`: the frozen job of a run, its fingerprint and its one Arrow schema. Created once, by the claim."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import pyarrow as pa
+
+from batch.contracts import RunRef
+from batch.job import Job
+from batch.layout import RunLayout
+from batch.schema import ROW_SCHEMA_VERSION, row_schema, schema_from_json, schema_to_json
+from batch.store import ObjectMissing, Storage
+
+VERSION = 1
+
+
+class RunMissing(LookupError):
+    """There is no such run below this output."""
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What a run was started with. `execution_run_id` is Temporal's id of the execution that claimed it."""
+
+    run_id: str
+    job: Job
+    schema: pa.Schema
+    execution_run_id: str
+    created_at: str
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(
+            {
+                "version": VERSION,
+                "run_id": self.run_id,
+                "execution_run_id": self.execution_run_id,
+                "created_at": self.created_at,
+                "docbatch_version": version("docbatch"),
+                "fingerprint": self.job.fingerprint,
+                "job": json.loads(self.job.to_json()),
+                "row_schema_version": ROW_SCHEMA_VERSION,
+                "schema": schema_to_json(self.schema),
+            },
+            indent=1,
+        ).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RunFile:
+        fields = json.loads(data)
+        return cls(
+            run_id=fields["run_id"],
+            job=Job.parse(fields["job"], where=f"run.json of {fields['run_id']}"),
+            schema=schema_from_json(fields["schema"]),
+            execution_run_id=fields["execution_run_id"],
+            created_at=fields["created_at"],
+        )
+
+    @classmethod
+    def of(cls, run_id: str, job: Job, execution_run_id: str, created_at: str) -> RunFile:
+        return cls(run_id, job, row_schema(job.output.json_schema), execution_run_id, created_at)
+
+
+async def load_run(storage: Storage, run: RunRef) -> RunFile:
+    """The run's file. Raises `RunMissing` that says where it was looked for."""
+    layout = RunLayout.of(run.output_uri, run.run_id)
+    try:
+        return RunFile.from_bytes(await storage.get(layout.output.bucket, layout.run_json))
+    except ObjectMissing:
+        raise RunMissing(f"there is no run {run.run_id!r} at {layout.uri(layout.root)}") from None

@@ -1,0 +1,259 @@
+"""Object storage: atomic and conditional PUTs, checked GETs, streamed listings, errors that name bucket and key.
+
+obstore carries the data, boto3 resolves credentials, region and endpoint by AWS' own names (`AWS_ENDPOINT_URL_S3`,
+`AWS_REGION`, profiles, roles). Whatever decides a race is sent exactly once: with a client's retries on, a conditional
+PUT that succeeded can come back as a failed precondition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from obstore.store import RetryConfig
+
+REQUEST_TIMEOUT = "60s"
+CONNECT_TIMEOUT = "5s"
+RETRIES: RetryConfig = {
+    "max_retries": 4,
+    "retry_timeout": timedelta(seconds=20),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
+}
+NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
+DELETE_BATCH = 500
+
+
+class StorageError(Exception):
+    """A request to object storage failed. The message names operation, bucket, key and endpoint."""
+
+
+class ObjectMissing(StorageError):
+    """No such object (or no such bucket)."""
+
+
+class PreconditionFailed(StorageError):
+    """A conditional request lost: the object exists already, or is another one than expected."""
+
+
+class StorageRefused(StorageError):
+    """Credentials are missing or do not allow it: repeating does not help until somebody mends them."""
+
+
+class StorageUnreachable(StorageError):
+    """No usable answer. A PUT may or may not have taken place: read before deciding."""
+
+
+class ObjectTooLarge(StorageError):
+    """The object is larger than the caller allows; nothing of it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEntry:
+    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it."""
+
+    key: str
+    size: int
+    etag: str
+
+
+def endpoint() -> str | None:
+    """The S3 endpoint by AWS' own settings, None for AWS itself."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if url:
+        return url
+    import boto3
+
+    resolved = str(boto3.client("s3", region_name=_region()).meta.endpoint_url)
+    return None if resolved.endswith((".amazonaws.com", ".amazonaws.com.cn")) else resolved
+
+
+def _region() -> str:
+    import boto3
+
+    return os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
+
+
+class Storage:
+    """All buckets, by name. One a process; every method may be called from many tasks at once.
+
+    Args:
+        observe: called with (operation, seconds) after each request, for metrics.
+        concurrency: requests in flight at once at most, over all buckets.
+    """
+
+    def __init__(self, *, observe: Callable[[str, float], None] | None = None, concurrency: int = 256) -> None:
+        self._observe = observe
+        self._slots = asyncio.Semaphore(concurrency)
+        self._stores: dict[tuple[str, bool], S3Store] = {}
+        self._endpoint: str | None = None
+        self._config: dict[str, Any] | None = None
+
+    def _store(self, bucket: str, *, retry: bool = True) -> S3Store:
+        store = self._stores.get((bucket, retry))
+        if store is None:
+            config = self._resolve()
+            store = S3Store(bucket, retry_config=RETRIES if retry else NO_RETRIES, **config)
+            self._stores[bucket, retry] = store
+        return store
+
+    def _resolve(self) -> dict[str, Any]:
+        if self._config is None:
+            import boto3
+            from obstore.auth.boto3 import Boto3CredentialProvider
+
+            session = boto3.Session()
+            if session.get_credentials() is None:
+                raise StorageRefused(
+                    "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
+                )
+            self._endpoint = endpoint()
+            self._config = {
+                "region": _region(),
+                "credential_provider": Boto3CredentialProvider(session),
+                "client_options": {
+                    "timeout": REQUEST_TIMEOUT,
+                    "connect_timeout": CONNECT_TIMEOUT,
+                    "allow_http": (self._endpoint or "").startswith("http://"),
+                },
+            }
+            if self._endpoint:
+                self._config["endpoint"] = self._endpoint
+        return self._config
+
+    @contextmanager
+    def _translated(self, operation: str, bucket: str, key: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise self._explain(error, operation, bucket, key) from error
+        finally:
+            if self._observe:
+                self._observe(operation, time.perf_counter() - started)
+
+    def _explain(self, error: Exception, operation: str, bucket: str, key: str) -> StorageError:
+        what = f"{operation} s3://{bucket}/{key}"
+        reason = _reason(error)
+        if isinstance(error, (AlreadyExistsError, PreconditionError)):
+            return PreconditionFailed(f"{what}: {reason}")
+        if "NoSuchBucket" in reason:
+            return ObjectMissing(f"{what}: there is no bucket {bucket!r} at {self._where()}")
+        if isinstance(error, (NotFoundError, FileNotFoundError)):
+            return ObjectMissing(f"{what}: no such object")
+        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
+            return StorageRefused(f"{what}: access refused by {self._where()}: {reason}")
+        return StorageUnreachable(
+            f"{what}: no usable answer from {self._where()} (AWS_ENDPOINT_URL_S3 sets the address): {reason}"
+        )
+
+    def _where(self) -> str:
+        return self._endpoint or f"AWS S3 in {_region()}"
+
+    async def get(self, bucket: str, key: str, *, etag: str | None = None, max_bytes: int | None = None) -> bytes:
+        """The whole object. With `etag`, only that version of it, else `PreconditionFailed`."""
+        return (await self._get(bucket, key, {"if_match": etag} if etag is not None else None, max_bytes))[0]
+
+    async def get_entry(
+        self, bucket: str, key: str, *, max_bytes: int | None = None
+    ) -> tuple[bytes, ObjectEntry] | None:
+        """The object with its etag, whichever version is there; None when there is none."""
+        try:
+            return await self._get(bucket, key, None, max_bytes)
+        except ObjectMissing:
+            return None
+
+    async def _get(self, bucket: str, key: str, options: Any, max_bytes: int | None) -> tuple[bytes, ObjectEntry]:
+        async with self._slots:
+            with self._translated("get", bucket, key):
+                result = await obstore.get_async(self._store(bucket), key, options=options)
+                size = result.meta["size"]
+                if max_bytes is not None and size > max_bytes:
+                    raise ObjectTooLarge(f"s3://{bucket}/{key} has {size:,} bytes; the limit is {max_bytes:,}")
+                return bytes(await result.bytes_async()), _entry(cast(Any, result.meta))
+
+    async def head(self, bucket: str, key: str) -> ObjectEntry | None:
+        """Size and etag, None when there is no such object."""
+        async with self._slots:
+            try:
+                with self._translated("head", bucket, key):
+                    return _entry(cast(Any, await obstore.head_async(self._store(bucket), key)))
+            except ObjectMissing:
+                return None
+
+    async def put(self, bucket: str, key: str, data: bytes) -> str:
+        """Writes the object whole, whatever was there; returns its etag."""
+        return await self._put(bucket, key, data, None, retry=True)
+
+    async def create(self, bucket: str, key: str, data: bytes) -> str:
+        """Writes the object only if none is there; `PreconditionFailed` if one is. Sent once."""
+        return await self._put(bucket, key, data, "create", retry=False)
+
+    async def replace(self, bucket: str, key: str, data: bytes, *, etag: str) -> str:
+        """Writes the object only over the version `etag`; `PreconditionFailed` if it is another. Sent once."""
+        return await self._put(bucket, key, data, {"e_tag": etag}, retry=False)
+
+    async def _put(self, bucket: str, key: str, data: bytes, mode: Any, *, retry: bool) -> str:
+        async with self._slots:
+            with self._translated("put", bucket, key):
+                result = await obstore.put_async(
+                    self._store(bucket, retry=retry), key, data, mode=mode, use_multipart=False
+                )
+                return result["e_tag"] or ""
+
+    async def delete(self, bucket: str, keys: Iterable[str]) -> None:
+        """Deletes; keys that are not there are no error."""
+        keys = list(keys)
+        for start in range(0, len(keys), DELETE_BATCH):
+            batch = keys[start : start + DELETE_BATCH]
+            async with self._slots:
+                try:
+                    with self._translated("delete", bucket, batch[0]):
+                        await obstore.delete_async(self._store(bucket), batch)
+                except ObjectMissing:
+                    pass
+
+    async def pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
+        """Pages of the objects below `prefix` in key order, those after the key `after` only."""
+        with self._translated("list", bucket, prefix):
+            stream = obstore.list(self._store(bucket), prefix or None, offset=after or None, chunk_size=1000)
+            async for page in stream:
+                yield [_entry(meta) for meta in page]
+
+    async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
+        """A listing that is known to be small, in one list."""
+        return [entry async for page in self.pages(bucket, prefix) for entry in page]
+
+    def open(self, bucket: str, key: str) -> Any:
+        """A seekable binary file of the object, read by ranges; blocking: for threads."""
+        with self._translated("open", bucket, key):
+            return obstore.open_reader(self._store(bucket), key, buffer_size=256 * 1024)
+
+
+def _entry(meta: Any) -> ObjectEntry:
+    return ObjectEntry(meta["path"], int(meta["size"]), meta["e_tag"] or "")
+
+
+def _reason(error: Exception) -> str:
+    """The telling lines of obstore's long messages, without its debug dump."""
+    text = str(error).split("Debug source:", maxsplit=1)[0]
+    return " ".join(text.split())[:400]

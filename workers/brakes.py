@@ -1,0 +1,118 @@
+"""What stops a run's calls in this process: a drain, the run's control, an outage, an error of the job, the error rate.
+
+The coordinator alone holds the run's state. Here it is only followed (`control.json`, read every few seconds, which is
+quicker and cheaper than heartbeats) and, when a call shows that no further call can succeed, asked for by yielding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from batch import contracts as c
+from workers.llm.errors import Verdict
+
+OUTAGE_AFTER = 60.0
+"""Seconds of nothing but transient failures that make an outage."""
+ERROR_WINDOW = 200
+"""Documents since the last resume that `max_error_rate` looks back on, at least and at most."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why there may be no more calls; what a partition's attempt yields with."""
+
+    reason: str
+    message: str
+    epoch: int
+
+
+class Brakes:
+    """One run's brakes in this process, shared by its partitions."""
+
+    def __init__(self, *, max_error_rate: float, drain: asyncio.Event) -> None:
+        self._max_error_rate = max_error_rate
+        self._drain = drain
+        self._control = c.Control(epoch=0)
+        self._stop: Stop | None = None
+        self._changed = asyncio.Event()
+        self._failing_since: float | None = None
+        self._last_success = 0.0
+        self._recent: deque[bool] = deque(maxlen=ERROR_WINDOW)
+
+    @property
+    def epoch(self) -> int:
+        return self._control.epoch
+
+    def follow(self, control: c.Control) -> None:
+        """Takes the coordinator's word, by `control.json` or with a task; an older one is ignored."""
+        if control.epoch < self._control.epoch or control == self._control:
+            return
+        if control.epoch > self._control.epoch:
+            self._stop = None
+            self._failing_since = None
+            self._recent.clear()
+        elif control.state == c.RUNNING:
+            return  # within an epoch the way leads from running to paused only
+        self._control = control
+        self._changed.set()
+
+    def stop(self) -> Stop | None:
+        """Why to stop, None to go on."""
+        if self._drain.is_set():
+            return Stop(c.DRAIN, "the worker is shutting down", self.epoch)
+        if self._control.state != c.RUNNING:
+            return Stop(c.BY_USER, self._control.message, self.epoch)
+        return self._stop
+
+    def stopped(self) -> bool:
+        return self.stop() is not None
+
+    async def wait_stopped(self, seconds: float) -> bool:
+        """Sleeps, but at most until there is a stop; tells which."""
+        deadline = time.monotonic() + seconds
+        while not self.stopped():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(left, 0.25))
+        return True
+
+    def succeeded(self) -> None:
+        """The provider gave an answer, be it an error of the document."""
+        self._failing_since = None
+        self._last_success = time.monotonic()
+
+    def last_success(self) -> float:
+        return self._last_success
+
+    def transient(self, message: str) -> None:
+        """A call failed in a way that may pass; nothing but such for a while is an outage."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        elif now - self._failing_since > OUTAGE_AFTER:
+            self._brake(c.PROVIDER_UNREACHABLE, message)
+
+    def stop_job(self, verdict: Verdict) -> None:
+        """No call can succeed until somebody acts."""
+        self._brake(verdict.error_type, verdict.message)
+
+    def documents(self, failed: bool) -> None:
+        """One document ended, for the rolling error rate."""
+        self._recent.append(failed)
+        if len(self._recent) == ERROR_WINDOW:
+            rate = sum(self._recent) / ERROR_WINDOW
+            if rate > self._max_error_rate:
+                self._brake(
+                    c.ERROR_RATE,
+                    f"{rate:.0%} of the last {ERROR_WINDOW} documents failed; limits.max_error_rate is "
+                    f"{self._max_error_rate:.0%}",
+                )
+
+    def _brake(self, reason: str, message: str) -> None:
+        if self._stop is None:
+            self._stop = Stop(reason, message, self.epoch)
+            self._changed.set()

@@ -1,0 +1,79 @@
+"""`/metrics` and `/healthz` of a worker process, on one port, from a thread of its own.
+
+`/metrics` answers also while the event loop is blocked; `/healthz` asks the loop, so it says 503 when the loop does not
+answer, or the worker is draining.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+LOOP_ANSWERS_WITHIN = 5.0
+
+
+class Exposition:
+    """Serves docbatch's registry and, behind it, Temporal's SDK metrics from their loopback port."""
+
+    def __init__(self, registry: CollectorRegistry, sdk_port: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._registry, self._sdk_port, self._loop = registry, sdk_port, loop
+        self._server: ThreadingHTTPServer | None = None
+        self.ready = False
+
+    def serve(self, host: str, port: int) -> None:
+        exposition = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self._answer(200, exposition.text(), CONTENT_TYPE_PLAIN_0_0_4)
+                elif path == "/healthz":
+                    healthy = exposition.healthy()
+                    self._answer(200 if healthy else 503, b"ok\n" if healthy else b"not ready\n", "text/plain")
+                else:
+                    self._answer(404, b"see /metrics and /healthz\n", "text/plain")
+
+            def _answer(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Scrapes are not worth a line."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def text(self) -> bytes:
+        """Both expositions as one. The SDK's `namespace` label becomes `temporal_namespace`: Kubernetes has its own."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._sdk_port}/metrics", timeout=2) as answer:
+                sdk = answer.read().decode()
+        except OSError:
+            sdk = ""
+        sdk = re.sub(r'([{,])namespace="', r'\1temporal_namespace="', sdk)
+        return generate_latest(self._registry) + sdk.encode()
+
+    def healthy(self) -> bool:
+        async def answer() -> bool:
+            return self.ready
+
+        try:
+            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(LOOP_ANSWERS_WITHIN)
+        except (TimeoutError, RuntimeError):
+            return False
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()

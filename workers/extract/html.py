@@ -1,0 +1,21 @@
+"""HTML -> its visible text, one block a line."""
+
+from __future__ import annotations
+
+import re
+
+from selectolax.lexbor import LexborHTMLParser
+
+INVISIBLE = ["script", "style", "template", "noscript", "svg", "iframe"]
+
+
+def html_to_text(page: str) -> str:
+    """Title first, then the body without scripts and styles; runs of white space folded."""
+    tree = LexborHTMLParser(page)
+    title = tree.css_first("title")
+    heading = title.text(strip=True) if title is not None else ""
+    tree.strip_tags(INVISIBLE)
+    body = tree.body
+    text = body.text(separator="\n", strip=True) if body is not None else ""
+    lines = (re.sub(r"\s+", " ", line).strip() for line in f"{heading}\n{text}".splitlines())
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,176 @@
+"""Activity: account for the run. Reconcile plan and results, settle partitions given up, write the manifest.
+
+May be repeated at any point: each step looks at what stands. Ledgers go last, and only those whose rows a committed
+result file holds; those of partitions given up, and of a cancelled run's unfinished ones, stay for a rerun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pyarrow.parquet as pq
+from temporalio import activity
+
+from batch import contracts as c
+from batch import result_file
+from batch.layout import RunLayout
+from batch.manifest import Manifest, write_manifest
+from batch.planning import PlannedDocument, documents_of
+from batch.reconcile import PARTITION_FAILED, Account, Reconciler
+from batch.result_file import ERROR, OK, ResultFooter
+from batch.run_file import RunFile, load_run
+from batch.schema import AnswerReader, InvalidAnswer
+from batch.store import PreconditionFailed, Storage
+from workers.ledger import LedgerName, Row, read_ledger
+from workers.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Finisher:
+    """Holds storage and metrics."""
+
+    def __init__(self, storage: Storage, metrics: Metrics) -> None:
+        self._storage, self._metrics = storage, metrics
+
+    @activity.defn(name=c.FINISH_RUN)
+    async def finish_run(self, task: c.FinishInput) -> c.Finished:
+        """The reconciled account. A mismatch makes the state `failed` and is named in `problems`."""
+        layout = RunLayout.of(task.run.output_uri, task.run.run_id)
+        file = await load_run(self._storage, task.run)
+        cancelled = task.state == c.CANCELLED
+        beat = asyncio.create_task(_beat())
+        try:
+            settle = None if cancelled else Settler(self._storage, layout, file, task.generation).settle
+            account = await Reconciler(self._storage, layout, settle=settle, expected={} if cancelled else None).run(
+                plan_complete=task.plan_complete
+            )
+            state = _state(task, account)
+            manifest = _manifest(task, file, account, state)
+            await write_manifest(self._storage, layout, manifest)
+            await self._clean(layout, account)
+        finally:
+            beat.cancel()
+        if account.problem_count and not cancelled:
+            self._metrics.reconciliation_failures.labels(file.job.name).inc()
+            log.error("run %s does not reconcile: %s", task.run.run_id, "; ".join(account.problems[:10]))
+        return c.Finished(
+            state=state,
+            totals=account.totals,
+            problems=[problem[:200] for problem in account.problems[:20]],
+            manifest_uri=layout.uri(layout.manifest),
+            results_uri=layout.uri(layout.results),
+        )
+
+    async def _clean(self, layout: RunLayout, account: Account) -> None:
+        """Removes the ledgers of settled partitions."""
+        settled = {entry.partition for entry in account.files} - account.unsettled
+        async for page in self._storage.pages(layout.output.bucket, layout.ledgers):
+            keys = []
+            for entry in page:
+                match = re.search(r"/partition-(\d+)/", entry.key)
+                if match and int(match[1]) in settled:
+                    keys.append(entry.key)
+            await self._storage.delete(layout.output.bucket, keys)
+
+
+def _state(task: c.FinishInput, account: Account) -> str:
+    if task.state == c.CANCELLED:
+        return c.CANCELLED
+    if account.problem_count or account.missing:
+        return c.FAILED
+    return c.COMPLETED_WITH_FAILURES if account.totals.errors else c.COMPLETED
+
+
+def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) -> Manifest:
+    now = datetime.now(UTC)
+    started = datetime.fromtimestamp(task.started_at, UTC)
+    return Manifest(
+        run_id=task.run.run_id,
+        job_name=file.job.name,
+        model=file.job.model.name,
+        fingerprint=file.job.fingerprint,
+        state=state,
+        reason=task.reason,
+        generation=task.generation,
+        execution_run_id=task.execution_run_id,
+        started_at=started.isoformat(),
+        finished_at=now.isoformat(),
+        seconds=round((now - started).total_seconds(), 3),
+        totals=account.totals,
+        planned_documents=account.planned_documents,
+        errors_by_type=dict(account.errors_by_type.most_common(50)),
+        problems=account.problems,
+        files=account.files,
+    )
+
+
+async def _beat() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(10)
+
+
+class Settler:
+    """Writes the result file of a partition that was given up: answered rows as they are, the rest error rows."""
+
+    def __init__(self, storage: Storage, layout: RunLayout, file: RunFile, generation: int) -> None:
+        self._storage, self._layout, self._file, self._generation = storage, layout, file, generation
+        schema = file.job.output.json_schema
+        self._reader = AnswerReader(schema) if schema is not None else None
+
+    async def settle(self, shard: int, partition: int, row_group: int) -> bytes | None:
+        layout = self._layout
+        bucket, key = layout.output.bucket, layout.result(shard, partition)
+        documents = await asyncio.to_thread(self._documents, shard, row_group)
+        name = LedgerName(layout.run_id, self._file.job.fingerprint, partition, self._generation, 0, 0)
+        answered = (await read_ledger(self._storage, layout, name)).rows
+        rows = [self._row(document, shard, partition, answered.get(document.document_id)) for document in documents]
+        totals = replace(result_file.totals_of(rows), partitions_failed=1)
+        footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)
+        data = await asyncio.to_thread(result_file.encode, rows, self._file.schema, footer)
+        try:
+            await self._storage.create(bucket, key, data)
+        except PreconditionFailed:
+            return await self._storage.get(bucket, key)
+        return data
+
+    def _documents(self, shard: int, row_group: int) -> list[PlannedDocument]:
+        with self._storage.open(self._layout.output.bucket, self._layout.plan(shard)) as file:
+            return documents_of(pq.ParquetFile(file).read_row_group(row_group))
+
+    def _row(self, document: PlannedDocument, shard: int, partition: int, answered: Row | None) -> Row:
+        if answered is not None:
+            row = {**answered, "processed_at": datetime.fromisoformat(answered["processed_at"])}
+            if self._reader is None or row["status"] != OK:
+                return row
+            try:
+                return {**row, "result": self._reader.read(row["output_text"])}
+            except InvalidAnswer:
+                log.warning("the ledger's answer for %s is not valid any more", document.document_id)
+        return {
+            "document_id": document.document_id,
+            "uri": document.uri,
+            "etag": document.etag,
+            "shard": shard,
+            "partition": partition,
+            "status": ERROR,
+            "error_type": PARTITION_FAILED,
+            "error_message": "the partition was given up after several attempts without progress; see the worker's log",
+            "retryable": True,
+            "attempts": 0,
+            "prompt_tokens": 0,
+            "cached_tokens": 0,
+            "completion_tokens": 0,
+            "cost_usd": 0.0,
+            "latency_seconds": 0.0,
+            "fingerprint": self._file.job.fingerprint,
+            "run_id": self._layout.run_id,
+            "generation": self._generation,
+            "processed_at": datetime.now(UTC),
+        }

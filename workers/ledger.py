@@ -1,0 +1,192 @@
+"""Durable answers of an unfinished partition: what a later attempt resumes from instead of paying again.
+
+Answers are flushed about once a second while there are any, as small create-only objects named by generation, attempt
+and a random token of the attempt, so that two attempts at once never overwrite each other. Each segment checks itself;
+one that is torn, foreign or of another fingerprint is ignored and counted, never trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from batch.layout import RunLayout
+from batch.store import ObjectMissing, PreconditionFailed, Storage, StorageError
+from workers.metrics import Metrics
+
+MAGIC = b"docbatch-ledger-1\n"
+FLUSH_EVERY = 0.8
+"""Seconds that an answer waits for company before its segment is sent."""
+HOLD_AFTER = 2.0
+"""Age in seconds of the oldest answer that is not durable at which intake stops."""
+FLUSH_BYTES = 4 * 2**20
+RETRY_MOST = 5.0
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LedgerName:
+    """Whose answers a segment holds; a segment that says otherwise is not ours."""
+
+    run_id: str
+    fingerprint: str
+    partition: int
+    generation: int
+    dispatch: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What the ledger already holds: the newest row of each document, and how far attempts of this dispatch got."""
+
+    rows: dict[str, Row]
+    last_attempt: int
+    """The last attempt of this generation and dispatch that made an answer durable; 0 if none did."""
+    ignored: int
+
+
+def encode_segment(name: LedgerName, rows: list[Row]) -> bytes:
+    """Magic, SHA-256 of the body, body."""
+    body = orjson.dumps({**name.__dict__, "rows": rows})
+    return MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+
+def decode_segment(data: bytes) -> tuple[LedgerName, list[Row]] | None:
+    """None for whatever is not a whole segment."""
+    if not data.startswith(MAGIC):
+        return None
+    digest, _, body = data[len(MAGIC) :].partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        return None
+    fields = orjson.loads(body)
+    rows = fields.pop("rows")
+    return LedgerName(**fields), rows
+
+
+async def read_ledger(
+    storage: Storage, layout: RunLayout, name: LedgerName, metrics: Metrics | None = None
+) -> Replayed:
+    """All segments of the partition, of any generation and attempt, newest row of a document winning."""
+    rows: dict[str, Row] = {}
+    last_attempt = ignored = 0
+    entries = await storage.list_all(layout.output.bucket, layout.ledger(name.partition))
+    for start in range(0, len(entries), 32):
+        batch = entries[start : start + 32]
+        for entry, data in zip(
+            batch, await asyncio.gather(*(_fetch(storage, layout, entry.key) for entry in batch)), strict=True
+        ):
+            if data is None:
+                continue  # cleaned up since the listing
+            segment = decode_segment(data)
+            if segment is None or not _is_ours(segment[0], name):
+                ignored += 1
+                log.warning("ignoring ledger segment %s: torn, foreign or of another job", layout.uri(entry.key))
+                continue
+            written_by, found = segment
+            for row in found:
+                old = rows.get(row["document_id"])
+                if old is None or (row["generation"], row["processed_at"]) >= (old["generation"], old["processed_at"]):
+                    rows[row["document_id"]] = row
+            if (written_by.generation, written_by.dispatch) == (name.generation, name.dispatch):
+                last_attempt = max(last_attempt, written_by.attempt)
+    if metrics is not None and ignored:
+        metrics.ledger_segments.labels("ignored").inc(ignored)
+    return Replayed(rows, last_attempt, ignored)
+
+
+async def _fetch(storage: Storage, layout: RunLayout, key: str) -> bytes | None:
+    try:
+        return await storage.get(layout.output.bucket, key)
+    except ObjectMissing:
+        return None
+
+
+def _is_ours(found: LedgerName, name: LedgerName) -> bool:
+    return (found.run_id, found.fingerprint, found.partition) == (name.run_id, name.fingerprint, name.partition)
+
+
+class Ledger:
+    """The writing end, for one attempt. `add` never blocks; `ready` is what holds intake when S3 is slow or away."""
+
+    def __init__(self, storage: Storage, layout: RunLayout, name: LedgerName, metrics: Metrics) -> None:
+        self._storage, self._layout, self._name = storage, layout, name
+        self._written = metrics.ledger_segments.labels("written")
+        self.token = secrets.token_hex(6)
+        self._number = 0
+        self._buffer: list[Row] = []
+        self._size = 0
+        self._oldest: float | None = None
+        self._sending_since: float | None = None
+        self._more = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._flush_always(), name=f"ledger-{self._name.partition}")
+
+    def add(self, row: Row) -> None:
+        """Takes an answer; it is durable at the latest one flush later."""
+        self._buffer.append(row)
+        self._size += len(row.get("output_text") or "") + 512
+        if self._oldest is None:
+            self._oldest = time.monotonic()
+        self._more.set()
+
+    def is_ready(self) -> bool:
+        """Whether intake may go on: nothing has waited too long to become durable."""
+        now = time.monotonic()
+        return all(since is None or now - since < HOLD_AFTER for since in (self._oldest, self._sending_since))
+
+    async def close(self) -> None:
+        """Flushes all there is, for as long as that takes."""
+        self._closing.set()
+        self._more.set()
+        if self._task is not None:
+            await self._task
+
+    async def _flush_always(self) -> None:
+        while True:
+            await self._more.wait()
+            if self._oldest is not None and self._size < FLUSH_BYTES and not self._closing.is_set():
+                wait = self._oldest + FLUSH_EVERY - time.monotonic()
+                if wait > 0:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), wait)
+            self._more.clear()
+            if self._buffer:
+                rows, self._sending_since = self._buffer, self._oldest
+                self._buffer, self._size, self._oldest = [], 0, None
+                await self._send(rows)
+                self._sending_since = None
+            if self._closing.is_set() and not self._buffer:
+                return
+
+    async def _send(self, rows: list[Row]) -> None:
+        name = self._name
+        key = self._layout.segment(name.partition, name.generation, name.attempt, self.token, self._number)
+        self._number += 1
+        data = encode_segment(name, rows)
+        pause = 0.1
+        while True:
+            try:
+                await self._storage.create(self._layout.output.bucket, key, data)
+            except PreconditionFailed:
+                pass  # the token is this attempt's alone: an earlier try of this very segment arrived after all
+            except StorageError as error:
+                log.warning("ledger segment not written yet, intake is held: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(RETRY_MOST, pause * 2)
+                continue
+            self._written.inc()
+            return

@@ -1,0 +1,266 @@
+"""The worker process: wiring, signals, health and metrics.
+
+Each process polls two task queues: partitions on `QUEUE`, and on `QUEUE-control`, with a few slots of its own, the
+workflows, planner, finisher and checks, so that a full night never starves the control of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import uvloop
+from temporalio.client import Client
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from batch.connection import TemporalUnreachable, connect_temporal
+from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
+from batch.coordinator import WORKFLOWS
+from batch.store import Storage, StorageError
+from workers.control import RunControl
+from workers.exposition import Exposition
+from workers.finisher import Finisher
+from workers.llm.transport import CredentialsMissing, Transport
+from workers.metrics import Metrics
+from workers.planner import Planner
+from workers.processor import Processor
+from workers.runs import Runs
+
+log = logging.getLogger("docbatch.worker")
+
+DEFAULT_SLOTS = 8
+CONTROL_SLOTS = 8
+LONG_ACTIVITY_BUCKETS = [0.1, 1, 5, 10, 30, 60, 120, 180, 300, 450, 600, 1200, 3600]
+"""Seconds. Temporal's own buckets end at 60 s; a partition takes 30 to 300."""
+LONG_LATENCIES = (
+    "temporal_activity_execution_latency",
+    "temporal_activity_succeed_endtoend_latency",
+    "temporal_activity_schedule_to_start_latency",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The worker's options; `docbatch worker` hands its arguments over to this."""
+    options = argparse.ArgumentParser(
+        prog="docbatch worker",
+        description="Runs partitions and the control of runs until it is told to stop (SIGTERM, Ctrl-C). Temporal, S3 "
+        "and the model's endpoint are set by TEMPORAL_*, AWS_* and OPENAI_* in the environment.",
+    )
+    options.add_argument("--task-queue", default=DEFAULT_TASK_QUEUE, help="(default: %(default)s)")
+    options.add_argument("--metrics-port", type=int, default=9464, metavar="P", help="/metrics and /healthz; 0: none")
+    options.add_argument("--metrics-host", default="0.0.0.0", metavar="H", help="(default: %(default)s)")
+    options.add_argument("--processes", type=int, default=1, metavar="N", help="worker processes, on ports P, P+1, ...")
+    options.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="partitions at once (default: %(default)s)")
+    options.add_argument(
+        "--grace-seconds",
+        type=float,
+        default=45.0,
+        metavar="S",
+        help="how long calls in flight may take to end after SIGTERM (default: %(default)g)",
+    )
+    options.add_argument(
+        "--heartbeat-throttle-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="most seconds between two heartbeats that are sent; each is a billed action on Temporal Cloud "
+        "(default: %(default)g)",
+    )
+    options.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    options.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs until told to stop. Exits 2 when the environment does not let it start."""
+    options = parser().parse_args(argv)
+    if options.processes < 1 or options.slots < 1:
+        parser().error("--processes and --slots are at least 1")
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    if options.processes > 1:
+        sys.exit(Supervisor(options, sys.argv[1:] if argv is None else argv).run())
+    try:
+        uvloop.run(WorkerProcess(options).run())
+    except (TemporalUnreachable, CredentialsMissing, StorageError) as error:
+        print(f"docbatch worker: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+class WorkerProcess:
+    """One process: two Temporal workers on one event loop."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._metrics = Metrics()
+
+    async def run(self) -> None:
+        options = self._options
+        drain = asyncio.Event()
+        self._install_signals(drain)
+        sdk_port = _free_port()
+        runtime = Runtime(
+            telemetry=TelemetryConfig(
+                metrics=PrometheusConfig(
+                    bind_address=f"127.0.0.1:{sdk_port}",
+                    durations_as_seconds=True,
+                    unit_suffix=True,
+                    counters_total_suffix=True,
+                    histogram_bucket_overrides=dict.fromkeys(LONG_LATENCIES, LONG_ACTIVITY_BUCKETS),
+                )
+            )
+        )
+        transport = Transport()
+        client = await connect_temporal(runtime=runtime)
+        storage = Storage(observe=self._metrics.observe_storage)
+        workers = self._workers(client, storage, transport, drain)
+        exposition = Exposition(self._metrics.registry, sdk_port, asyncio.get_running_loop())
+        if options.metrics_port:
+            exposition.serve(options.metrics_host, options.metrics_port)
+        lag = asyncio.create_task(self._measure_lag())
+        log.info("polling %s and %s", options.task_queue, control_queue(options.task_queue))
+        try:
+            await self._run_workers(workers, drain, exposition)
+        finally:
+            lag.cancel()
+            await transport.close()
+            exposition.close()
+        log.info("stopped")
+
+    def _workers(self, client: Client, storage: Storage, transport: Transport, drain: asyncio.Event) -> list[Worker]:
+        options = self._options
+        planner, finisher = Planner(storage), Finisher(storage, self._metrics)
+        control = RunControl(storage, client, transport)
+        processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
+        throttle = timedelta(seconds=options.heartbeat_throttle_seconds)
+        grace = timedelta(seconds=options.grace_seconds)
+        partitions = Worker(
+            client,
+            task_queue=options.task_queue,
+            activities=[processor.process_partition],
+            max_concurrent_activities=options.slots,
+            max_heartbeat_throttle_interval=throttle,
+            default_heartbeat_throttle_interval=throttle,
+            graceful_shutdown_timeout=grace,
+        )
+        run_control = Worker(
+            client,
+            task_queue=control_queue(options.task_queue),
+            workflows=WORKFLOWS,
+            activities=[
+                control.claim_run,
+                control.write_control,
+                control.find_closed_shards,
+                control.check_model,
+                planner.plan_shard,
+                planner.plan_rerun,
+                finisher.finish_run,
+            ],
+            max_concurrent_activities=CONTROL_SLOTS,
+            graceful_shutdown_timeout=grace,
+            workflow_runner=SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default),
+        )
+        return [partitions, run_control]
+
+    async def _run_workers(self, workers: list[Worker], drain: asyncio.Event, exposition: Exposition) -> None:
+        tasks = [asyncio.create_task(worker.run()) for worker in workers]
+        exposition.ready = True
+        stopping = asyncio.create_task(drain.wait())
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        exposition.ready = False
+        drain.set()  # partitions take in nothing more, keep what is in flight, and yield
+        log.info("draining: calls in flight may take %g s to end", self._options.grace_seconds)
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*tasks)
+        stopping.cancel()
+
+    def _install_signals(self, drain: asyncio.Event) -> None:
+        def stop() -> None:
+            if drain.is_set():  # a second signal: at once; the ledger has what was answered
+                os._exit(1)
+            drain.set()
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        # A terminal's Ctrl-C reaches the supervisor too, which then sends its one SIGTERM.
+        loop.add_signal_handler(signal.SIGINT, (lambda: None) if self._options.supervised else stop)
+        if self._options.supervised:
+            self._orphaned = asyncio.create_task(self._drain_when_orphaned(drain))
+
+    async def _drain_when_orphaned(self, drain: asyncio.Event) -> None:
+        """A supervisor that was killed cannot say so."""
+        parent = os.getppid()
+        while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells of a parent's death but its id
+            await asyncio.sleep(1.0)
+        log.warning("the supervisor is gone")
+        drain.set()
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 1.0
+            await asyncio.sleep(1.0)
+            self._metrics.event_loop_lag.set(max(0.0, loop.time() - due))
+
+
+class Supervisor:
+    """Runs several worker processes, starts one that died again, and passes signals on."""
+
+    RESTART_AFTER = 2.0
+
+    def __init__(self, options: argparse.Namespace, argv: list[str]) -> None:
+        self._options = options
+        self._argv = argv
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._stopping = False
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._children = [self._start(index) for index in range(self._options.processes)]
+        while True:
+            time.sleep(0.2)
+            alive = False
+            for index, child in enumerate(self._children):
+                code = child.poll()
+                alive = alive or code is None
+                if code is None or self._stopping:
+                    continue
+                if code == 2:  # it cannot start at all: neither can the others
+                    self._on_signal()
+                    return 2
+                log.error("worker process %d ended with code %d; starting it again", index, code)
+                time.sleep(self.RESTART_AFTER)
+                self._children[index] = self._start(index)
+                alive = True
+            if not alive:
+                return max((abs(child.returncode) for child in self._children), default=0)
+
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
+        port = self._options.metrics_port
+        own = ["--processes", "1", "--metrics-port", str(port + index if port else 0), "--supervised"]
+        return subprocess.Popen([sys.executable, "-m", "workers", *self._argv, *own])
+
+    def _on_signal(self, *_: object) -> None:
+        self._stopping = True
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,92 @@
+"""Activities: list the corpus and write the plan of one shard; find what a rerun has to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import activity
+
+from batch import contracts as c
+from batch.layout import RunLayout, S3Uri, object_uri
+from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
+from batch.run_file import load_run
+from batch.store import PreconditionFailed, Storage
+from workers.rerun import find_work
+
+
+class Planner:
+    """Holds the storage that both activities read."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @activity.defn(name=c.PLAN_SHARD)
+    async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
+        """Created once: a second attempt that loses the race throws its own away and says what the stored file says."""
+        layout = RunLayout.of(task.run.output_uri, task.run.run_id)
+        stored = await self._stored(layout, task.shard)
+        if stored is not None:
+            return stored
+        job = (await load_run(self._storage, task.run)).job
+        source = S3Uri.parse(job.source.uri)
+        selects = selector(job.source, source.prefix)
+        cutter = ShardCutter(
+            shard=task.shard,
+            first_partition=task.first_partition,
+            start_cursor=task.cursor,
+            documents=job.partitions.documents,
+            size=job.partitions.bytes,
+            partitions=task.partitions,
+        )
+        full = False
+        async for page in self._storage.pages(source.bucket, source.prefix, after=task.cursor):
+            activity.heartbeat()
+            for entry in page:
+                if entry.key <= task.cursor or not selects(entry.key):
+                    continue
+                document = PlannedDocument(
+                    document_id=entry.key, uri=object_uri(source.bucket, entry.key), etag=entry.etag, size=entry.size
+                )
+                if not cutter.add(document, entry.key):
+                    full = True
+                    break
+            if full:
+                break
+        data, footer = await asyncio.to_thread(cutter.finish, last=not full)
+        if footer.partitions == 0:
+            return _planned(footer)
+        try:
+            await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
+        except PreconditionFailed:
+            stored = await self._stored(layout, task.shard)
+            if stored is None:
+                raise
+            return stored
+        return _planned(footer)
+
+    async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
+        bucket, key = layout.output.bucket, layout.plan(shard)
+        if await self._storage.head(bucket, key) is None:
+            return None
+        return _planned(await asyncio.to_thread(self._footer, bucket, key))
+
+    def _footer(self, bucket: str, key: str) -> PlanFooter:
+        import pyarrow.parquet as pq
+
+        return PlanFooter.from_metadata(dict(pq.read_metadata(self._storage.open(bucket, key)).metadata or {}))
+
+    @activity.defn(name=c.PLAN_RERUN)
+    async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:
+        """A page of the shards that have something to do again, from `start_shard` on."""
+        return await find_work(self._storage, task, on_progress=activity.heartbeat)
+
+
+def _planned(footer: PlanFooter) -> c.PlannedShard:
+    return c.PlannedShard(
+        shard=footer.shard,
+        first_partition=footer.first_partition,
+        partitions=footer.partitions,
+        documents=footer.documents,
+        cursor=footer.end_cursor,
+        last=footer.last,
+    )

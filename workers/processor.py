@@ -1,0 +1,446 @@
+"""Activity: one partition, documents in, one result file out.
+
+    committed already? -> read plan, subtract ledger -> fetch -> extract text -> render prompt -> permit -> model
+    -> validate -> ledger -> result Parquet by one conditional PUT -> a few numbers back
+
+Promises held here: a committed partition is never paid again, an answer is durable about a second after it arrived, two
+attempts at once end in one file. What a `kill -9` loses is what was in flight and the last flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import jinja2
+import pyarrow.parquet as pq
+from temporalio import activity
+
+from batch import contracts as c
+from batch import result_file
+from batch.planning import PlannedDocument, documents_of
+from batch.result_file import ERROR, OK, NotOurs, ResultFooter
+from batch.schema import InvalidAnswer
+from batch.store import (
+    ObjectMissing,
+    ObjectTooLarge,
+    PreconditionFailed,
+    Storage,
+    StorageError,
+    StorageRefused,
+    StorageUnreachable,
+)
+from workers.brakes import Stop
+from workers.extract import Unreadable, extract
+from workers.ledger import Ledger, LedgerName, Row, read_ledger
+from workers.llm.chat import Answer
+from workers.llm.errors import Kind
+from workers.metrics import Metrics
+from workers.runs import ActiveRun, Runs
+
+HEARTBEAT_EVERY = 5.0
+FENCE_SHARE = 0.8
+"""Share of the heartbeat timeout without a beat after which an attempt takes itself for superseded."""
+SOURCE_OUTAGE_AFTER = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class _Stopped(Exception):
+    """There may be no more calls."""
+
+
+class Processor:
+    """The activity's home: holds what partitions share."""
+
+    def __init__(self, storage: Storage, runs: Runs, metrics: Metrics) -> None:
+        self._storage, self._runs, self._metrics = storage, runs, metrics
+
+    @activity.defn(name=c.PROCESS_PARTITION)
+    async def process_partition(self, task: c.PartitionInput) -> c.PartitionOutcome:
+        """Ends with a commit, a yield (drain, pause, outage) or by giving the partition up."""
+        started = time.monotonic()
+        async with self._runs.use(task.run, task.epoch) as run:
+            attempt = Attempt(task, run, self._storage, self._metrics)
+            work = asyncio.create_task(attempt.run())
+            beat = asyncio.create_task(attempt.beat())
+            try:
+                outcome = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # Cancelled, or another attempt took over: keep what is in flight, make it durable, then say so.
+                attempt.stop_soon()
+                await asyncio.wait([work])
+                raise
+            finally:
+                beat.cancel()
+            job_name = run.file.job.name
+            self._metrics.partitions.labels(job_name, outcome.outcome).inc()
+            self._metrics.partition_seconds.labels(job_name).observe(time.monotonic() - started)
+            return outcome
+
+
+class Attempt:
+    """One attempt at one partition."""
+
+    def __init__(self, task: c.PartitionInput, run: ActiveRun, storage: Storage, metrics: Metrics) -> None:
+        self._task, self._active, self._storage, self._metrics = task, run, storage, metrics
+        info = activity.info()
+        self._name = LedgerName(
+            task.run.run_id, run.fingerprint, task.partition, task.generation, task.dispatch, info.attempt
+        )
+        timeout = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 60.0
+        self._fence_after = timeout * FENCE_SHARE
+        self._last_beat = time.monotonic()
+        self._ledger = Ledger(storage, run.layout, self._name, metrics)
+        self._bucket = run.layout.output.bucket
+        self._key = run.layout.result(task.shard, task.partition)
+        self._rows: dict[str, Row] = {}
+        self._total = 0
+        self._stop: Stop | None = None
+        self._replaces: str | None = None
+        self._failure: BaseException | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def beat(self) -> None:
+        """Says that the attempt lives, and how far it is. Not a checkpoint: the ledger is what a retry resumes from."""
+        while True:
+            if time.monotonic() - self._last_beat > self._fence_after:
+                # The process was stopped for so long that another attempt may be at work: start nothing more.
+                self.stop_soon()
+            self._last_beat = time.monotonic()
+            activity.heartbeat({"done": len(self._rows), "of": self._total})
+            await asyncio.sleep(min(HEARTBEAT_EVERY, self._fence_after / 4))
+
+    def stop_soon(self) -> None:
+        """No new calls from here on; the attempt yields."""
+        self._stop = self._stop or Stop(c.DRAIN, "the attempt was superseded or cancelled", self._active.brakes.epoch)
+
+    def _stopping(self) -> Stop | None:
+        if self._stop is None and time.monotonic() - self._last_beat > self._fence_after:
+            self.stop_soon()
+        return self._stop or self._active.brakes.stop()
+
+    async def run(self) -> c.PartitionOutcome:
+        try:
+            committed = await self._committed()
+            if committed is not None:
+                return committed
+            documents = await self._read_plan()
+            self._total = len(documents)
+            if await self._replay(documents):
+                return self._outcome(c.GIVEN_UP, message="too many attempts in a row without progress")
+            todo = [document for document in documents if document.document_id not in self._rows]
+            self._ledger.start()
+            try:
+                await self._ask_all(todo)
+            finally:
+                await self._ledger.close()
+            if len(self._rows) < self._total:
+                stop = self._stopping() or Stop(c.DRAIN, "stopped", self._active.brakes.epoch)
+                return self._outcome(c.YIELDED, stop=stop)
+            return await self._commit([self._rows[document.document_id] for document in documents])
+        except StorageRefused as error:
+            return self._outcome(c.YIELDED, stop=Stop("storage_refused", str(error), self._active.brakes.epoch))
+        except StorageUnreachable as error:
+            return self._outcome(c.YIELDED, stop=Stop(c.STORAGE_UNREACHABLE, str(error), self._active.brakes.epoch))
+
+    def _outcome(
+        self, outcome: str, *, totals: c.Totals | None = None, stop: Stop | None = None, message: str = ""
+    ) -> c.PartitionOutcome:
+        return c.PartitionOutcome(
+            partition=self._task.partition,
+            outcome=outcome,
+            totals=totals or c.Totals(),
+            reason=stop.reason if stop else "",
+            message=(stop.message if stop else message)[:500],
+            epoch=stop.epoch if stop else self._active.brakes.epoch,
+        )
+
+    # -- what is there already ----------------------------------------------------------------------------------------
+
+    async def _committed(self) -> c.PartitionOutcome | None:
+        """A result of this generation stands already: its totals, nothing paid. Else takes over what a rerun keeps."""
+        found = await self._storage.get_entry(self._bucket, self._key)
+        if found is None:
+            self._replaces = None
+            return None
+        data, entry = found
+        try:
+            footer = result_file.read_footer(data)
+        except NotOurs as error:
+            log.warning("replacing %s: %s", self._active.layout.uri(self._key), error)
+            self._replaces = entry.etag
+            return None
+        if footer.generation >= self._task.generation:
+            return self._outcome(c.COMMITTED, totals=footer.totals)
+        self._replaces = entry.etag
+        table, _ = result_file.decode(data)
+        for row in table.to_pylist():
+            if self._keeps(row):
+                self._rows[row["document_id"]] = row
+        return None
+
+    def _keeps(self, row: Row) -> bool:
+        """Whether a row of an earlier generation stands in this one."""
+        request = self._task.rerun
+        if row["status"] != ERROR:
+            return True
+        return not (row["retryable"] or (request is not None and request.all_errors))
+
+    async def _read_plan(self) -> list[PlannedDocument]:
+        layout, key = self._active.layout, self._active.layout.plan(self._task.shard)
+
+        def read() -> list[PlannedDocument]:
+            with self._storage.open(layout.output.bucket, key) as file:
+                return documents_of(pq.ParquetFile(file).read_row_group(self._task.row_group))
+
+        return await asyncio.to_thread(read)
+
+    async def _replay(self, documents: list[PlannedDocument]) -> bool:
+        """Takes the ledger's answers over; tells whether the partition is to be given up."""
+        replayed = await read_ledger(self._storage, self._active.layout, self._name, self._metrics)
+        planned = {document.document_id: document for document in documents}
+        count = 0
+        for document_id, row in replayed.rows.items():
+            document = planned.get(document_id)
+            if document is None or document_id in self._rows:
+                continue
+            now = row["generation"] == self._task.generation
+            if (now or self._keeps(row)) and (row["etag"] == document.etag or row["generation"] > 1):
+                restored = self._restore(row)
+                if restored is not None:
+                    self._rows[document_id] = restored
+                    count += 1
+        self._metrics.ledger_replayed.inc(count)
+        barren = self._name.attempt - 1 - replayed.last_attempt
+        return barren >= self._task.max_barren_attempts and len(self._rows) < len(documents)
+
+    def _restore(self, row: Row) -> Row | None:
+        """A ledger row with its typed result, which is read from the answer's text anew."""
+        reader = self._active.reader
+        if reader is not None and row["status"] == OK:
+            try:
+                row["result"] = reader.read(row["output_text"])
+            except InvalidAnswer:
+                return None
+        row["processed_at"] = datetime.fromisoformat(row["processed_at"])
+        return row
+
+    # -- the documents -------------------------------------------------------------------------------------------------
+
+    async def _ask_all(self, todo: list[PlannedDocument]) -> None:
+        """A task a document, as many at once as the run has room for in this process."""
+        room = self._active.room
+        tasks: set[asyncio.Task[None]] = set()
+        limit = self._active.file.job.source.max_document_bytes
+        try:
+            for document in todo:
+                size = min(document.size, limit)
+                await room.enter(size)
+                if self._stopping():
+                    room.leave(size)
+                    break
+                task = asyncio.create_task(self._one(document, size))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                task.add_done_callback(self._note_failure)
+        finally:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        """A mistake of ours in one document's task ends the attempt, after the others' answers are kept."""
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
+            self.stop_soon()
+
+    async def _one(self, document: PlannedDocument, size: int) -> None:
+        active = self._active
+        try:
+            try:
+                etag, payload = await self._prepare(document)
+            except Unreadable as error:
+                row = self._row(document, document.etag, Answer(None, None))
+                retryable = error.error_type in ("source_changed", "source_gone")
+                self._take(_failed(row, error.error_type, str(error), retryable=retryable))
+                return
+            async with active.permits:
+                await self._until_durable()
+                if self._stopping():
+                    return
+                answer = await active.chat.ask(payload)
+            if answer is not None:
+                self._take(self._judge(document, etag, answer))
+        except _Stopped:
+            return
+        finally:
+            active.room.leave(size)
+
+    async def _until_durable(self) -> None:
+        """Holds intake while answers wait too long to become durable: S3 is slow or away."""
+        while not (self._ledger.is_ready() or self._stopping()):  # noqa: ASYNC110 - a matter of time, without an event
+            await asyncio.sleep(0.05)
+
+    async def _prepare(self, document: PlannedDocument) -> tuple[str, bytes]:
+        """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
+        data, etag = await self._fetch(document)
+        text = extract(document.uri, data)
+        values = {"text": text, "document_id": document.document_id, "uri": document.uri}
+        active = self._active
+        try:
+            system = active.system.render(values) if active.system is not None else None
+            return etag, active.chat.payload(system, active.user.render(values))
+        except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, OverflowError) as error:
+            raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
+
+    async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
+        """The planned version of the object; in a rerun the current one. An unreachable source never makes a row."""
+        active = self._active
+        bucket, _, key = document.uri.removeprefix("s3://").partition("/")
+        limit = active.file.job.source.max_document_bytes
+        if document.size > limit:
+            raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
+        failing_since: float | None = None
+        pause = 0.5
+        while True:
+            if self._stopping():
+                raise _Stopped
+            try:
+                if self._task.generation == 1:
+                    data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
+                    return data, document.etag
+                found = await self._storage.get_entry(bucket, key, max_bytes=limit)
+                if found is None:
+                    raise Unreadable("source_gone", f"{document.uri} is gone")
+                return found[0], found[1].etag
+            except ObjectMissing:
+                raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
+            except PreconditionFailed:
+                raise Unreadable("source_changed", f"{document.uri} changed after it was listed") from None
+            except ObjectTooLarge as error:
+                raise Unreadable("too_large", str(error)) from None
+            except StorageError as error:
+                failing_since = failing_since or time.monotonic()
+                if isinstance(error, StorageRefused) or time.monotonic() - failing_since > SOURCE_OUTAGE_AFTER:
+                    reason = "source_refused" if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+                    self._stop = self._stop or Stop(reason, str(error), active.brakes.epoch)
+                    raise _Stopped from None
+                await active.brakes.wait_stopped(pause)
+                pause = min(pause * 2, 5.0)
+
+    def _take(self, row: Row) -> None:
+        """An answered document: into the ledger without its typed result, which is read anew on replay."""
+        self._rows[row["document_id"]] = row
+        self._ledger.add({name: value for name, value in row.items() if name != "result"})
+        self._active.brakes.documents(row["status"] == ERROR)
+
+    def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
+        cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
+        row: Row = {
+            "document_id": document.document_id,
+            "uri": document.uri,
+            "etag": etag,
+            "shard": self._task.shard,
+            "partition": self._task.partition,
+            "status": OK,
+            "output_text": answer.text,
+            "error_type": None,
+            "error_message": None,
+            "retryable": None,
+            "finish_reason": answer.finish_reason,
+            "model": answer.model,
+            "attempts": answer.attempts,
+            "prompt_tokens": answer.prompt_tokens,
+            "cached_tokens": answer.cached_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "cost_usd": cost,
+            "latency_seconds": answer.latency_seconds,
+            "fingerprint": self._active.fingerprint,
+            "run_id": self._task.run.run_id,
+            "generation": self._task.generation,
+            "processed_at": datetime.now(UTC),
+        }
+        return row
+
+    def _judge(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
+        row = self._row(document, etag, answer)
+        if answer.error is not None:
+            verdict = answer.error
+            return _failed(
+                row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
+            )
+        if self._active.reader is not None:
+            try:
+                row["result"] = self._active.reader.read(answer.text or "")
+            except InvalidAnswer as error:
+                return _failed(row, "invalid_answer", str(error), retryable=True)
+        return row
+
+    # -- the commit ----------------------------------------------------------------------------------------------------
+
+    async def _commit(self, rows: list[Row]) -> c.PartitionOutcome:
+        """One conditional PUT. Whoever lost it, or does not know, believes what the stored file says."""
+        task = self._task
+        footer = ResultFooter(
+            task.run.run_id,
+            task.shard,
+            task.partition,
+            task.generation,
+            self._ledger.token,
+            result_file.totals_of(rows),
+        )
+        data = await asyncio.to_thread(result_file.encode, rows, self._active.file.schema, footer)
+        pause = 0.2
+        while True:
+            try:
+                if self._replaces is None:
+                    await self._storage.create(self._bucket, self._key, data)
+                else:
+                    await self._storage.replace(self._bucket, self._key, data, etag=self._replaces)
+                break
+            except (PreconditionFailed, StorageUnreachable) as error:
+                log.info("commit of partition %d undecided, reading what stands: %s", task.partition, error)
+            with suppress(StorageUnreachable):
+                stored = await self._stored()
+                if stored is not None and stored.generation >= task.generation:
+                    if stored.token != footer.token:
+                        return self._outcome(c.COMMITTED, totals=stored.totals)
+                    break
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+        self._count(rows, footer.totals)
+        return self._outcome(c.COMMITTED, totals=footer.totals)
+
+    async def _stored(self) -> ResultFooter | None:
+        """The footer of what stands at the result's key; notes its etag, which the next try has to replace."""
+        found = await self._storage.get_entry(self._bucket, self._key)
+        self._replaces = found[1].etag if found else None
+        if found is None:
+            return None
+        try:
+            return result_file.read_footer(found[0])
+        except NotOurs:
+            return None
+
+    def _count(self, rows: list[Row], totals: c.Totals) -> None:
+        """Metrics of documents count commits, of this generation's rows only."""
+        job = self._active.file.job
+        fresh = result_file.totals_of(row for row in rows if row["generation"] == self._task.generation)
+        for status, count in ((OK, fresh.ok), (ERROR, fresh.errors), (result_file.SKIPPED, fresh.skipped)):
+            self._metrics.documents.labels(job.name, status).inc(count)
+        self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)
+
+
+def _failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
+    return {
+        **row,
+        "status": ERROR,
+        "error_type": error_type,
+        "error_message": message[:1000],
+        "retryable": retryable,
+    }

@@ -1,0 +1,120 @@
+"""The runs that this process works on: what is loaded once and shared by all their partitions here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import jinja2
+import orjson
+
+from batch import contracts as c
+from batch.job import template_environment
+from batch.layout import RunLayout, S3Uri
+from batch.run_file import RunFile, load_run
+from batch.schema import AnswerReader
+from batch.store import Storage, StorageError
+from workers.brakes import Brakes
+from workers.llm.chat import Chat
+from workers.llm.prices import Pricer, pricer
+from workers.llm.transport import Transport
+from workers.metrics import Metrics
+from workers.room import Room
+
+CONTROL_EVERY = 2.5
+"""Seconds between two looks at `control.json`, once a process and run while partitions of it are worked on."""
+KEPT = 16
+"""Idle runs that stay loaded."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ActiveRun:
+    """One run in this process. `permits` bound its calls in flight, `room` the documents held in memory."""
+
+    layout: RunLayout
+    source: S3Uri
+    file: RunFile
+    fingerprint: str
+    reader: AnswerReader | None
+    system: jinja2.Template | None
+    user: jinja2.Template
+    chat: Chat
+    price: Pricer
+    brakes: Brakes
+    permits: asyncio.Semaphore
+    room: Room
+    partitions: int = 0
+    watcher: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Runs:
+    """Loads runs when first asked for; follows the control of those that have partitions here."""
+
+    def __init__(self, storage: Storage, transport: Transport, metrics: Metrics, drain: asyncio.Event) -> None:
+        self._storage, self._transport, self._metrics, self._drain = storage, transport, metrics, drain
+        self._runs: OrderedDict[str, ActiveRun] = OrderedDict()
+        self._loading = asyncio.Lock()
+
+    @asynccontextmanager
+    async def use(self, ref: c.RunRef, epoch: int) -> AsyncIterator[ActiveRun]:
+        """The run, followed for as long as the context lasts; the control is read once before it begins."""
+        async with self._loading:
+            run = self._runs.get(ref.run_id) or await self._load(ref)
+            self._runs[ref.run_id] = run
+            self._runs.move_to_end(ref.run_id)
+            run.partitions += 1
+            if run.watcher is None:
+                await self._read_control(run)
+                run.watcher = asyncio.create_task(self._watch(run), name=f"control-{ref.run_id}")
+            for run_id in [run_id for run_id, other in self._runs.items() if not other.partitions][:-KEPT]:
+                del self._runs[run_id]
+        run.brakes.follow(c.Control(epoch=epoch))
+        try:
+            yield run
+        finally:
+            run.partitions -= 1
+            if not run.partitions and run.watcher is not None:
+                run.watcher.cancel()
+                run.watcher = None
+
+    async def _load(self, ref: c.RunRef) -> ActiveRun:
+        file = await load_run(self._storage, ref)
+        job = file.job
+        environment = template_environment()
+        brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
+        self._metrics.start_job(job.name, job.model.name)
+        self._metrics.llm_concurrency_limit.labels(job.model.name).set(job.limits.concurrency)
+        return ActiveRun(
+            layout=RunLayout.of(ref.output_uri, ref.run_id),
+            source=S3Uri.parse(job.source.uri),
+            file=file,
+            fingerprint=job.fingerprint,
+            reader=AnswerReader(job.output.json_schema) if job.output.json_schema is not None else None,
+            system=environment.from_string(job.prompt.system) if job.prompt.system else None,
+            user=environment.from_string(job.prompt.user),
+            chat=Chat(job, self._transport, brakes, self._metrics),
+            price=pricer(job.model.name),
+            brakes=brakes,
+            permits=asyncio.Semaphore(job.limits.concurrency),
+            room=Room(documents=job.limits.concurrency),
+        )
+
+    async def _watch(self, run: ActiveRun) -> None:
+        while True:
+            await asyncio.sleep(CONTROL_EVERY)
+            await self._read_control(run)
+
+    async def _read_control(self, run: ActiveRun) -> None:
+        try:
+            found = await self._storage.get_entry(run.layout.output.bucket, run.layout.control)
+        except StorageError as error:
+            log.warning("control of %s not read, trying again: %s", run.layout.run_id, error)
+            return
+        if found is not None:
+            run.brakes.follow(c.Control(**orjson.loads(found[0])))
