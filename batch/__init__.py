@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from batch.client import start as start
     from batch.job import Job as Job
     from batch.job import JobError as JobError
-    from batch.results import results as results
 
 __all__ = [
     "Job",
@@ -27,7 +26,6 @@ __all__ = [
     "connect",
     "rerun",
     "rerun_blocking",
-    "results",
     "run_blocking",
     "start",
 ]
@@ -35,7 +33,6 @@ __all__ = [
 _HOMES = {
     "Job": "batch.job",
     "JobError": "batch.job",
-    "results": "batch.results",
 }
 
 

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -21,7 +21,11 @@ from batch.connection import connect_temporal
 from batch.job import Job
 from batch.layout import RunLayout, check_run_id
 from batch.manifest import Manifest, load_manifest
+from batch.results import scan
 from batch.store import Storage
+
+if TYPE_CHECKING:
+    import polars as pl
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -344,6 +348,10 @@ class Run:
             if not isinstance(error.cause, (CancelledError, ActivityError)):
                 log.debug("run %s: %s", self.run_id, error.cause)
         return await self.status()
+
+    def results(self) -> pl.LazyFrame:
+        """All rows so far, lazily: the columns of `batch.schema.row_schema`, `result` typed by the job's schema."""
+        return scan(self.output_uri, self.run_id)
 
     async def cancel(self) -> None:
         """Asks the run to stop: no new calls within seconds, what is answered stays, the manifest says `cancelled`."""

@@ -24,7 +24,7 @@ from batch.result_file import NotOurs
 from batch.store import ObjectMissing, Storage
 
 MOST_PROBLEMS = 100
-AT_ONCE = 8
+AT_ONCE = 16
 PARTITION_FAILED = "partition_failed"
 
 Settle = Callable[[int, int, int], Awaitable[bytes | None]]
@@ -77,7 +77,7 @@ class Reconciler:
     async def run(self, *, plan_complete: bool = True) -> Account:
         account = Account()
         shard, partition, cursor, last = 0, 0, "", False
-        async for footer, ids in self._plans():
+        async for footer, key in self._plans():
             name = f"shard {footer.shard}"
             if footer.shard != shard:
                 account.problem(f"plan of shard {shard} is missing; found {name}")
@@ -91,25 +91,31 @@ class Reconciler:
                 footer.end_cursor,
                 footer.last,
             )
-            await self._shard(account, footer, ids)
+            await self._shard(account, footer, key)
         if plan_complete and shard and not last:
             account.problem(f"the plan ends with shard {shard - 1}, which is not marked as the last")
         await self._strays(account, partition)
         return account
 
-    async def _plans(self) -> AsyncIterator[tuple[PlanFooter, pq.ParquetFile]]:
+    async def _plans(self) -> AsyncIterator[tuple[PlanFooter, str]]:
         async for page in self._storage.pages(self._bucket, self._layout.plans):
             for entry in page:
-                file = await asyncio.to_thread(self._open_plan, entry.key)
-                yield PlanFooter.from_metadata(dict(file.metadata.metadata or {})), file
+                yield await asyncio.to_thread(self._footer, entry.key), entry.key
 
-    def _open_plan(self, key: str) -> pq.ParquetFile:
-        return pq.ParquetFile(self._storage.open(self._bucket, key))
+    def _footer(self, key: str) -> PlanFooter:
+        with self._storage.reading(self._bucket, key) as file:
+            return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
 
-    async def _shard(self, account: Account, footer: PlanFooter, plan: pq.ParquetFile) -> None:
+    def _planned_ids(self, key: str, groups: range) -> list[list[str]]:
+        with self._storage.reading(self._bucket, key) as file:
+            plan = pq.ParquetFile(file)
+            tables = [plan.read_row_group(group, columns=["document_id"]) for group in groups]
+        return [[str(value) for value in table.column(0).to_pylist()] for table in tables]
+
+    async def _shard(self, account: Account, footer: PlanFooter, key: str) -> None:
         for start in range(0, footer.partitions, AT_ONCE):
             groups = range(start, min(start + AT_ONCE, footer.partitions))
-            planned = await asyncio.to_thread(_planned_ids, plan, groups)
+            planned = await asyncio.to_thread(self._planned_ids, key, groups)
             files = await asyncio.gather(
                 *(self._result(footer.shard, footer.first_partition + group, group) for group in groups)
             )
@@ -178,8 +184,3 @@ class Reconciler:
                 partition = partition_of_result(entry.key)
                 if partition is None or partition >= partitions:
                     account.problem(f"{entry.key} is no file of the plan, but lies in results/")
-
-
-def _planned_ids(plan: pq.ParquetFile, groups: range) -> list[list[str]]:
-    tables = (plan.read_row_group(group, columns=["document_id"]) for group in groups)
-    return [[str(value) for value in table.column(0).to_pylist()] for table in tables]

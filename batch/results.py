@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from batch.layout import RunLayout
 from batch.store import endpoint
-
-if TYPE_CHECKING:
-    from batch.client import Run
 
 
 def storage_options() -> dict[str, str]:
@@ -38,11 +35,6 @@ def scan(output_uri: str, run_id: str) -> pl.LazyFrame:
     """All rows of a run: the columns of `batch.schema.row_schema`, `result` typed by the job's JSON schema."""
     layout = RunLayout.of(output_uri, run_id)
     return pl.scan_parquet(f"{layout.uri(layout.results)}**/*.parquet", storage_options=storage_options())
-
-
-def results(run: Run) -> pl.LazyFrame:
-    """All rows of a run that `start` or `Run.of` gave."""
-    return scan(run.output_uri, run.run_id)
 
 
 class UnknownFormat(ValueError):

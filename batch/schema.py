@@ -31,7 +31,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote, unquote
 
 import jsonschema_rs
@@ -58,30 +58,29 @@ MAX_ANSWER_VALUES = 2**20
 
 _WHERE = "output.schema"
 _MAX_RAW_DEPTH = 200  # of the schema's own text; jsonschema_rs stops at 255
-_MAX_RAW_VALUES = 50_000
+_MAX_RAW_VALUES = 20_000
 _MAX_CHAIN = 128  # schemas inside schemas, $refs followed: 32 levels, each by way of a $ref and a union, and some spare
-_MAX_MERGES = 100_000
 _MAX_MESSAGE = 500
 _MAX_QUOTED = 200
-_EXACT_FLOAT = 2**53
+# The validator makes every error at once, each with a copy of its value (500,000 of them: 5 s and 800 MB).
+_EXPLAIN_ALL_BYTES = 8 * 1024
+_EXPLAIN_FIRST_BYTES = 64 * 1024
+_EXACT_FLOAT = 2**53  # from here on a float may stand for several integers
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _WHITESPACE = b" \t\r\n"
 _MASK = "\0"
-_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 _SCHEMA_KEYWORDS = frozenset({
     "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames", "then",
     "unevaluatedItems", "unevaluatedProperties",
 })  # fmt: skip
 _SCHEMA_LIST_KEYWORDS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMA_MAP_KEYWORDS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
-_ASSERTED_FORMATS = frozenset({"date", "date-time"})
+_FORMAT_EXAMPLES = {"date": "2024-01-31", "date-time": "2024-01-31T12:00:00Z"}  # the ones that are asserted
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _FENCE = re.compile(rb"```json[ \t]*\r?\n(.*)```", re.DOTALL | re.IGNORECASE)
 
-_Kind = Literal[
-    "any", "never", "null", "boolean", "integer", "number", "string", "date", "timestamp", "array", "tuple", "object"
-]
 _TEXTS = frozenset({"string", "date", "timestamp"})
 _NUMBERS = frozenset({"integer", "number"})
 _ARRAYS = frozenset({"array", "tuple"})
@@ -189,8 +188,7 @@ class AnswerReader:
     def __init__(self, schema: dict[str, Any]) -> None:
         columns = _Columns(schema)
         self._convert = _converter(columns.root)
-        self._is_valid = columns.validator.is_valid
-        self._iter_errors = columns.validator.iter_errors
+        self._validator = columns.validator
         self._values_per_object = _values_per_listed_object(columns.root)
 
     def read(self, text: str | bytes) -> dict[str, Any]:
@@ -212,15 +210,15 @@ class AnswerReader:
             raise InvalidAnswer("the answer is not valid Unicode: it holds a lone surrogate") from None
         value = self._parse(data)
         try:
-            if not self._is_valid(value):
-                raise InvalidAnswer(self._explain(value))
+            if not self._validator.is_valid(value):
+                raise InvalidAnswer(self._explain(value, len(data)))
             answer: dict[str, Any] = self._convert(value)
         except _Unfit as unfit:
             path = _path(unfit.steps[::-1])
-            raise InvalidAnswer(f"{path}: {_quote(unfit.value)} {unfit.problem}"[:_MAX_MESSAGE]) from None
+            raise InvalidAnswer(f"{path}: {_quote(unfit.value)} {unfit.problem}") from None
         except InvalidAnswer:
             raise
-        except (ValueError, RecursionError):  # a limit of the validator
+        except ValueError:  # the validator's limit of 255 levels
             raise InvalidAnswer("the answer cannot be validated: it is nested too deeply") from None
         return answer
 
@@ -243,18 +241,27 @@ class AnswerReader:
             )
         return value
 
-    def _explain(self, value: Any) -> str:
+    def _explain(self, value: Any, size: int) -> str:
+        errors: list[jsonschema_rs.ValidationError] = []
+        if size <= _EXPLAIN_ALL_BYTES:
+            errors += itertools.islice(self._validator.iter_errors(value), 4)
+        else:
+            self._convert(value)  # says itself where a type is wrong
+            if size <= _EXPLAIN_FIRST_BYTES:
+                try:
+                    self._validator.validate(value)
+                except jsonschema_rs.ValidationError as first:
+                    errors.append(first)
         problems: list[str] = []
         budget = _MAX_QUOTED
-        for found in itertools.islice(self._iter_errors(value), 4):
-            error = _innermost(found)
-            path, shown = _path(error.instance_path), _quote(error.instance)
+        for error in map(_innermost, errors):
+            path, shown = _path(error.instance_path), _quote(_culprit(error))
             budget -= len(path) + len(shown)
             if len(problems) == 3 or budget < 0:
                 problems.append("and more")
                 break
             problems.append(f"{path}: {_problem(error, shown)}")
-        return _shorten("; ".join(problems), _MAX_MESSAGE)
+        return _shorten("; ".join(problems), _MAX_MESSAGE) or "the answer does not fit the schema"
 
 
 def response_format(schema: dict[str, Any], name: str) -> dict[str, Any]:
@@ -289,14 +296,16 @@ def is_strict(schema: dict[str, Any]) -> bool:
 class _Node:
     """The type of a column: what is left of a schema when its `$ref`s and unions are worked out.
 
-    Every column takes null, so `null` is only what takes nothing else; `any` is what no keyword restricts, `tuple` an
-    array whose items have different types. `at` is where it came from.
+    `kind` is a type of JSON schema, or `date`, `timestamp` (both of them strings); `any`, which no keyword restricts;
+    `tuple`, an array whose items differ in type; `never`, which takes nothing. Every column takes null, so `null` is
+    what takes nothing else. `at` is where it came from, `size` its number of properties.
     """
 
-    kind: _Kind
+    kind: str
     at: str = field(compare=False)
     item: "_Node | None" = None
     fields: dict[str, "_Node"] = field(default_factory=dict)
+    size: int = 0
 
     @property
     def is_json_text(self) -> bool:
@@ -308,11 +317,8 @@ class _Columns:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         if not isinstance(schema, dict):
-            raise _error(
-                "#", f"a JSON schema is an object, not {_named(schema)}", "Write `type: object` and its `properties`"
-            )
+            raise _error("#", f"a JSON schema is an object, not {_named(schema)}", "Write `type` and `properties`")
         self._raw_values = 0
-        self._merges = 0
         self._check_raw(schema, "#", 1)
         self._check_metaschema(schema)
         self._schemas: dict[str, dict[str, Any] | bool] = {}
@@ -328,9 +334,7 @@ class _Columns:
         """Refuse what YAML can hold and JSON cannot, and what would exhaust the stack or the memory further on."""
         self._raw_values += 1
         if depth > _MAX_RAW_DEPTH or self._raw_values > _MAX_RAW_VALUES:
-            raise _error(
-                at[:200], "the schema is too deep or too large", "Simplify it; a free-form part can be `{}` (JSON text)"
-            )
+            raise _error(at, "the schema is too deep or too large", "Simplify it, perhaps with `{}` (JSON text)")
         if isinstance(value, dict):
             for key, inner in value.items():
                 if not isinstance(key, str):
@@ -342,7 +346,7 @@ class _Columns:
                 self._check_raw(inner, _step(at, index), depth + 1)
         elif isinstance(value, str):
             if re.search("[\ud800-\udfff]", value):
-                raise _error(_printable(at), "a lone surrogate is not valid Unicode", "Remove it")
+                raise _error(at, "a lone surrogate is not valid Unicode", "Remove it")
         elif isinstance(value, float):
             if not math.isfinite(value):
                 raise _error(at, f"{value} is not a JSON number", "Use a finite number")
@@ -357,8 +361,8 @@ class _Columns:
             error = _innermost(found)
             at, value = _pointer(error.instance_path), error.instance
             if error.instance_path[-1:] == ["type"] and isinstance(value, str):
-                near = difflib.get_close_matches(value, _TYPES, n=1, cutoff=0.5)
-                hint = f"Did you mean `{near[0]}`?" if near else f"Use one of {', '.join(_TYPES)}"
+                near = difflib.get_close_matches(value, _TYPES.values(), n=1, cutoff=0.5)
+                hint = f"Did you mean `{near[0]}`?" if near else f"Use one of {', '.join(_TYPES.values())}"
                 raise _error(at, f"`{value:.100}` is not a JSON type", hint) from None
             hint = "Correct it as JSON Schema 2020-12 has it"
             if error.instance_path[-1:] == ["items"] and isinstance(value, list):
@@ -422,7 +426,6 @@ class _Columns:
                 f"the root must be an object with properties, not {_kind_text(root)}",
                 "Write `type: object` and name each value under `properties`",
             )
-        properties = 0
         waiting = [(root, 1)]
         while waiting:
             node, depth = waiting.pop()
@@ -432,18 +435,15 @@ class _Columns:
                 raise _error(node.at, "only null is valid here", "Leave it out or give it a second type")
             if node.is_json_text:
                 continue
-            if depth > MAX_DEPTH and node.kind in ("object", "array"):
-                raise _error(node.at, f"more than {MAX_DEPTH} levels deep", "Flatten it, or use `{}` (JSON text)")
             if node.item is not None:
                 waiting.append((node.item, depth + 1))
-            properties += len(node.fields)
-            if properties > MAX_PROPERTIES:
-                raise _error(node.at, f"more than {MAX_PROPERTIES} properties in all", "Use `{}` (JSON text) for some")
-            seen: dict[str, str] = {}
+            if depth > MAX_DEPTH and (node.item is not None or node.fields):
+                raise _error(node.at, f"more than {MAX_DEPTH} levels deep", "Flatten it, or use `{}` (JSON text)")
+            spelled: dict[str, str] = {}
             for name, child in node.fields.items():
                 if not name:
                     raise _error(child.at, "a property without a name cannot become a column", "Name it")
-                if (other := seen.setdefault(name.lower(), name)) != name:
+                if (other := spelled.setdefault(name.lower(), name)) != name:
                     problem = f"`{name}` and `{other}` differ only by case, which Spark and Athena do not see"
                     raise _error(child.at, problem, "Rename one")
                 waiting.append((child, depth + 1))
@@ -480,18 +480,12 @@ class _Columns:
             names = [names]
         if values is not None:
             where = _step(at, "enum" if "enum" in schema else "const")
-            if names is not None:
-                fitting = [name for name in names if any(_is_of_type(value, name) for value in values)]
-                if not fitting:
-                    raise _error(
-                        where, f"no value here is of type {' or '.join(names)}", "Correct the values or the type"
-                    )
-                names = fitting
-            else:
+            if names is None:
                 names = list(dict.fromkeys(_json_type(value) for value in values))
-            if "integer" in names and any(
-                not _INT64_MIN <= value <= _INT64_MAX for value in values if isinstance(value, int)
-            ):
+            elif not (names := [name for name in names if any(_is_of_type(value, name) for value in values)]):
+                raise _error(where, f"no value is of type {schema['type']}", "Correct the values or the type")
+            integers = (value for value in values if isinstance(value, int))
+            if "integer" in names and not all(_INT64_MIN <= value <= _INT64_MAX for value in integers):
                 raise _error(where, "an integer column holds 64 bits", "Use smaller numbers or strings")
         elif names is None:
             if "properties" in schema:
@@ -500,28 +494,20 @@ class _Columns:
                 names = ["array"]
             else:
                 return _Node("any", at)
-        where = _step(at, "type" if "type" in schema else "enum") if len(names) > 1 else at
+        where = _step(at, "type" if "type" in schema else "enum")
         node = _Node("never", at)
         for name in names:
             node = self._join(node, self._of_type(name, schema, at), where)
         return node
 
     def _of_type(self, name: str, schema: dict[str, Any], at: str) -> _Node:
-        match name:
-            case "object":
-                return self._object(schema, at)
-            case "array":
-                return self._array(schema, at)
-            case "string":
-                match schema.get("format"):
-                    case "date":
-                        return _Node("date", at)
-                    case "date-time":
-                        return _Node("timestamp", at)
-                return _Node("string", at)
-            case "null" | "boolean" | "integer" | "number":
-                return _Node(name, at)
-        raise AssertionError(name)  # the meta-schema allows no other
+        if name == "object":
+            return self._object(schema, at)
+        if name == "array":
+            return self._array(schema, at)
+        if name == "string":
+            return _Node({"date": "date", "date-time": "timestamp"}.get(schema.get("format", ""), "string"), at)
+        return _Node(name, at)
 
     def _object(self, schema: dict[str, Any], at: str) -> _Node:
         properties = schema.get("properties", {})
@@ -529,12 +515,10 @@ class _Columns:
             for name in schema.get("required", ()):
                 if name not in properties:
                     near = difflib.get_close_matches(name, properties, n=1)
-                    hint = (
-                        f"Did you mean `{near[0]}`?" if near else "Add it to `properties` or take it out of `required`"
-                    )
+                    hint = f"Did you mean `{near[0]}`?" if near else "Add it to `properties`"
                     raise _error(_step(at, "required"), f"`{name:.100}` is required, but no property", hint)
         within = _step(at, "properties")
-        return _Node("object", at, fields={name: self._node(_step(within, name)) for name in properties})
+        return _object_node({name: self._node(_step(within, name)) for name in properties}, at)
 
     def _array(self, schema: dict[str, Any], at: str) -> _Node:
         within = _step(at, "prefixItems")
@@ -542,29 +526,13 @@ class _Columns:
         if "items" in schema and (not items or isinstance(schema["items"], dict)):
             items.append(self._node(_step(at, "items")))
         if not items or (len(items) == 1 and items[0].kind == "never"):  # `items: false`: only the empty list
-            return _Node("array", at, item=_Node("any", at))
-        if all(self._same(items[0], other) for other in items[1:]):
-            return _Node("array", at, item=items[0])
+            return _array_node(_Node("any", at), at)
+        if all(item == items[0] for item in items):
+            return _array_node(items[0], at)
         return _Node("tuple", at)
-
-    def _merging(self, at: str) -> None:
-        self._merges += 1
-        if self._merges > _MAX_MERGES:
-            raise _error(at, "there are too many combinations to work out", "Simplify `allOf`, `anyOf` and `$ref`")
-
-    def _same(self, one: _Node, other: _Node) -> bool:
-        self._merging(other.at)
-        if one is other:
-            return True
-        if one.kind != other.kind or list(one.fields) != list(other.fields):
-            return False
-        if one.item is not None and other.item is not None and not self._same(one.item, other.item):
-            return False
-        return all(self._same(child, other.fields[name]) for name, child in one.fields.items())
 
     def _join(self, one: _Node, other: _Node, at: str) -> _Node:
         """What takes the values of either: for unions."""
-        self._merging(at)
         kinds = {one.kind, other.kind}
         if one is other or other.kind == "never" or (other.kind == "null" and one.kind != "never"):
             return one
@@ -583,7 +551,7 @@ class _Columns:
         if kinds <= _ARRAYS:
             if one.item is None or other.item is None:
                 return _Node("tuple", at)
-            return _Node("array", at, item=self._join(one.item, other.item, at))
+            return _array_node(self._join(one.item, other.item, at), at)
         if len(kinds) == 1:
             return one
         raise _error(
@@ -594,7 +562,6 @@ class _Columns:
 
     def _meet(self, one: _Node, other: _Node, at: str) -> _Node:
         """What takes the values that are of both: for `allOf`, and for keywords side by side."""
-        self._merging(at)
         kinds = {one.kind, other.kind}
         if one is other or other.kind == "any":
             return one
@@ -612,32 +579,31 @@ class _Columns:
         if kinds <= _ARRAYS:
             if one.item is None or other.item is None:
                 return _Node("tuple", at)
-            return _Node("array", at, item=self._meet(one.item, other.item, at))
+            return _array_node(self._meet(one.item, other.item, at), at)
         if len(kinds) == 1:
             return one
-        raise _error(
-            at, f"no value is both {_kind_text(one)} and {_kind_text(other)}", "Make the parts of the schema agree"
-        )
+        raise _error(at, f"no value is both {_kind_text(one)} and {_kind_text(other)}", "Make the parts agree")
 
     def _merge_fields(self, one: _Node, other: _Node, at: str, merge: Callable[[_Node, _Node, str], _Node]) -> _Node:
         fields = dict(one.fields)
         for name, child in other.fields.items():
             fields[name] = merge(fields[name], child, child.at) if name in fields else child
-        return _Node("object", at, fields=fields)
+        return _object_node(fields, at)
 
     # What must an answer pass?
 
     def _compile(self, schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-        nullable = {
-            at for at, found in self._schemas.items() if at != "#" and found is not True and _is_nullable(found)
-        }
+        schemas = ((at, found) for at, found in self._schemas.items() if isinstance(found, dict))
+        nullable = {at for at, found in schemas if found.get("nullable") is True}
+        nullable.discard("#")  # an answer is never null
         try:
             return jsonschema_rs.Draft202012Validator(
                 self._in_plain_2020_12(schema, "#", nullable), validate_formats=True, mask=_MASK, offline=True
             )
         except jsonschema_rs.ValidationError as error:
             at = _pointer(error.instance_path)
-            raise _error(at, _shorten(error.message, 300), "Correct it as JSON Schema 2020-12 has it") from None
+            problem = error.message.replace(_MASK, _quote(error.instance))
+            raise _error(at, _shorten(problem, 300), "Correct it as JSON Schema 2020-12 has it") from None
         except ValueError as error:
             raise _error("#", _shorten(str(error), 300), "Simplify the schema") from None
 
@@ -657,15 +623,22 @@ class _Columns:
             return plain
         plain.pop("$schema", None)
         plain.pop("$id", None)
-        if plain.get("format") not in _ASSERTED_FORMATS:
+        if plain.get("format") not in _FORMAT_EXAMPLES:
             plain.pop("format", None)
         if at in self._refs:
             plain["$ref"] = _ref_into(self._refs[at], nullable)
         return {"anyOf": [{"type": "null"}, plain]} if at in nullable else plain
 
 
-def _is_nullable(schema: dict[str, Any] | bool) -> bool:
-    return isinstance(schema, dict) and schema.get("nullable") is True
+def _object_node(fields: dict[str, _Node], at: str) -> _Node:
+    size = sum(1 + child.size for child in fields.values())
+    if size > MAX_PROPERTIES:
+        raise _error(at, f"more than {MAX_PROPERTIES} properties in all", "Use `{}` (JSON text) for some parts")
+    return _Node("object", at, fields=fields, size=size)
+
+
+def _array_node(item: _Node, at: str) -> _Node:
+    return _Node("array", at, item=item, size=item.size)
 
 
 def _ref_into(target: str, nullable: set[str]) -> str:
@@ -701,24 +674,11 @@ def _is_of_type(value: Any, name: str) -> bool:
 
 
 def _json_type(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-    return "object"
+    return next((name for kind, name in _TYPES.items() if isinstance(value, kind)), "null")
 
 
 def _error(at: str, problem: str, advice: str) -> SchemaError:
-    return SchemaError(f"{_WHERE}{at}: {problem}. {advice}{'' if advice.endswith('?') else '.'}")
+    return SchemaError(f"{_WHERE}{_shorten(at, 300)}: {problem}. {advice}{'' if advice.endswith('?') else '.'}")
 
 
 def _named(value: object) -> str:
@@ -727,14 +687,10 @@ def _named(value: object) -> str:
 
 
 def _kind_text(node: _Node) -> str:
-    match node.kind:
-        case "any" | "never" | "null":
-            return {"any": "any value", "never": "no value", "null": "only null"}[node.kind]
-        case "timestamp":
-            return "a date-time"
-        case "array" | "object" | "integer":
-            return f"an {node.kind}" + (" without properties" if node.kind == "object" and not node.fields else "")
-    return f"a {node.kind}"
+    if node.kind == "object" and not node.fields:
+        return "an object without properties"
+    plain = {"any": "any value", "never": "no value", "null": "only null", "timestamp": "a date-time"}
+    return plain.get(node.kind) or f"{'an' if node.kind[0] in 'aio' else 'a'} {node.kind}"
 
 
 def _escape(token: str | int) -> str:
@@ -750,11 +706,7 @@ def _pointer(tokens: list[str | int]) -> str:
 
 
 def _tokens(ref: str) -> list[str]:
-    return [unquote(token).replace("~1", "/").replace("~0", "~") for token in ref.split("/")]
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+    return [token.replace("~1", "/").replace("~0", "~") for token in unquote(ref).split("/")]
 
 
 # --- From the tree to Arrow types
@@ -763,22 +715,9 @@ def _printable(text: str) -> str:
 def _arrow(node: _Node) -> pa.DataType:
     if node.is_json_text:
         return pa.string()
-    match node.kind:
-        case "boolean":
-            return pa.bool_()
-        case "integer":
-            return pa.int64()
-        case "number":
-            return pa.float64()
-        case "date":
-            return pa.date32()
-        case "timestamp":
-            return pa.timestamp("us", tz="UTC")
-        case "array" if node.item is not None:
-            return pa.list_(_field("item", node.item))
-        case "object":
-            return _struct(node)
-    return pa.string()
+    if node.item is not None:
+        return pa.list_(_field("item", node.item))
+    return _SCALARS[node.kind][0] if node.kind in _SCALARS else _struct(node)
 
 
 def _struct(node: _Node) -> pa.StructType:
@@ -811,7 +750,7 @@ def _converter(node: _Node) -> _Converter:
         return _object_converter(node)
     if node.item is not None:
         return _array_converter(_converter(node.item))
-    return _SCALARS[node.kind]
+    return _SCALARS[node.kind][1]
 
 
 def _object_converter(node: _Node) -> _Converter:
@@ -869,7 +808,7 @@ def _to_integer(value: Any) -> int:
         raise _Unfit(value, "is beyond the 64 bits of an integer column")
     if type(value) is not float or not value.is_integer():
         raise _Unfit(value, "is not an integer")
-    if abs(value) <= _EXACT_FLOAT:
+    if abs(value) < _EXACT_FLOAT:
         return int(value)
     if abs(value) >= 2**63:
         raise _Unfit(value, "is beyond the 64 bits of an integer column")
@@ -890,7 +829,7 @@ def _to_date(value: Any) -> date:
             return date.fromisoformat(value)
     except ValueError:
         pass
-    raise _Unfit(value, "is not a date between the years 1 and 9999, such as 2024-01-31")
+    raise _Unfit(value, f"is not a date of the years 1 to 9999, such as {_FORMAT_EXAMPLES['date']}")
 
 
 def _to_timestamp(value: Any) -> datetime:
@@ -899,7 +838,7 @@ def _to_timestamp(value: Any) -> datetime:
             return datetime.fromisoformat(upper).astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise _Unfit(value, "is not a date-time with an offset between the years 1 and 9999, such as 2024-01-31T12:00:00Z")
+    raise _Unfit(value, f"is not a date-time of the years 1 to 9999, such as {_FORMAT_EXAMPLES['date-time']}")
 
 
 def _to_json_text(value: Any) -> str:
@@ -909,61 +848,64 @@ def _to_json_text(value: Any) -> str:
         raise _Unfit(value, "is nested too deeply") from None
 
 
-_SCALARS: dict[str, _Converter] = {
-    "boolean": _to_boolean,
-    "integer": _to_integer,
-    "number": _to_number,
-    "string": _to_string,
-    "date": _to_date,
-    "timestamp": _to_timestamp,
+_SCALARS: dict[str, tuple[pa.DataType, _Converter]] = {
+    "boolean": (pa.bool_(), _to_boolean),
+    "integer": (pa.int64(), _to_integer),
+    "number": (pa.float64(), _to_number),
+    "string": (pa.string(), _to_string),
+    "date": (pa.date32(), _to_date),
+    "timestamp": (pa.timestamp("us", tz="UTC"), _to_timestamp),
 }
 
 
 def _values_per_listed_object(node: _Node) -> int:
-    """Columns that one `{}` in a list can unfold to, at most; 0 if no list holds objects."""
-    inner = [*node.fields.values(), *([node.item] if node.item is not None else ())]
-    most = max((_values_per_listed_object(child) for child in inner), default=0)
-    if node.item is not None and node.item.fields:
-        most = max(most, _count_columns(node.item))
-    return most
-
-
-def _count_columns(node: _Node) -> int:
-    return 1 + sum(_count_columns(child) for child in node.fields.values())
+    """Column values that one `{}` in a list can unfold to, at most; 0 if no list holds objects."""
+    if node.item is None:
+        return max((_values_per_listed_object(child) for child in node.fields.values()), default=0)
+    return 1 + node.item.size if node.item.size else 0  # what is deeper is smaller
 
 
 # --- Saying what is wrong with an answer
 
+_Kinds = jsonschema_rs.ValidationErrorKind
+_UNIONS = (_Kinds.AnyOf, _Kinds.OneOfNotValid)
+
 
 def _innermost(error: jsonschema_rs.ValidationError) -> jsonschema_rs.ValidationError:
     """The error that says most: of a union with null, the one of its other alternative."""
-    while error.kind.name in ("anyOf", "oneOf"):
-        context: list[list[jsonschema_rs.ValidationError]] = getattr(error.kind, "context", [])
-        telling = [errors for errors in context if errors and not _is_only_null(errors)]
+    while isinstance(error.kind, _UNIONS):
+        telling = [errors for errors in error.kind.context if errors and not _is_only_null(errors)]
         if len(telling) != 1:
             break
         error = telling[0][0]
     return error
 
 
+def _culprit(error: jsonschema_rs.ValidationError) -> Any:
+    match error.kind:
+        case _Kinds.AdditionalProperties(unexpected=names) | _Kinds.UnevaluatedProperties(unexpected=names):
+            return ", ".join(names)
+        case _Kinds.PropertyNames(error=inner):
+            return inner.instance
+    return error.instance
+
+
 def _is_only_null(errors: list[jsonschema_rs.ValidationError]) -> bool:
-    return len(errors) == 1 and errors[0].kind.name == "type" and getattr(errors[0].kind, "types", None) == ["null"]
+    kind = errors[0].kind
+    return len(errors) == 1 and isinstance(kind, _Kinds.Type) and kind.types == ["null"]
 
 
 def _problem(error: jsonschema_rs.ValidationError, shown: str) -> str:
-    match error.kind.name:
-        case "additionalProperties" | "unevaluatedProperties":
-            return f"{shown} has properties that the schema does not allow"
-        case "enum":
-            options: list[Any] = getattr(error.kind, "options", [])
-            return (
-                f"{shown} is not one of {_shorten(', '.join(json.dumps(o, ensure_ascii=False) for o in options), 200)}"
-            )
-        case "format":
-            example = {"date": "2024-01-31", "date-time": "2024-01-31T12:00:00Z"}.get(
-                getattr(error.kind, "format", ""), ""
-            )
-            return f"{error.message.replace(_MASK, shown)}, such as {example}"
+    match error.kind:
+        case _Kinds.AdditionalProperties() | _Kinds.UnevaluatedProperties():
+            return f"the schema does not allow the properties {shown}"
+        case _Kinds.PropertyNames():
+            return f"the schema does not allow a property with the name {shown}"
+        case _Kinds.Enum(options=options):
+            listed = ", ".join(json.dumps(option, ensure_ascii=False) for option in options)
+            return f"{shown} is not one of {_shorten(listed, 200)}"
+        case _Kinds.Format(format=name) if name in _FORMAT_EXAMPLES:
+            return f"{shown} is not a {name}, such as {_FORMAT_EXAMPLES[name]}"
     return _shorten(error.message, 200).replace(_MASK, shown)
 
 
@@ -977,7 +919,7 @@ def _path(steps: list[str | int]) -> str:
 def _quote(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except RecursionError:
+    except (RecursionError, TypeError):
         return "the value"
     return _shorten(text, 60)
 
@@ -1009,7 +951,7 @@ class _StrictRules:
     LONG_ENUM = 250  # an enum of more strings than these
     MAX_LONG_ENUM_CHARACTERS = 15_000
     MAX_PARTS = 20_000  # ours: what $refs may unfold to
-    MAX_HOPS = 50  # ours: $refs and unions in a row
+    MAX_HOPS = 20  # ours: $refs and unions in a row
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._root = schema
@@ -1034,6 +976,8 @@ class _StrictRules:
         if "anyOf" in schema:
             for alternative in schema["anyOf"]:
                 self._part(alternative, level, hops + 1)
+            firsts = [next(iter(properties)) for part in schema["anyOf"] if (properties := self._properties_of(part))]
+            self._require(len(set(firsts)) == len(firsts))  # how its decoder tells objects apart
         else:
             self._require("type" in schema)
         types = schema.get("type", [])
@@ -1067,6 +1011,11 @@ class _StrictRules:
             self._characters += len(constant)
         self._require(self._enum_values <= self.MAX_ENUM_VALUES)
         self._require(len(values) <= self.LONG_ENUM or characters <= self.MAX_LONG_ENUM_CHARACTERS)
+
+    def _properties_of(self, schema: dict[str, Any]) -> Any:
+        while "$ref" in schema:
+            schema = self._resolve(schema["$ref"])
+        return schema.get("properties")
 
     def _resolve(self, ref: str) -> Any:
         self._require(ref.startswith("#/"))

@@ -8,13 +8,14 @@ PUT that succeeded can come back as a failed precondition.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import obstore
 from obstore.exceptions import (
@@ -243,10 +244,43 @@ class Storage:
         """A listing that is known to be small, in one list."""
         return [entry async for page in self.pages(bucket, prefix) for entry in page]
 
-    def open(self, bucket: str, key: str) -> Any:
+    @contextmanager
+    def reading(self, bucket: str, key: str) -> Iterator[IO[bytes]]:
         """A seekable binary file of the object, read by ranges; blocking: for threads."""
-        with self._translated("open", bucket, key):
-            return obstore.open_reader(self._store(bucket), key, buffer_size=256 * 1024)
+        with self._translated("read", bucket, key), _RangedFile(self._store(bucket), key) as file:
+            yield cast(IO[bytes], file)
+
+
+class _RangedFile(io.RawIOBase):
+    """An object as a file: each read is one ranged GET. Parquet readers ask for few and large ranges."""
+
+    def __init__(self, store: S3Store, key: str) -> None:
+        super().__init__()
+        self._store, self._key = store, key
+        self._size = int(obstore.head(store, key)["size"])
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._size, self._at + size)
+        if end <= self._at:
+            return b""
+        data = bytes(obstore.get_range(self._store, self._key, start=self._at, end=end))
+        self._at += len(data)
+        return data
 
 
 def _entry(meta: Any) -> ObjectEntry:

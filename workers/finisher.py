@@ -141,7 +141,7 @@ class Settler:
         return data
 
     def _documents(self, shard: int, row_group: int) -> list[PlannedDocument]:
-        with self._storage.open(self._layout.output.bucket, self._layout.plan(shard)) as file:
+        with self._storage.reading(self._layout.output.bucket, self._layout.plan(shard)) as file:
             return documents_of(pq.ParquetFile(file).read_row_group(row_group))
 
     def _row(self, document: PlannedDocument, shard: int, partition: int, answered: Row | None) -> Row:

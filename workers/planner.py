@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pyarrow.parquet as pq
 from temporalio import activity
 
 from batch import contracts as c
@@ -71,9 +72,8 @@ class Planner:
         return _planned(await asyncio.to_thread(self._footer, bucket, key))
 
     def _footer(self, bucket: str, key: str) -> PlanFooter:
-        import pyarrow.parquet as pq
-
-        return PlanFooter.from_metadata(dict(pq.read_metadata(self._storage.open(bucket, key)).metadata or {}))
+        with self._storage.reading(bucket, key) as file:
+            return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
 
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:

@@ -35,7 +35,7 @@ from batch.store import (
 )
 from workers.brakes import Stop
 from workers.extract import Unreadable, extract
-from workers.ledger import Ledger, LedgerName, Row, read_ledger
+from workers.ledger import Ledger, LedgerName, Replayed, Row, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.metrics import Metrics
@@ -129,10 +129,14 @@ class Attempt:
             committed = await self._committed()
             if committed is not None:
                 return committed
+            replayed = await read_ledger(self._storage, self._active.layout, self._name, self._metrics)
+            if self._name.attempt - 1 - replayed.last_attempt >= self._task.max_barren_attempts:
+                return self._outcome(
+                    c.GIVEN_UP, message=f"{self._task.max_barren_attempts} attempts in a row made no progress"
+                )
             documents = await self._read_plan()
             self._total = len(documents)
-            if await self._replay(documents):
-                return self._outcome(c.GIVEN_UP, message="too many attempts in a row without progress")
+            self._replay(documents, replayed)
             todo = [document for document in documents if document.document_id not in self._rows]
             self._ledger.start()
             try:
@@ -195,14 +199,13 @@ class Attempt:
         layout, key = self._active.layout, self._active.layout.plan(self._task.shard)
 
         def read() -> list[PlannedDocument]:
-            with self._storage.open(layout.output.bucket, key) as file:
+            with self._storage.reading(layout.output.bucket, key) as file:
                 return documents_of(pq.ParquetFile(file).read_row_group(self._task.row_group))
 
         return await asyncio.to_thread(read)
 
-    async def _replay(self, documents: list[PlannedDocument]) -> bool:
-        """Takes the ledger's answers over; tells whether the partition is to be given up."""
-        replayed = await read_ledger(self._storage, self._active.layout, self._name, self._metrics)
+    def _replay(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
+        """Takes over those answers of the ledger that are of the planned documents' versions."""
         planned = {document.document_id: document for document in documents}
         count = 0
         for document_id, row in replayed.rows.items():
@@ -216,8 +219,6 @@ class Attempt:
                     self._rows[document_id] = restored
                     count += 1
         self._metrics.ledger_replayed.inc(count)
-        barren = self._name.attempt - 1 - replayed.last_attempt
-        return barren >= self._task.max_barren_attempts and len(self._rows) < len(documents)
 
     def _restore(self, row: Row) -> Row | None:
         """A ledger row with its typed result, which is read from the answer's text anew."""

@@ -81,7 +81,7 @@ async def _work(
 
 def _totals(storage: Storage, layout: RunLayout, shard: int, partition: int) -> c.Totals | None:
     try:
-        with storage.open(layout.output.bucket, layout.result(shard, partition)) as file:
+        with storage.reading(layout.output.bucket, layout.result(shard, partition)) as file:
             return result_file.read_footer(file).totals
     except (ObjectMissing, FileNotFoundError, NotOurs):
         return None
@@ -89,7 +89,7 @@ def _totals(storage: Storage, layout: RunLayout, shard: int, partition: int) -> 
 
 def _sizes(storage: Storage, layout: RunLayout, shard: int) -> list[int]:
     """Documents of each partition of the shard."""
-    with storage.open(layout.output.bucket, layout.plan(shard)) as file:
+    with storage.reading(layout.output.bucket, layout.plan(shard)) as file:
         metadata = pq.read_metadata(file)
         return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
@@ -99,7 +99,7 @@ async def _plan(storage: Storage, layout: RunLayout, shard: int) -> PlanFooter |
         return None
 
     def read() -> PlanFooter:
-        with storage.open(layout.output.bucket, layout.plan(shard)) as file:
+        with storage.reading(layout.output.bucket, layout.plan(shard)) as file:
             return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
 
     return await asyncio.to_thread(read)

@@ -23,7 +23,7 @@ import jsonschema_rs
 import orjson
 
 # Characters of a document that are looked at, so that one of 25 MB costs no more than one of 4 KB.
-TEXT_READ = 4096
+TEXT_READ, WORDS_READ, SENTENCES_READ = 4096, 1280, 640
 # Bounds on what a schema may ask for: beyond them the answer would be slower to make than a real model's.
 LONGEST_STRING = 100_000
 LONGEST_ARRAY = 10_000
@@ -105,7 +105,7 @@ class Text:
 
     @cached_property
     def _sentences(self) -> list[str]:
-        return [each for each in _SENTENCE.findall(self._parts[1][:1024]) if len(each) > 3] or [self.title]
+        return [each for each in _SENTENCE.findall(self._parts[1][:SENTENCES_READ]) if len(each) > 3] or [self.title]
 
     def sentence(self, place: int) -> str:
         """One of the sentences below the title, without markup and at most 300 characters."""
@@ -114,14 +114,15 @@ class Text:
     @cached_property
     def words(self) -> list[str]:
         """The most frequent longer words, lower case, most frequent first (never empty)."""
-        counts = Counter(self._parts[1][:2048].lower().split())
+        counts = Counter(self._parts[1][:WORDS_READ].lower().split())
         words: dict[str, None] = {}
         for token in sorted(counts, key=counts.__getitem__, reverse=True):
-            word = token if token.isalpha() else token.strip(_PUNCTUATION)
-            if 4 < len(word) < 25 and word not in _STOPS and word.isalpha():
-                words[word] = None
-                if len(words) == 16:
-                    break
+            if len(token) > 4 and token not in _STOPS:
+                word = token.strip(_PUNCTUATION)
+                if 4 < len(word) < 25 and word not in _STOPS and word.isalpha():
+                    words[word] = None
+                    if len(words) == 10:
+                        break
         return list(words) or ["document"]
 
 

@@ -22,13 +22,13 @@ MINIMUM_DEMO_DOCUMENTS = 80
 _OWN_DISTRIBUTION = "docbatch"
 _SHORTEST_DOCUMENT = 20  # characters; some distributions say "UNKNOWN" or only their name
 _SYNTHETIC_STOCK_BYTES = 1 << 16
-_WORDS = (
-    "order invoice delivery customer refund account password login payment shipping address parcel damaged missing late "
+_VOCABULARY = (
+    "order invoice delivery customer refund account password login payment shipping address parcel damaged missing "
     "urgent question answer support agent ticket product version update error crash screen button page report export "
-    "file upload download network server timeout request response contract renewal price discount plan team user admin "
+    "file upload download network server timeout request response contract renewal price discount plan team user late "
     "access security backup restore meeting schedule summary please thanks because although before after during every "
-    "never always today tomorrow yesterday the a an this that is was will can should it we they you and or but with from"
-).split()
+    "never always today tomorrow yesterday the a an this that is was will can should it we they you and or but with "
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Uploaded:
 
 
 def demo_documents(minimum: int = MINIMUM_DEMO_DOCUMENTS) -> Iterator[tuple[str, bytes]]:
-    """Real documents as (key, UTF-8 content), in the same order on every call: `readmes/aiohttp.md`, `readmes/attrs.txt`.
+    """Real documents as (key, UTF-8 content), the same ones in the same order on every call: `readmes/aiohttp.md`.
 
     All distributions' READMEs; where they are fewer than `minimum`, also license texts and then the docstrings of the
     standard library's modules. No two have the same content.
@@ -67,10 +67,11 @@ def synthetic_documents(count: int, size: int, seed: int = 0) -> Iterator[tuple[
     that is made once.
     """
     chooser = random.Random(seed)
-    words = []
+    vocabulary = _VOCABULARY.split()
+    words: list[str] = []
     length = 0
     while length < _SYNTHETIC_STOCK_BYTES + size:
-        words.append(chooser.choice(_WORDS))
+        words.append(chooser.choice(vocabulary))
         if len(words) % 12 == 0:
             words[-1] += ".\n"
         length += len(words[-1]) + 1
@@ -104,7 +105,8 @@ async def upload_async(
     """Put documents under `prefix` of a bucket, `concurrency` at a time, reading the iterable as it goes.
 
     `environment` names endpoint and credentials as `LocalStack.environment()` does; nothing else is looked at, so that
-    demo documents never land in a real account.
+    demo documents never land in a real account. (A proxy set without `NO_PROXY` is still used; `applied_environment()`
+    of the stack sets that.)
     """
     import obstore
     from obstore.store import S3Store

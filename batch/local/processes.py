@@ -156,7 +156,7 @@ class Process:
                 self.check("before it was healthy")
                 return
             if time.monotonic() > deadline:
-                message = f"{self.name} was not healthy within {self.healthy_timeout:.0f} s ({reason or 'no answer'})"
+                message = f"{self.name} was not healthy within {self.healthy_timeout:g} s ({reason or 'no answer'})"
                 raise self._error(message) from reason
             if abandoned.wait(0.02):
                 raise ProcessError(f"the start of {self.name} was abandoned")

@@ -1,0 +1,174 @@
+"""Coordinator and shards on a real Temporal server, with stand-in activities."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+
+from batch import contracts as c
+from tests.workflow.standin import StandIns
+
+
+async def executions(client: Client, run_id: str) -> int:
+    """How many executions the run's workflow id had."""
+    return len([e async for e in client.list_workflows(f"WorkflowId = '{run_id}'")])
+
+
+async def until(condition: Any, seconds: float = 20.0) -> None:
+    for _ in range(int(seconds / 0.05)):
+        if await condition() if asyncio.iscoroutinefunction(condition) else condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s")
+
+
+async def progress(handle: WorkflowHandle[Any, Any]) -> c.Progress:
+    found: c.Progress = await handle.query("progress", result_type=c.Progress)
+    return found
+
+
+async def test_every_partition_is_processed_once(temporal: Client) -> None:
+    work = StandIns(shards=3, partitions=20)
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(shard_partitions=20))
+        finished = await handle.result()
+    assert finished.state == c.COMPLETED
+    assert work.begun == dict.fromkeys(range(60), 1)
+    assert work.finished[0].plan_complete
+
+
+async def test_slots_stay_busy_across_continue_as_new_and_cancel_reaches_every_activity(temporal: Client) -> None:
+    slots = 200
+    work = StandIns(shards=40, partitions=50, seconds=20.0, in_flight=400, beat_every=3.0)
+    async with work.worker(temporal, slots=slots) as queue:
+        tuning = c.Tuning(shard_partitions=50, window=50, continue_every_shards=1, heartbeat_timeout=15)
+        handle = await work.start(temporal, queue, tuning)
+        await until(lambda: work.running == slots)
+        start = len(work.busy)
+        await asyncio.sleep(40)
+        samples = work.busy[start:]
+        busy = sum((after - at) * n for (at, n), (after, _) in zip(samples, samples[1:], strict=False))
+        share = busy / (samples[-1][0] - samples[0][0]) / slots
+        continued = await executions(temporal, handle.id)
+        print(f"slots busy: {share:.1%} of {slots}, over {continued} executions of the coordinator")
+        assert continued >= 5
+        assert share >= 0.95
+
+        running = work.running
+        assert running > 0.9 * slots
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        assert work.running == 0
+        assert work.cancelled >= running
+        assert work.controls[-1].state == c.CANCELLED
+        assert work.finished[-1].state == c.CANCELLED
+        open_shards = [e.id async for e in temporal.list_workflows("ExecutionStatus = 'Running'")]
+        assert open_shards == []
+
+
+async def test_a_failed_partition_is_data(temporal: Client) -> None:
+    work = StandIns(shards=1, partitions=10)
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        if task.partition == 3:
+            raise ApplicationError("this one cannot be done", non_retryable=True)
+        if task.partition == 4:
+            return c.PartitionOutcome(4, c.GIVEN_UP, message="no progress")
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue)
+        finished = await handle.result()
+    assert finished.state == c.COMPLETED_WITH_FAILURES
+    assert len(work.begun) == 10
+
+
+async def test_a_drained_partition_is_dispatched_again(temporal: Client) -> None:
+    work = StandIns(shards=1, partitions=3)
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        if task.partition == 1 and task.dispatch < 50:
+            return c.PartitionOutcome(1, c.YIELDED, reason=c.DRAIN, epoch=task.epoch)
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(temporal) as queue:
+        finished = await (await work.start(temporal, queue)).result()
+    assert finished.state == c.COMPLETED
+    assert work.begun == {0: 1, 1: 50, 2: 1}
+
+
+async def test_pause_holds_dispatch_and_resume_goes_on(temporal: Client) -> None:
+    work = StandIns(shards=2, partitions=40, seconds=0.2)
+    async with work.worker(temporal, slots=5) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(shard_partitions=40, window=5))
+        await until(lambda: len(work.begun) > 8)
+        await handle.signal("pause", "lunch")
+        await until(lambda: work.running == 0)
+        begun = len(work.begun)
+        stood = await progress(handle)
+        assert (stood.state, stood.control.reason, stood.control.message) == (c.PAUSED, c.BY_USER, "lunch")
+        await asyncio.sleep(1)
+        assert len(work.begun) == begun
+        await handle.signal("resume")
+        finished = await handle.result()
+    assert finished.state == c.COMPLETED
+    assert [control.state for control in work.controls] == [c.PAUSED, c.RUNNING]
+    assert work.controls[-1].epoch == 2
+    assert len(work.begun) == 80
+
+
+async def test_an_error_of_the_job_pauses_the_run_once(temporal: Client) -> None:
+    work = StandIns(shards=2, partitions=20)
+    broken = True
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        if broken:
+            return c.PartitionOutcome(task.partition, c.YIELDED, reason="insufficient_quota", epoch=task.epoch)
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(temporal, slots=4) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(shard_partitions=20, window=4))
+
+        async def paused() -> bool:
+            return (await progress(handle)).state == c.PAUSED
+
+        await until(paused)
+        await until(lambda: work.running == 0)
+        assert (await progress(handle)).control.reason == "insufficient_quota"
+        assert sum(work.begun.values()) <= 2 * 2 * 4  # two windows, each once more at most
+        broken = False
+        # A late request that speaks of the epoch before is ignored.
+        await handle.signal("resume")
+        await handle.signal("request_pause", c.PauseRequest(1, "insufficient_quota", "late"))
+        assert (await handle.result()).state == c.COMPLETED
+
+
+async def test_an_outage_ends_by_a_probe(temporal: Client) -> None:
+    work = StandIns(shards=1, partitions=10, probe_problem="refused")
+    calls = 0
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        nonlocal calls
+        calls += 1
+        if task.epoch == 1:
+            return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.PROVIDER_UNREACHABLE, epoch=1)
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(temporal, slots=2) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(window=2, probe_every=0.3))
+        await until(lambda: bool(work.controls))
+        await asyncio.sleep(1.0)
+        held = calls
+        await asyncio.sleep(0.5)
+        assert calls == held
+        work.probe_problem = ""
+        assert (await handle.result()).state == c.COMPLETED
