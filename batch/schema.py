@@ -62,6 +62,7 @@ _MAX_RAW_VALUES = 20_000
 _MAX_CHAIN = 128  # schemas inside schemas, $refs followed: 32 levels, each by way of a $ref and a union, and some spare
 _MAX_MESSAGE = 500
 _MAX_QUOTED = 200
+_MAX_PROBLEMS = 5  # that one message names
 # The validator makes every error at once, each with a copy of its value (500,000 of them: 5 s and 800 MB).
 _EXPLAIN_ALL_BYTES = 8 * 1024
 _EXPLAIN_FIRST_BYTES = 64 * 1024
@@ -244,7 +245,7 @@ class AnswerReader:
     def _explain(self, value: Any, size: int) -> str:
         errors: list[jsonschema_rs.ValidationError] = []
         if size <= _EXPLAIN_ALL_BYTES:
-            errors += itertools.islice(self._validator.iter_errors(value), 4)
+            errors += itertools.islice(self._validator.iter_errors(value), _MAX_PROBLEMS + 1)
         else:
             self._convert(value)  # says itself where a type is wrong
             if size <= _EXPLAIN_FIRST_BYTES:
@@ -257,7 +258,7 @@ class AnswerReader:
         for error in map(_innermost, errors):
             path, shown = _path(error.instance_path), _quote(_culprit(error))
             budget -= len(path) + len(shown)
-            if len(problems) == 3 or budget < 0:
+            if len(problems) == _MAX_PROBLEMS or budget < 0:
                 problems.append("and more")
                 break
             problems.append(f"{path}: {_problem(error, shown)}")

@@ -236,13 +236,14 @@ class _Number(_Node):
         low, open_low = max(lows, default=(min((Fraction(0), *(high - width for high, _ in highs))), False))
         high, closed_high = min(highs, default=(max(width, low + width), True))
         spread = high - low
-        if step is None:
+        if step is None and spread >= 0:
             step = Fraction(1, 100) if spread >= 1 else Fraction(10) ** (math.floor(math.log10(spread or 1)) - 3)
             if spread == 0 and low:
                 step = low
-        self.step, self.first, self.last = step, math.ceil(low / step), math.floor(high / step)
-        self.first += open_low and self.first * step == low
-        self.last -= not closed_high and self.last * step == high
+        self.step = step or Fraction(1)
+        self.first, self.last = math.ceil(low / self.step), math.floor(high / self.step)
+        self.first += open_low and self.first * self.step == low
+        self.last -= not closed_high and self.last * self.step == high
         if self.first > self.last:
             raise SchemaError("no number lies between the bounds")
         self.spread = 1 if integer or "multipleOf" in base else 7919  # a prime, so that neighbours lie apart
@@ -471,29 +472,20 @@ class _Array(_Node):
 
 
 class _Object(_Node):
-    def __init__(self, base: dict[str, Any], properties: dict[str, _Node | None], extra: _Node | None) -> None:
-        self.needed = dict.fromkeys(base.get("required", []))
-        self.least, self.most = base.get("minProperties", 0), base.get("maxProperties", math.inf)
-        missing = [name for name in self.needed if name not in properties]
-        lacking = math.ceil(self.least) - len(properties) - len(missing)
-        spare = [f"extra_{place}" for place in range(1, lacking + 1)]
-        self.spare = set(spare)
-        every = properties | dict.fromkeys([*missing, *spare], extra)
-        self.properties = [(name, _salt(name), node) for name, node in every.items() if node is not None]
-        if len(self.needed) > self.most or not self.needed.keys() <= {name for name, _, _ in self.properties}:
-            raise SchemaError("a required property is not allowed, impossible, or one too many")
+    def __init__(self, properties: dict[str, _Node | None], required: list[str]) -> None:
+        if any(properties[name] is None for name in required):
+            raise SchemaError("a required property has no possible value")
+        self.properties = [
+            (name, _salt(name), node, name in required) for name, node in properties.items() if node is not None
+        ]
 
     def measure(self) -> float:
-        return 1 + max((node.height for name, _, node in self.properties if name in self.needed), default=0)
+        return 1 + max((node.height for _, _, node, required in self.properties if required), default=0)
 
     def settle(self) -> None:
         possible = [entry for entry in self.properties if entry[2].height < math.inf]
-        # What is required first, then the shallow before the deep, to fit between minProperties and maxProperties.
-        order = sorted(possible, key=lambda entry: (entry[0] not in self.needed, entry[2].height))
-        lean = {name for name, _, _ in order[: max(len(self.needed), math.ceil(self.least))]}
-        full = {name for name, _, _ in order[: int(min(self.most, len(order)))] if name not in self.spare} | lean
-        self.lean = [entry for entry in possible if entry[0] in lean]
-        self.full = [entry for entry in possible if entry[0] in full]
+        self.full = [(name, salt, node) for name, salt, node, _ in possible]
+        self.lean = [(name, salt, node) for name, salt, node, required in possible if required]
 
     def make(self, draft: _Draft, seed: int) -> dict[str, Any]:
         chosen = self.lean if draft.lean or draft.depth >= RECURSION else self.full
@@ -505,8 +497,8 @@ def _both(one: Any, other: Any) -> Any:
 
 
 _TIGHTER: dict[str, Callable[[Any, Any], Any]] = (
-    dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), max)
-    | dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), min)
+    dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems"), max)
+    | dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems"), min)
     | {
         "required": lambda one, other: list(dict.fromkeys([*one, *other])),
         "uniqueItems": lambda one, other: one or other,
@@ -712,9 +704,11 @@ class _Compiler:
         return _Array(base, [self._node(each, hint) for each in prefix], self._optional(rest, hint))
 
     def _object(self, base: dict[str, Any]) -> _Object:
-        nodes = {name: self._optional(schema, name) for name, schema in base.get("properties", {}).items()}
-        extra = self._optional(base.get("additionalProperties", True), "extra")
-        return _Object(base, nodes, extra)
+        required, schemas = base.get("required", []), base.get("properties", {})
+        if base.get("additionalProperties") is False and not schemas.keys() >= set(required):
+            raise SchemaError("a required property is not allowed")
+        asked = {**schemas, **{name: _property(base, name) for name in required}}
+        return _Object({name: self._optional(schema, name) for name, schema in asked.items()}, required)
 
     def _optional(self, schema: Any, hint: str) -> _Node | None:
         try:

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import orjson
 import uvloop
-from aiohttp.web import BaseRequest, HTTPRequestEntityTooLarge, RequestPayloadError, Response, Server
+from aiohttp.web import BaseRequest, RequestPayloadError, Response, Server
 
 from batch.local.answers import SchemaError, Text, answer_for
 
@@ -277,6 +277,18 @@ def _invalid(message: str, param: str | None = None, code: str | None = None) ->
     return _Refused("invalid_request", message, param=param, code=code)
 
 
+async def _body(request: BaseRequest) -> bytes:
+    """The body, decompressed; one that is too large is read to its end, so that the client gets to see the answer."""
+    parts, size = [], 0
+    while part := await request.content.readany():
+        size += len(part)
+        if size <= LARGEST_BODY:
+            parts.append(part)
+    if size > LARGEST_BODY:
+        raise _Refused("too_large")
+    return b"".join(parts)
+
+
 def _text(message: Any) -> str:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise _invalid("Each of 'messages' must be an object with a role.", "messages", "invalid_type")
@@ -466,7 +478,7 @@ class Provider:
         self.in_flight += 1
         account.max_in_flight = max(account.max_in_flight, self.in_flight)
         try:
-            body = await request.read()
+            body = await _body(request)
             self._check_key(request)
             key, answer = self._accept(_asked(body), account)
             response = self._json(answer, more=self._limit_headers() if self._buckets else None)
@@ -483,12 +495,11 @@ class Provider:
         except _Silenced as silenced:
             account.fail(silenced.name, silenced.key)
             return await self._silence(request, silenced.name)
-        except HTTPRequestEntityTooLarge:
-            account.fail("too_large", None)
-            return self._error(_Refused("too_large"))
         except RequestPayloadError as error:
             account.fail("invalid_request", None)
-            return self._error(_invalid(f"We could not read the body of your request: {error}"))
+            response = self._error(_invalid(f"We could not read the body of your request: {error}"))
+            response.force_close()
+            return response
         except ConnectionError:  # the client went away before its request was complete
             account.fail("disconnected", None)
             return Response()
@@ -609,7 +620,7 @@ class Provider:
     async def _control(self, request: BaseRequest) -> Response:
         if request.method == "POST":
             try:
-                self._behave(self.options.changed(orjson.loads(await request.read())))
+                self._behave(self.options.changed(orjson.loads(await _body(request))))
             except ValueError as error:
                 raise _invalid(str(error)) from error
         return self._json(orjson.dumps(asdict(self.options)))
@@ -624,13 +635,7 @@ async def _serve(options: ProviderOptions, host: str, port: int, port_file: Path
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     provider = Provider(options, journal)
-    server = Server(
-        provider.handle,
-        request_factory=lambda message, payload, protocol, writer, task: BaseRequest(
-            message, payload, protocol, writer, task, loop, client_max_size=LARGEST_BODY
-        ),
-        access_log=None,
-    )
+    server = Server(provider.handle, access_log=None)
     listener = await loop.create_server(server, host, port, backlog=4096)
     flushing = asyncio.create_task(provider.journal.keep_flushing())
     port = listener.sockets[0].getsockname()[1]

@@ -70,6 +70,8 @@ _S3_PORTS = {
 _PORT_RANGE = range(15_000, 22_000)
 # SeaweedFS' own worker looks for its admin server's gRPC at the admin's port plus this, whatever it is told.
 _GRPC_OFFSET = 10_000
+_TEMPORARY_PREFIX = "docbatch-"
+_KEPT = "kept-after-an-error"
 
 
 class StackError(RuntimeError):
@@ -151,7 +153,7 @@ class LocalStack:
         self._ports: dict[str, int] = {}
         self._fixed_ports: dict[str, int] = {}
         self._credentials: dict[str, str] = {}
-        self._lock: int | None = None
+        self._locks: tuple[int, ...] = ()  # the last is for the children to hold
         self._handlers: dict[int, Any] = {}
 
     # -- life
@@ -339,12 +341,13 @@ class LocalStack:
 
     def _prepare_data(self) -> None:
         if self.options.data is None:
-            self.data = Path(tempfile.mkdtemp(prefix="docbatch-"))
+            _remove_abandoned()
+            self.data = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX))
         else:
             self.data = self.options.data.expanduser().resolve()
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.logs = (self.options.logs or self.data / "logs").expanduser().resolve()
-        self._lock = _lock_folder(self.data)
+        self._locks = _lock_folder(self.data)
         self._credentials = {
             "AWS_ACCESS_KEY_ID": "LOCAL" + secrets.token_hex(8).upper(),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
@@ -371,14 +374,15 @@ class LocalStack:
         _write_private(self.data / "stack.json", text + "\n")
 
     def _leave_data(self, failed: bool) -> None:
-        for name, port in self._ports.items():
-            if name in _S3_PORTS:  # SeaweedFS leaves its Unix sockets behind
+        for name in _S3_PORTS.keys() & self._ports.keys():  # SeaweedFS leaves its Unix sockets behind
+            for port in (self._ports[name], self._ports[name] + _GRPC_OFFSET):
                 for leftover in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                     leftover.unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        for lock in self._locks:
+            os.close(lock)
+        self._locks = ()
         if self.options.data is None and failed:
+            (self.data / _KEPT).touch()
             self._on_event(f"logs and data are kept in {self.data}")
         elif self.options.data is None:
             shutil.rmtree(self.data, ignore_errors=True)
@@ -413,7 +417,6 @@ class LocalStack:
         timeout: float = 30,
         cwd: Path | None = None,
     ) -> Process:
-        assert self._lock is not None
         return Process(
             name,
             log=self.logs / f"{name}.log",
@@ -422,7 +425,7 @@ class LocalStack:
             healthy_timeout=timeout,
             grace=grace,
             cwd=cwd,
-            keep_open=(self._lock,),
+            keep_open=self._locks[-1:],
         )
 
     def _start_temporal(self) -> None:
@@ -616,36 +619,49 @@ def choose_ports(
     return chosen
 
 
-def _lock_folder(folder: Path) -> int:
-    """The open lock of a data folder. The launchers hold it too: it is free when the last child is gone."""
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    # After a `kill -9` of the owner its children need a moment to end: worth waiting for.
-    deadline = time.monotonic() + 15
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(lock, 32, 0).decode()
-            if owner and not _exists(int(owner)) and time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            os.close(lock)
-            raise StackError(
-                f"{folder} is in use by another local stack (process {owner or 'unknown'}): "
-                "stop that one first or choose another data folder"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
-        return lock
-
-
-def _exists(pid: int) -> bool:
+def _lock_folder(folder: Path) -> tuple[int, int]:
+    """Two open locks of a data folder: the owner's own, and one that the children's launchers get to hold as well."""
+    owner = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    children = os.open(folder / "lock-children", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        if not _try_lock(owner):
+            raise StackError(
+                f"{folder} is in use by another local stack (process {os.pread(owner, 32, 0).decode() or 'unknown'}): "
+                "stop that one first or choose another data folder"
+            )
+        os.ftruncate(owner, 0)
+        os.pwrite(owner, str(os.getpid()).encode(), 0)
+        # After a `kill -9` of the last owner its children need a moment to end: worth waiting for.
+        deadline = time.monotonic() + 15
+        while not _try_lock(children):
+            if time.monotonic() > deadline:
+                raise StackError(f"processes of a former local stack on {folder} still run: end them first")
+            time.sleep(0.05)
+    except BaseException:
+        os.close(owner)
+        os.close(children)
+        raise
+    return owner, children
+
+
+def _remove_abandoned() -> None:
+    """Remove temporary data folders that a `kill -9` of their owners left behind. Those kept after an error stay."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError, StackError):
+            # Not one that somebody is just about to lock, nor anything that is no data folder.
+            age = time.time() - (folder / "lock-children").stat().st_mtime
+            if age > 60 and (folder / "stack.json").is_file() and not (folder / _KEPT).exists():
+                locks = _lock_folder(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                for lock in locks:
+                    os.close(lock)
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except PermissionError:
-        pass
     return True
 
 

@@ -124,7 +124,7 @@ def test_recursion_ends() -> None:
         {"type": "array", "items": {"type": ["boolean", "null"]}, "minItems": 3, "uniqueItems": True},
         {"type": "array", "items": {"type": "string", "maxLength": 1}, "minItems": 40, "uniqueItems": True},
         {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "boolean"}], "items": False},
-        {"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 4},
+        {"type": "object", "additionalProperties": {"type": "integer"}, "required": ["a", "b"]},
         {"type": "string", "pattern": r"^[A-Z]{2,3}-\d{4}(x|yy)?$", "minLength": 8},
         {"type": "string", "pattern": r"^(\w)\1[^a-z]\S+$", "maxLength": 30},
         {"type": "string", "pattern": r"\d", "minLength": 20},
@@ -290,7 +290,7 @@ def combined(draw: st.DrawFn, children: st.SearchStrategy[Any]) -> dict[str, Any
 
 @st.composite
 def schemas(draw: st.DrawFn) -> dict[str, Any]:
-    body = draw(
+    body: dict[str, Any] = draw(
         st.recursive(SCALARS, lambda inner: st.one_of(objects(inner), arrays(inner), combined(inner)), max_leaves=8)
     )
     tree = {
@@ -305,7 +305,7 @@ def schemas(draw: st.DrawFn) -> dict[str, Any]:
     return body | {"$defs": {"shared": draw(st.one_of(STRINGS, numbers())), "tree": tree}}
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schemas(), st.one_of(st.just(TICKET), st.text(max_size=200)))
 def test_answers_to_any_schema_are_valid(schema: dict[str, Any], raw: str) -> None:
     assert answer(schema, raw) == answer(schema, raw)
@@ -342,13 +342,12 @@ def freely(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         "anyOf": st.lists(inner, min_size=1, max_size=2),
         "oneOf": st.lists(inner, min_size=1, max_size=2),
         "allOf": st.lists(inner, min_size=1, max_size=2),
-        "not": inner,
         "$defs": st.fixed_dictionaries({"a": inner}),
     }
     return st.one_of(st.booleans(), st.fixed_dictionaries({}, optional=KEYWORDS | nested))
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.recursive(st.fixed_dictionaries({}, optional=KEYWORDS), freely, max_leaves=6))
 def test_any_schema_at_all_gets_a_valid_answer_or_a_schema_error(schema: Any) -> None:
     try:

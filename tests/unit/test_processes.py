@@ -214,8 +214,8 @@ PARENT = """
     import os, sys, time
     from pathlib import Path
     from batch.local.processes import Process
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
-    child = Process("child", [sys.executable, "-c", stubborn], log=Path(sys.argv[1]) / "child.log", grace=0.5)
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)"
+    child = Process("child", [sys.executable, "-uc", stubborn], log=Path(sys.argv[1]) / "child.log", grace=0.5)
     child.start()
     while not child.log_tail():
         time.sleep(0.01)

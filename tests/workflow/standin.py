@@ -43,9 +43,7 @@ class StandIns:
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim(self, task: c.ClaimInput) -> c.Claimed:
-        return c.Claimed(
-            c.RunRef(task.run_id, "s3://results/"), "stand-in", "simulated-small", 3, self.in_flight
-        )
+        return c.Claimed(c.RunRef(task.run_id, "s3://results/"), "stand-in", "simulated-small", 3, self.in_flight)
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan(self, task: c.PlanInput) -> c.PlannedShard:

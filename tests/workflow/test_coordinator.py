@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ async def test_slots_stay_busy_across_continue_as_new_and_cancel_reaches_every_a
         start = len(work.busy)
         await asyncio.sleep(40)
         samples = work.busy[start:]
-        busy = sum((after - at) * n for (at, n), (after, _) in zip(samples, samples[1:], strict=False))
+        busy = sum((after - at) * n for (at, n), (after, _) in itertools.pairwise(samples))
         share = busy / (samples[-1][0] - samples[0][0]) / slots
         continued = await executions(temporal, handle.id)
         print(f"slots busy: {share:.1%} of {slots}, over {continued} executions of the coordinator")

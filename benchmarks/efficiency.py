@@ -1,0 +1,52 @@
+"""A run waits for the model alone: one worker at a slow provider, beside bare loops of requests in the same minutes."""
+
+from __future__ import annotations
+
+from benchmarks import loops
+from benchmarks.figures import Figure
+from benchmarks.lab import Provider, answer_rate, job, measure, stack, upload
+
+CONCURRENCY = 128
+LATENCY = 0.2
+IDEAL = CONCURRENCY / LATENCY
+
+
+def run(quick: bool) -> list[Figure]:
+    """Must show 5."""
+    count = 5_000 if quick else 20_000
+    with stack() as running:
+        work = job(upload(running, count), concurrency=CONCURRENCY)
+        provider = Provider(running)
+
+        def bare(kind: str) -> tuple[float, float]:
+            provider.reset()
+            cpu_ms = loops.run(kind, count, CONCURRENCY).cpu_ms
+            rate = answer_rate(provider.stats())
+            print(f"  bare loop of {kind}: {rate:.0f}/s between the answers, {cpu_ms:.2f} ms CPU a document", flush=True)
+            return rate, cpu_ms
+
+        running.start_worker()
+        provider.control(latency=LATENCY)
+        print(f"  latency {LATENCY} s")
+        fixed = measure(running, work, run_id="fixed")
+        aiohttp_rate, aiohttp_cpu = bare("aiohttp")
+        openai_rate, openai_cpu = bare("openai")
+        provider.control(latency=0.0, latency_median=LATENCY, latency_sigma=1.0)
+        print(f"  lognormal latency, median {LATENCY} s, sigma 1")
+        lognormal = measure(running, work, run_id="lognormal")
+        bare_rate, _ = bare("aiohttp")
+    where = f"{LATENCY * 1e3:.0f} ms"
+    return [
+        Figure("documents reconciled, both runs", fixed.result.ok + lognormal.result.ok, exactly=2 * count),
+        Figure(f"share of the ideal {IDEAL:.0f}/s at {where}", fixed.answer_rate / IDEAL, "%", at_least=0.85),
+        Figure("worker CPU a document", fixed.cpu_ms, "ms", at_most=1.2),
+        Figure("lognormal latency: share of a bare loop", lognormal.answer_rate / bare_rate, "%", at_least=0.85),
+        Figure("worker CPU a document, lognormal", lognormal.cpu_ms, "ms"),
+        Figure(f"docbatch at {where}", fixed.answer_rate, "documents/s"),
+        Figure(f"bare loop of aiohttp at {where}", aiohttp_rate, "documents/s"),
+        Figure(f"bare loop of AsyncOpenAI at {where}", openai_rate, "documents/s"),
+        Figure("bare loop of aiohttp, CPU a document", aiohttp_cpu, "ms"),
+        Figure("bare loop of AsyncOpenAI, CPU a document", openai_cpu, "ms"),
+        Figure("docbatch, lognormal", lognormal.answer_rate, "documents/s"),
+        Figure("bare loop of aiohttp, lognormal", bare_rate, "documents/s"),
+    ]

@@ -1,0 +1,163 @@
+"""Bare loops of requests, each in a process of its own: what nobody can be faster than, and what a script would do.
+
+    python -m benchmarks.loops KIND COUNT CONCURRENCY
+
+Asks the provider of the environment the very questions that docbatch asks, with texts from memory, nothing stored, and
+prints the process's CPU and wall seconds of the loop as JSON. KIND: `openai` (`AsyncOpenAI.chat.completions.create`),
+`aiohttp` (aiohttp and orjson) or `raw` (prepared bytes on bare connections: hardly any CPU, to load a server).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+import uvloop
+from openai import AsyncOpenAI
+
+from batch.local import corpus
+from batch.schema import response_format
+from benchmarks.lab import DOCUMENT_BYTES, MODEL, PROMPT, SCHEMA
+
+Send = Callable[[str], Awaitable[None]]
+_FORMAT = response_format(SCHEMA, "benchmark")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What one loop took, by its own process's clock."""
+
+    requests: int
+    wall_seconds: float
+    cpu_seconds: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of CPU a request."""
+        return 1e3 * self.cpu_seconds / self.requests
+
+
+def run(kind: str, count: int, concurrency: int) -> Loop:
+    """Runs a loop in a process of its own, against the provider of this process's environment."""
+    command = [sys.executable, "-m", "benchmarks.loops", kind, str(count), str(concurrency)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return Loop(**json.loads(done.stdout))
+
+
+def _prompts(count: int) -> list[str]:
+    return [PROMPT + text.decode() for _, text in corpus.synthetic_documents(count, DOCUMENT_BYTES)]
+
+
+def _body(prompt: str) -> bytes:
+    question = {"messages": [{"role": "user", "content": prompt}], "model": MODEL, "response_format": _FORMAT}
+    return orjson.dumps(question)
+
+
+async def _at_once(prompts: Iterator[str], concurrency: int, send: Send) -> None:
+    async def lane() -> None:
+        for prompt in prompts:
+            await send(prompt)
+
+    async with asyncio.TaskGroup() as lanes:
+        for _ in range(concurrency):
+            lanes.create_task(lane())
+
+
+async def _openai(prompts: Iterator[str], concurrency: int) -> None:
+    async with AsyncOpenAI(max_retries=0) as client:
+
+        async def send(prompt: str) -> None:
+            answer = await client.chat.completions.create(
+                model=MODEL,
+                messages=[{"role": "user", "content": prompt}],
+                response_format=_FORMAT,  # type: ignore[arg-type]  # the SDK's own type, as a plain dict
+            )
+            orjson.loads(answer.choices[0].message.content or "")
+
+        await _at_once(prompts, concurrency, send)
+
+
+async def _aiohttp(prompts: Iterator[str], concurrency: int) -> None:
+    url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
+    headers = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}", "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def send(prompt: str) -> None:
+            async with session.post(url, data=_body(prompt)) as answer:
+                answer.raise_for_status()
+                orjson.loads(orjson.loads(await answer.read())["choices"][0]["message"]["content"])
+
+        await _at_once(prompts, concurrency, send)
+
+
+class _Connection(asyncio.Protocol):
+    """Sends the next request as soon as the last one is answered, and looks at no answer but its length."""
+
+    def __init__(self, requests: Iterator[bytes], ended: asyncio.Future[None]) -> None:
+        self._requests, self._ended = requests, ended
+        self._answer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._next()
+
+    def _next(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self._transport.close()
+        else:
+            self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        head, found, body = self._answer.partition(b"\r\n\r\n")
+        if found and len(body) >= int(head.lower().partition(b"content-length:")[2].split(None, 1)[0]):
+            if not head.startswith(b"HTTP/1.1 200"):
+                raise ConnectionError(self._answer.decode(errors="replace"))
+            self._answer = b""
+            self._next()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+
+async def _raw(prompts: Iterator[str], concurrency: int) -> None:
+    where = urlsplit(os.environ["OPENAI_BASE_URL"])
+    head = (
+        f"POST {where.path}/chat/completions HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {os.environ['OPENAI_API_KEY']}\r\nContent-Length: "
+    ).encode()
+    loop = asyncio.get_running_loop()
+    requests = (b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in map(_body, prompts))
+    ends = [loop.create_future() for _ in range(concurrency)]
+    for end in ends:
+        await loop.create_connection(lambda end=end: _Connection(requests, end), where.hostname, where.port)
+    await asyncio.gather(*ends)
+
+
+_KINDS = {"openai": _openai, "aiohttp": _aiohttp, "raw": _raw}
+
+
+def main() -> None:
+    """The process of one loop."""
+    kind, count, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    prompts = _prompts(count)
+    began, cpu = time.monotonic(), time.process_time()
+    uvloop.run(_KINDS[kind](iter(prompts), concurrency))
+    took = {"requests": count, "wall_seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+    sys.stdout.write(json.dumps(took))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The real servers, once a test session: Temporal, SeaweedFS, the simulated provider and one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from batch.local.stack import LocalStack, StackOptions
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[LocalStack]:
+    """A running stack on free ports with data of its own; heartbeats are sent every second."""
+    options = StackOptions(workers=1, worker_args=["--heartbeat-throttle-seconds", "1"], ui=False)
+    with LocalStack(options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def environment(stack: LocalStack) -> dict[str, str]:
+    """What the command line and clients need to reach the stack."""
+    return stack.environment()

@@ -1,0 +1,266 @@
+"""The main path on real servers: Temporal, S3, worker process, provider over HTTP."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pytest
+from temporalio.client import Client
+
+from batch import Job, connect
+from batch import contracts as c
+from batch.client import Run, RunBusy
+from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.stack import LocalStack
+from batch.reconcile import Reconciler
+from batch.store import Storage
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "label": {"type": "string", "enum": ["red", "green", "blue"]},
+        "urgent": {"type": "boolean"},
+        "score": {"type": "integer", "minimum": 0, "maximum": 9},
+    },
+    "required": ["label", "urgent", "score"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def env(stack: LocalStack) -> Iterator[dict[str, str]]:
+    """The stack's endpoints, applied to this process."""
+    with stack.applied_environment():
+        yield stack.environment()
+
+
+def ask(env: dict[str, str], path: str, body: Any = None) -> Any:
+    """The simulated provider's own endpoints."""
+    request = urllib.request.Request(
+        env["OPENAI_BASE_URL"].removesuffix("/v1") + path,
+        data=None if body is None else json.dumps(body).encode(),
+        method="GET" if body is None else "POST",
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read() or b"{}")
+
+
+def job(name: str, **limits: Any) -> Job:
+    return Job.parse(
+        {
+            "name": name,
+            "source": {"uri": f"s3://corpus/{name}/"},
+            "prompt": {"system": "You label documents.", "user": "Label this.\n{{ text }}"},
+            "model": {"name": "simulated-small"},
+            "output": {"uri": f"s3://results/{name}/", "schema": SCHEMA},
+            "partitions": {"documents": 25},
+            "limits": {"concurrency": 32, **limits},
+        }
+    )
+
+
+async def put(env: dict[str, str], name: str, documents: dict[str, bytes]) -> None:
+    await upload_async(env, "corpus", name, documents.items())
+
+
+def texts(count: int, seed: int) -> dict[str, bytes]:
+    return dict(synthetic_documents(count, 300, seed))
+
+
+async def test_every_document_becomes_one_typed_row_paid_once(env: dict[str, str]) -> None:
+    await put(env, "once", texts(130, 1))
+    ask(env, "/stats/reset", {})
+    run = await (await connect()).start(job("once"), check_model=False)
+    result = await run.wait()
+    assert (result.state, result.documents, result.ok, result.errors) == (c.COMPLETED, 130, 130, 0)
+    assert result.partitions == {"planned": 6, "committed": 6, "failed": 0}
+
+    rows = run.results().collect()
+    assert rows["document_id"].n_unique() == 130 == rows.height
+    assert rows.schema["result"] == pl.Struct({"label": pl.String, "urgent": pl.Boolean, "score": pl.Int64})
+    assert set(rows["result"].struct.field("label")) <= {"red", "green", "blue"}
+    assert rows["completion_tokens"].sum() == result.completion_tokens > 0
+
+    stats = ask(env, "/stats")
+    assert (stats["answered"], stats["distinct"], stats["paid_more_than_once"]) == (130, 130, 0)
+
+    s3 = pafs.S3FileSystem(
+        access_key=env["AWS_ACCESS_KEY_ID"],
+        secret_key=env["AWS_SECRET_ACCESS_KEY"],
+        endpoint_override=env["AWS_ENDPOINT_URL_S3"],
+    )
+    dataset = ds.dataset(result.results_uri.removeprefix("s3://"), filesystem=s3, format="parquet")
+    assert dataset.count_rows() == 130
+    assert all(fragment.physical_schema.equals(dataset.schema) for fragment in dataset.get_fragments())
+
+    storage = Storage()
+    assert await storage.list_all("results", run.layout.ledgers) == [], "ledgers are gone once all is committed"
+    account = await Reconciler(storage, run.layout).run()
+    assert (account.problems, account.totals.documents) == ([], 130)
+
+
+async def test_bad_documents_become_error_rows_and_a_rerun_mends_what_can_be(env: dict[str, str]) -> None:
+    name = "bad"
+    good = texts(20, 2)
+    bad = {
+        "x/latin.txt": "größe".encode("latin-1"),
+        "x/empty.txt": b"",
+        "x/blank.md": b" \n\t ",
+        "x/binary.txt": b"abc\x00def",
+        "x/large.txt": b"x" * 3000,
+        "x/page.html": b"<html><title>T</title><body><script>evil()</script><p>Hello <b>there</b></p></body></html>",
+    }
+    await put(env, name, {**good, **bad})
+    data = json.loads(job(name).to_json())
+    data["source"]["max_document_bytes"] = 2000
+    run = await (await connect()).start(Job.parse(data))
+    result = await run.wait()
+    assert (result.state, result.documents, result.ok, result.errors) == (c.COMPLETED_WITH_FAILURES, 26, 21, 5)
+    rows = {row["document_id"].removeprefix(f"{name}/"): row for row in run.results().collect().to_dicts()}
+    types = {key: rows[key]["error_type"] for key in bad}
+    assert types == {
+        "x/latin.txt": "not_utf8",
+        "x/empty.txt": "empty",
+        "x/blank.md": "empty",
+        "x/binary.txt": "not_text",
+        "x/large.txt": "too_large",
+        "x/page.html": None,
+    }
+    assert not any(rows[key]["retryable"] for key in bad if types[key])
+    again = await (await run.rerun()).wait()
+    assert (again.state, again.documents, again.errors, again.generation) == (c.COMPLETED_WITH_FAILURES, 26, 5, 2)
+
+    # All errors, after two of the documents were mended.
+    await put(env, name, {"x/latin.txt": "größe".encode(), "x/empty.txt": b"not empty any more"})
+    ask(env, "/stats/reset", {})
+    again = await (await run.rerun(all_errors=True)).wait()
+    assert (again.documents, again.ok, again.errors, again.generation) == (26, 23, 3, 3)
+    assert ask(env, "/stats")["answered"] == 2
+    assert run.results().collect()["document_id"].n_unique() == 26
+
+
+async def test_provider_errors_of_documents_are_rows_and_transient_ones_are_repeated(env: dict[str, str]) -> None:
+    name = "faults"
+    documents = texts(60, 3)
+    documents["poison.txt"] = b"this one holds POISON-7"
+    await put(env, name, documents)
+    ask(env, "/control", {"rate_500": 0.1, "rate_429": 0.1, "rate_reset": 0.05, "poison_marker": "POISON-7"})
+    try:
+        run = await (await connect()).start(job(name), check_model=False)
+        result = await run.wait()
+    finally:
+        ask(env, "/control", {"rate_500": 0, "rate_429": 0, "rate_reset": 0, "poison_marker": ""})
+    assert (result.documents, result.ok, result.errors) == (61, 60, 1)
+    assert result.errors_by_type == {"bad_request": 1}
+    rows = run.results().collect()
+    assert rows["attempts"].max() > 1
+
+
+async def test_a_run_id_that_exists_is_refused_by_the_claim_too(env: dict[str, str]) -> None:
+    await put(env, "claim", texts(5, 4))
+    connection = await connect()
+    run = await connection.start(job("claim"))
+    await run.wait()
+    await connection.temporal.start_workflow(
+        c.RUN_WORKFLOW,
+        c.RunInput(tuning=c.Tuning(), partitions_queue=connection.task_queue, job_json=job("claim").to_json()),
+        id=run.run_id,
+        task_queue=c.control_queue(connection.task_queue),
+    )
+    taken = await Run(connection, run.run_id, run.output_uri).wait()
+    assert taken.state == c.COMPLETED, "the manifest of the first stands"
+    description = await run.handle.describe()
+    assert description.status is not None and description.status.name == "FAILED"
+
+
+async def test_documents_that_change_or_go_after_the_listing(env: dict[str, str]) -> None:
+    name = "moving"
+    await put(env, name, texts(60, 5))
+    connection = await connect()
+    ask(env, "/control", {"latency": 0.5})
+    try:
+        run = await connection.start(job(name, concurrency=1), check_model=False)
+        keys = sorted(entry.key for entry in await connection.storage.list_all("corpus", f"{name}/"))
+        async for status in run.watch(every=0.1):
+            if status.plan_done:
+                break
+        await connection.storage.put("corpus", keys[-1], b"another text by now")
+        await connection.storage.delete("corpus", [keys[-2]])
+        ask(env, "/control", {"latency": 0})
+        result = await run.wait()
+    finally:
+        ask(env, "/control", {"latency": 0})
+    assert result.errors_by_type == {"source_changed": 1, "source_gone": 1}
+    assert result.retryable_errors == 2
+    again = await (await run.rerun()).wait()
+    assert (again.ok, again.errors) == (59, 1)
+    changed = run.results().filter(pl.col("document_id") == keys[-1]).collect().to_dicts()[0]
+    assert (changed["status"], changed["generation"]) == ("ok", 2)
+    entry = await connection.storage.head("corpus", keys[-1])
+    assert entry is not None and changed["etag"] == entry.etag
+
+
+async def test_cancel_keeps_what_is_done_and_a_rerun_goes_on(env: dict[str, str]) -> None:
+    name = "cancel"
+    await put(env, name, texts(200, 6))
+    ask(env, "/stats/reset", {})
+    ask(env, "/control", {"latency": 0.3})
+    run = await (await connect()).start(job(name, concurrency=8), check_model=False)
+    async for status in run.watch(every=0.2):
+        if status.documents >= 25:
+            break
+    with pytest.raises(RunBusy):
+        await run.rerun()
+    await run.cancel()
+    result = await run.wait()
+    ask(env, "/control", {"latency": 0})
+    assert result.state == c.CANCELLED
+    assert 25 <= result.documents < 200
+    answered = ask(env, "/stats")["answered"]
+    again = await (await run.rerun()).wait()
+    assert (again.state, again.documents, again.ok) == (c.COMPLETED, 200, 200)
+    stats = ask(env, "/stats")
+    assert answered < 200
+    assert (stats["answered"], stats["distinct"], stats["paid_more_than_once"]) == (200, 200, 0)
+
+
+async def test_histories_stay_bounded_with_continue_as_new_after_every_shard(env: dict[str, str]) -> None:
+    name = "bounded"
+    await put(env, name, texts(200, 7))
+    data = json.loads(job(name).to_json())
+    data["partitions"]["documents"] = 5
+    connection = await connect()
+    tuning = replace(c.Tuning(), shard_partitions=10, continue_every_shards=1)
+    run = await connection.start(Job.parse(data), tuning=tuning, check_model=False)
+    result = await run.wait()
+    assert (result.state, result.documents) == (c.COMPLETED, 200)
+    assert result.shards["finished"] == 4
+    executions = await _executions(connection.temporal, run.run_id)
+    assert executions >= 4
+
+
+async def _executions(client: Client, run_id: str) -> int:
+    return len([e async for e in client.list_workflows(f"WorkflowId = '{run_id}'")])
+
+
+async def test_listing_goes_on_after_a_cursor_in_the_order_of_the_listing(env: dict[str, str]) -> None:
+    """What shards after the first rely on: `after` splits a listing without loss, also where names nest."""
+    names = ["a.txt", "a/b.txt", "a/b/c.txt", "a0.txt", "a-b.txt", "b/ü.txt", "b/z z.txt", "c+d.txt", "e%20f.txt"]
+    storage = Storage()
+    for name in names:
+        await storage.put("corpus", f"order/{name}", b"x")
+    whole = [entry.key for entry in await storage.list_all("corpus", "order/")]
+    assert sorted(whole) == sorted(f"order/{name}" for name in names)
+    for position, cursor in enumerate(whole):
+        rest = [entry.key async for page in storage.pages("corpus", "order/", after=cursor) for entry in page]
+        assert rest == whole[position + 1 :], cursor
+    for key in whole:
+        assert await storage.get("corpus", key) == b"x"

@@ -1,0 +1,63 @@
+"""The taxonomy: each status, code and 200-that-is-no-success, and what it means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from workers.llm.errors import Kind, judge_finish, judge_status
+
+
+def body(code: str, message: str = "m") -> dict[str, Any]:
+    return {"error": {"message": message, "type": "t", "param": None, "code": code}}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "kind", "error_type"),
+    [
+        (429, body("rate_limit_exceeded"), Kind.TRANSIENT, "rate_limited"),
+        (429, body("slow_down"), Kind.TRANSIENT, "rate_limited"),
+        (429, body("rate_limit_exceeded", "Request too large for gpt"), Kind.DOCUMENT, "request_too_large"),
+        (429, body("insufficient_quota"), Kind.JOB, "insufficient_quota"),
+        (429, body("credit_balance_exhausted"), Kind.JOB, "insufficient_quota"),
+        (429, body("monthly_spend_limit_exceeded"), Kind.JOB, "insufficient_quota"),
+        (402, None, Kind.JOB, "insufficient_quota"),
+        (401, body("invalid_api_key"), Kind.JOB, "invalid_api_key"),
+        (403, body("permission_denied"), Kind.JOB, "permission_denied"),
+        (404, body("model_not_found"), Kind.JOB, "model_not_found"),
+        (500, body("server_error"), Kind.TRANSIENT, "http_500"),
+        (503, None, Kind.TRANSIENT, "http_503"),
+        (408, None, Kind.TRANSIENT, "http_408"),
+        (409, None, Kind.TRANSIENT, "http_409"),
+        (400, body("context_length_exceeded"), Kind.DOCUMENT, "context_length_exceeded"),
+        (413, None, Kind.DOCUMENT, "context_length_exceeded"),
+        (400, body("content_filter"), Kind.DOCUMENT, "content_filter"),
+        (
+            400,
+            {"error": {"code": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+            Kind.DOCUMENT,
+            "content_filter",
+        ),
+        (400, body("invalid_prompt"), Kind.DOCUMENT, "bad_request"),
+        (422, "not an object", Kind.DOCUMENT, "bad_request"),
+    ],
+)
+def test_statuses(status: int, answer: Any, kind: Kind, error_type: str) -> None:
+    verdict = judge_status(status, answer)
+    assert (verdict.kind, verdict.error_type) == (kind, error_type)
+    assert str(status) in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("finish", "refusal", "error_type"),
+    [
+        ("stop", None, None),
+        ("length", None, "truncated"),
+        ("content_filter", None, "content_filter"),
+        ("stop", "I cannot", "refusal"),
+    ],
+)
+def test_successes_that_are_none(finish: str, refusal: str | None, error_type: str | None) -> None:
+    verdict = judge_finish(finish, refusal)
+    assert (verdict.error_type if verdict else None) == error_type

@@ -1,0 +1,73 @@
+"""Cutting documents into partitions, and which keys are documents."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow.parquet as pq
+import pytest
+
+from batch.job import Source
+from batch.planning import PlanFooter, PlannedDocument, ShardCutter, documents_of, selector
+
+
+def cutter(*, documents: int = 3, size: int = 100, partitions: int = 2) -> ShardCutter:
+    return ShardCutter(
+        shard=4, first_partition=10, start_cursor="k0", documents=documents, size=size, partitions=partitions
+    )
+
+
+def document(number: int, size: int = 10) -> PlannedDocument:
+    return PlannedDocument(f"d{number}", f"s3://b/d{number}", f'"{number}"', size)
+
+
+def fill(shard: ShardCutter, sizes: list[int]) -> int:
+    """How many were taken."""
+    for number, size in enumerate(sizes):
+        if not shard.add(document(number, size), f"k{number + 1}"):
+            return number
+    return len(sizes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken", "groups"),
+    [
+        ([10] * 3, 3, [3]),
+        ([10] * 4, 4, [3, 1]),
+        ([10] * 7, 6, [3, 3]),
+        ([60, 60, 60], 2, [1, 1]),
+        ([500, 10], 2, [1, 1]),
+        ([40, 60, 1], 3, [2, 1]),
+    ],
+)
+def test_partitions_end_at_documents_or_bytes(sizes: list[int], taken: int, groups: list[int]) -> None:
+    shard = cutter()
+    assert fill(shard, sizes) == taken
+    data, footer = shard.finish(last=False)
+    file = pq.ParquetFile(io.BytesIO(data))
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == groups
+    assert footer.documents == taken
+    assert footer.end_cursor == f"k{taken}"
+    assert PlanFooter.from_metadata(dict(file.metadata.metadata or {})) == footer
+    assert documents_of(file.read_row_group(0))[0] == document(0, sizes[0])
+    assert file.read_row_group(0).column("partition").to_pylist() == [10] * groups[0]
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "key", "selected"),
+    [
+        (["**"], [], "p/a.txt", True),
+        (["**"], [], "p/.hidden/a", True),
+        (["**"], [], "p/folder/", False),
+        (["**/*.txt"], [], "p/a.txt", True),
+        (["**/*.txt"], [], "p/x/y/a.txt", True),
+        (["**/*.txt"], [], "p/x/a.html", False),
+        (["*.txt"], [], "p/x/a.txt", False),
+        (["**/*.{txt,md}"], [], "p/x/a.md", True),
+        (["**"], ["drafts/**"], "p/drafts/a.txt", False),
+        (["**"], ["**/*.tmp"], "p/a.tmp", False),
+    ],
+)
+def test_globs_choose_keys(include: list[str], exclude: list[str], key: str, selected: bool) -> None:
+    source = Source(uri="s3://b/p/", include=include, exclude=exclude)
+    assert selector(source, "p/")(key) is selected

@@ -1,0 +1,49 @@
+"""The bound of documents and bytes in memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+from workers.room import AHEAD, Room
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_bytes_and_documents_are_bounded_first_come_first_served() -> None:
+    room = Room(documents=1, size=100)
+    await room.enter(80)
+    big, small = asyncio.create_task(room.enter(50)), asyncio.create_task(room.enter(1))
+    await settled()
+    assert not big.done(), "80 + 50 bytes do not fit"
+    assert not small.done(), "nobody overtakes"
+    room.leave(80)
+    await settled()
+    assert big.done() and small.done()
+
+
+async def test_one_document_always_fits() -> None:
+    room = Room(documents=1, size=10)
+    await asyncio.wait_for(room.enter(1_000_000), 1)
+
+
+async def test_a_cancelled_waiter_leaves_no_hole() -> None:
+    room = Room(documents=1, size=10_000)
+    for _ in range(1 + AHEAD):
+        await room.enter(1)
+    first, second = asyncio.create_task(room.enter(1)), asyncio.create_task(room.enter(1))
+    await settled()
+    first.cancel()
+    await settled()
+    room.leave(1)
+    await settled()
+    assert second.done()
+    third = asyncio.create_task(room.enter(1))
+    await settled()
+    assert not third.done()
+    room.leave(1)
+    third.cancel()  # granted and cancelled in the same breath: the place goes back
+    await settled()
+    await asyncio.wait_for(room.enter(1), 1)
