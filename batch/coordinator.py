@@ -78,7 +78,8 @@ class Coordinator:
         self._finished_shards = carried.finished_shards if carried else 0
         self._state = c.RUNNING if carried else c.PLANNING
         self._leaving = False
-        self._planning_now = False
+        self._unfinished = 0
+        """Plans and starts of shards under way: continue-as-new waits for them, or they would be lost."""
 
     @workflow.run
     async def run(self, start: c.RunInput) -> c.Finished:
@@ -170,7 +171,7 @@ class Coordinator:
 
     def _done(self) -> bool:
         if self._leaving:
-            return workflow.all_handlers_finished() and not self._planning_now
+            return workflow.all_handlers_finished() and not self._unfinished
         return self._plan_done and not self._waiting and not self._open
 
     async def _plan_shards(self) -> None:
@@ -180,14 +181,14 @@ class Coordinator:
             await workflow.wait_condition(lambda: len(self._waiting) < self._tuning.plan_ahead or self._leaving)
             if self._leaving:
                 return
-            self._planning_now = True
+            self._unfinished += 1
             try:
                 if self._rerun is None or self._rerun_found:
                     await self._plan_one(claimed)
                 else:
                     await self._plan_rerun(claimed, self._rerun)
             finally:
-                self._planning_now = False
+                self._unfinished -= 1
             self._state = c.RUNNING
             self._show()
 
@@ -258,6 +259,7 @@ class Coordinator:
         self._open[planned.shard] = c.OpenShard(
             planned, c.ShardReport(planned.shard, c.Totals(), dispatched=False, finished=False)
         )
+        self._unfinished += 1
         try:
             await workflow.start_child_workflow(
                 c.SHARD_WORKFLOW,
@@ -279,6 +281,8 @@ class Coordinator:
         except TemporalError as error:
             if type(error).__name__ != "WorkflowAlreadyStartedError":
                 raise  # one that runs already, for example after a lost answer, reports all the same
+        finally:
+            self._unfinished -= 1
 
     async def _watch_shards(self) -> None:
         """Starts an open shard again that closed without its last report, for example because it was terminated."""

@@ -24,6 +24,8 @@ from batch import contracts as c
 from batch.local import SIMULATED_PREFIX
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from batch.client import Run, RunResult
 
 SPEED_WINDOW = 30.0
@@ -134,7 +136,7 @@ class Display:
         self._simulated = simulated
         self._clock = clock
         self._speed = Speed(clock)
-        self._status: RunResult | None = None
+        self.status: RunResult | None = None
 
     def __enter__(self) -> Display:
         return self
@@ -145,7 +147,7 @@ class Display:
         pass
 
     def update(self, status: RunResult) -> None:
-        self._status = status
+        self.status = status
         self._speed.add(done(status))
 
     def note(self, text: str) -> None:
@@ -217,7 +219,7 @@ class LiveDisplay(Display):
         self._note = text
 
     def render(self) -> RenderableType:
-        status = self._status
+        status = self.status
         if status is None:
             return Text(self._note or "waiting for the first word of the run", style="dim")
         elapsed = status.seconds + (self._clock() - self._updated if status.seconds else 0.0)
@@ -389,6 +391,24 @@ def runs_table(runs: Iterable[Mapping[str, Any]]) -> Table:
     return table
 
 
+def field_types(columns: Mapping[str, pl.DataType]) -> dict[str, str]:
+    """The fields of the typed result and their types, of the schema of a run's rows; empty for plain text answers."""
+    import polars as pl
+
+    result = columns.get("result")
+    if isinstance(result, pl.Struct):
+        return {field.name: _type_name(field.dtype) for field in result.fields}
+    return {} if result is None else {"result": _type_name(result)}
+
+
+def _type_name(kind: Any) -> str:
+    import polars as pl
+
+    if isinstance(kind, pl.List):
+        return f"list[{_type_name(kind.inner)}]"
+    return "struct" if isinstance(kind, pl.Struct) else str(kind).lower()
+
+
 def rows_table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str], *, errors: bool = False) -> Table:
     """Rows of a run. `types` are the result's fields and their types; empty for plain text answers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
@@ -415,11 +435,15 @@ def rows_table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str], *, e
         if row["status"] != "ok":
             shown.append(Text(cell(f"{row['error_type'] or ''}: {row['error_message'] or ''}"), style="yellow"))
         elif types:
-            shown += [Text(cell((row["result"] or {}).get(name))) for name in types]
+            shown += [Text(cell(_field(row["result"], name))) for name in types]
         else:
             shown.append(Text(cell(row["output_text"])))
         table.add_row(*shown)
     return table
+
+
+def _field(result: Any, name: str) -> Any:
+    return result.get(name) if isinstance(result, dict) else result
 
 
 def _name(row: Mapping[str, Any], folder: str) -> Text:

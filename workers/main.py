@@ -90,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     if options.processes > 1:
         sys.exit(Supervisor(options, sys.argv[1:] if argv is None else argv).run())
     try:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from importlib import import_module
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
@@ -23,7 +24,7 @@ import jsonschema_rs
 import orjson
 
 # Characters of a document that are looked at, so that one of 25 MB costs no more than one of 4 KB.
-TEXT_READ, WORDS_READ, SENTENCES_READ = 4096, 1280, 640
+TEXT_READ, WORDS_READ, SENTENCES_READ = 4096, 1024, 1024
 # Bounds on what a schema may ask for: beyond them the answer would be slower to make than a real model's.
 LONGEST_STRING = 100_000
 LONGEST_ARRAY = 10_000
@@ -43,7 +44,7 @@ _STOP_WORDS = """
 """
 _STOPS = frozenset(_STOP_WORDS.split())
 _PUNCTUATION = string.punctuation + "\u2013\u2014\u2018\u2019\u201c\u201d\u2026"
-_SENTENCE = re.compile(r"[^\s.!?\u3002][^.!?\u3002\n]{0,398}[.!?\u3002]?")
+_SENTENCE = re.compile(r"[^\s.!?\u3002][^.!?\u3002\n]{3,398}[.!?\u3002]?")
 _TAG = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^<>]{1,2000}>", re.DOTALL | re.IGNORECASE)
 _HTML_HEADING = re.compile(r"<(title|h1|h2)\b[^>]*>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
 _HEADING = re.compile(r"^(?:#{1,6}[ \t]+|(?:subject|title):[ \t]*)(\S.*)$", re.MULTILINE | re.IGNORECASE)
@@ -51,7 +52,7 @@ _MARKUP = re.compile(r"^[#>*+\-=\s|]+|[*`]+|\[([^\]]*)\]\([^)]*\)")
 # A prompt usually opens with what to do; the document begins below it.
 _INSTRUCTION = re.compile(
     r"(?:please|you are|your task|read|label|classify|summari[sz]e|extract|describe|analy[sz]e|answer|give|return|write"
-    r"|translate|identify|list|tag|rate|tell)\b.*[.:]$",
+    r"|translate|identify|list|tag|rate|tell|here|below|the following|document|text|input|ticket)\b.*[.:]$",
     re.IGNORECASE,
 )
 _MASK = (1 << 64) - 1
@@ -104,30 +105,44 @@ class Text:
         return self._parts[0] or "Empty document"
 
     @cached_property
+    def summary(self) -> str:
+        """The first sentence below the title, without markup and at most 300 characters."""
+        first = _SENTENCE.search(self._parts[1])
+        return (_clean(first[0], 300) if first else "") or self.title
+
+    @cached_property
     def _sentences(self) -> list[str]:
-        return [each for each in _SENTENCE.findall(self._parts[1][:SENTENCES_READ]) if len(each) > 3] or [self.title]
+        found = _SENTENCE.findall(self._parts[1][:SENTENCES_READ])
+        return [sentence for each in found if (sentence := _clean(each, 300))] or [self.title]
 
     def sentence(self, place: int) -> str:
-        """One of the sentences below the title, without markup and at most 300 characters."""
-        return _clean(self._sentences[place % len(self._sentences)], 300) or self.title
+        """One of the first sentences below the title."""
+        return self._sentences[place % len(self._sentences)]
 
     @cached_property
     def words(self) -> list[str]:
         """The most frequent longer words, lower case, most frequent first (never empty)."""
         counts = Counter(self._parts[1][:WORDS_READ].lower().split())
+        often = [token for token, count in counts.items() if count > 1]
+        often.sort(key=counts.__getitem__, reverse=True)
         words: dict[str, None] = {}
-        for token in sorted(counts, key=counts.__getitem__, reverse=True):
+        for token in chain(often, counts):
             if len(token) > 4 and token not in _STOPS:
                 word = token.strip(_PUNCTUATION)
                 if 4 < len(word) < 25 and word not in _STOPS and word.isalpha():
                     words[word] = None
-                    if len(words) == 10:
+                    if len(words) == 8:
                         break
         return list(words) or ["document"]
 
 
 def _clean(line: str, longest: int) -> str:
-    return _fit(" ".join(_MARKUP.sub(r"\1", line).split()), 0, longest)
+    return _fit(" ".join(_MARKUP.sub(_label, line).split()), 0, longest)
+
+
+def _label(markup: re.Match[str]) -> str:
+    """What is left of a piece of markup: the text of a link."""
+    return markup[1] or ""
 
 
 def _fit(text: str, shortest: int, longest: int) -> str:
@@ -169,7 +184,6 @@ class _Slot(_Node):
     """Stands for a schema that is still being compiled: where a recursive schema enters itself."""
 
     target: _Node | None = None
-    height = math.inf
 
     def measure(self) -> float:
         return 1 + self.target.height if self.target else math.inf
@@ -194,7 +208,6 @@ class _Values(_Node):
 class _Choice(_Node):
     """anyOf, oneOf, and a list of types. Null, where allowed, is one answer in eight."""
 
-    height = math.inf
     null = False
 
     def __init__(self, branches: list[_Node], exclusive: list[Callable[[Any], bool]]) -> None:
@@ -333,7 +346,7 @@ class _String(_Node):
             words = text.words
             place = seed % (len(words) if self.many else min(len(words), 5))
             return words[place] + (str(seed // len(words) + 1) if self.many and len(words) <= seed < 2**20 else "")
-        return text.sentence(0 if self.leading else seed)
+        return text.summary if self.leading else text.sentence(seed)
 
     def make(self, draft: _Draft, seed: int) -> str:
         if self.pattern:

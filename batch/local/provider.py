@@ -31,6 +31,7 @@ from batch.local.answers import SchemaError, Text, answer_for
 
 MODELS = ("simulated-small", "simulated-large")
 LARGEST_BODY = 25 * 2**20
+MOST_CONNECTIONS = 16_384
 # Seconds after which a request that is never to be answered is let go, and between two writes of the journal.
 LONGEST_SILENCE = 600.0
 JOURNAL_INTERVAL = 0.1
@@ -143,28 +144,20 @@ def _tokens(text: str) -> int:
 
 
 class _Refused(Exception):
-    """An answer that is an error of OpenAI's. `retry_after` in seconds; `name` is the key under which it is counted."""
+    """An answer that is one of OpenAI's errors, counted under its name.
+
+    Args:
+        name: one of ERRORS, or, with `like`, a name of its own.
+        retry_after: seconds to tell the client to wait.
+        error: what is special about this one (message, type, param, code).
+    """
 
     def __init__(
-        self,
-        name: str,
-        message: str | None = None,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after: float | None = None,
-        like: str | None = None,
-        kind: str | None = None,
+        self, name: str, *, retry_after: float | None = None, like: str | None = None, **error: str | None
     ) -> None:
         self.name, self.retry_after = name, retry_after
-        self.status, usual_kind, usual_code, usual_message = ERRORS[like or name]
-        error = {
-            "message": message or usual_message,
-            "type": kind or usual_kind,
-            "param": param,
-            "code": code or usual_code,
-        }
-        self.body = orjson.dumps({"error": error})
+        self.status, kind, code, message = ERRORS[like or name]
+        self.body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code} | error})
         self.key: bytes | None = None
 
 
@@ -226,8 +219,10 @@ class _Account:
         self.completion_tokens += usage["completion_tokens"]
 
     def answer(self, *, gone: bool) -> None:
-        self.abandoned += gone
-        self.answered += not gone
+        if gone:
+            self.abandoned += 1
+            return
+        self.answered += 1
         self.last_answer_at = time.time()
         self.first_answer_at = self.first_answer_at or self.last_answer_at
 
@@ -274,7 +269,7 @@ class _Asked:
 
 
 def _invalid(message: str, param: str | None = None, code: str | None = None) -> _Refused:
-    return _Refused("invalid_request", message, param=param, code=code)
+    return _Refused("invalid_request", message=message, param=param, code=code)
 
 
 async def _body(request: BaseRequest) -> bytes:
@@ -335,7 +330,7 @@ def _asked(body: bytes) -> _Asked:
 
 
 def _no_model(model: str) -> _Refused:
-    return _Refused("model_not_found", f"The model `{model}` does not exist or you do not have access to it.")
+    return _Refused("model_not_found", message=f"The model `{model}` does not exist or you do not have access to it.")
 
 
 _ANY_OBJECT = {
@@ -351,7 +346,7 @@ _ANY_OBJECT = {
 def _content(asked: _Asked, digest: bytes) -> str:
     text, shape = Text(asked.user, digest), asked.response_format
     if shape["type"] == "text":
-        return f"[simulated] {text.sentence(0)}"
+        return f"[simulated] {text.summary}"
     wanted = shape.get("json_schema") or {"name": "any", "schema": _ANY_OBJECT}
     try:
         return orjson.dumps(answer_for(text, wanted.get("schema", {}))).decode()
@@ -406,6 +401,7 @@ class Provider:
         self._identifiers = f"{os.getpid():06x}{time.time_ns() & 0xFFFFFFFF:08x}"
         self._count = 0
         self.options = options
+        self._free_at = 0.0  # when the last in line for the capacity has had its turn, by the monotonic clock
         self._behave(options)
         self._routes: dict[tuple[str, str], Callable[[BaseRequest], Awaitable[Response]]] = {
             ("POST", "/v1/chat/completions"): self._chat,
@@ -419,11 +415,12 @@ class Provider:
 
     def _behave(self, options: ProviderOptions) -> None:
         """Take options over. Limits begin anew with full buckets."""
+        if options.capacity != self.options.capacity:
+            self._free_at = 0.0
         self.options = options
         per_minute = {"requests": options.requests_per_minute, "tokens": options.tokens_per_minute}
         self._buckets = {what: _Bucket(limit, options.burst_seconds) for what, limit in per_minute.items() if limit}
         self._rates = [(name, rate) for name, rate in options.rates().items() if rate]
-        self._free_at = time.monotonic()
 
     async def handle(self, request: BaseRequest) -> Response:
         """Answer any request; the account is kept whether or not the client waits for the answer."""
@@ -433,7 +430,7 @@ class Provider:
             handler = self._models
         try:
             if handler is None:
-                raise _Refused("not_found", f"Invalid URL ({request.method} {path})")
+                raise _Refused("not_found", message=f"Invalid URL ({request.method} {path})")
             return await handler(request)
         except _Refused as refused:
             return self._error(refused)
@@ -463,7 +460,7 @@ class Provider:
     def _check_key(self, request: BaseRequest) -> None:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token.strip():
-            raise _Refused("invalid_api_key", "You didn't provide an API key.")
+            raise _Refused("invalid_api_key", message="You didn't provide an API key.")
         if self.options.api_key not in (None, token.strip()):
             raise _Refused("invalid_api_key")
 
@@ -547,10 +544,10 @@ class Provider:
         limit = f"{what} per min ({what[0].upper()}PM): Limit {bucket.limit:.0f}, Requested {amount:.0f}."
         if amount > bucket.limit:
             message = f"Request too large for {model} on {limit} The input or output tokens must be reduced."
-            raise _Refused("rate_limit_exceeded", message, like="429", kind=what)
+            raise _Refused("rate_limit_exceeded", like="429", type=what, message=message)
         if wait > 0:
             message = f"Rate limit reached for {model} on {limit} Please try again in {duration(wait)}."
-            raise _Refused("rate_limit_exceeded", message, like="429", kind=what, retry_after=wait)
+            raise _Refused("rate_limit_exceeded", like="429", retry_after=wait, type=what, message=message)
 
     def _draw(self, key: bytes, account: _Account, purpose: bytes) -> float:
         """A number between 0 and 1 that depends on the seed, the document and how often it was paid or hit before."""
@@ -599,7 +596,7 @@ class Provider:
         if failing == "drop":
             return await self._silence(request, failing)
         if failing and failing not in (_QUOTA, "context_length_exceeded") and (name or failing != "model_not_found"):
-            raise _Refused(failing)
+            raise self._failure(failing)
         if name and not name.startswith("simulated-"):
             raise _no_model(name)
         models = [
@@ -669,8 +666,10 @@ def run(
         port_file: file that the port is written to, atomically, once it is open.
         journal: file that one JSON line per accepted request and per answer is appended to.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft not in (hard, resource.RLIM_INFINITY) and soft < MOST_CONNECTIONS:
+        wanted = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, MOST_CONNECTIONS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, host, port, port_file, journal))
 

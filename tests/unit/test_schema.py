@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -719,6 +719,7 @@ class Kind:
     type: pa.DataType
     values: st.SearchStrategy[tuple[Any, Any]]
     defs: dict[str, Any] = field(default_factory=dict)
+    takes_null: bool = False
 
 
 def same(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, Any]]:
@@ -758,7 +759,7 @@ SCALARS = [
     Kind(DATE_TIME, TIMESTAMP, date_times()),
     Kind({"enum": ["a", "", "☃"]}, pa.string(), same(st.sampled_from(["a", "", "☃"]))),
     Kind({"const": -5}, pa.int64(), same(st.just(-5))),
-    Kind({}, pa.string(), json_values.map(lambda value: (value, orjson.dumps(value).decode()))),
+    Kind({}, pa.string(), json_values.map(lambda value: (value, orjson.dumps(value).decode())), takes_null=True),
     Kind({"type": "object", "additionalProperties": INTEGER}, pa.string(),
          st.dictionaries(texts, int64s, max_size=3).map(lambda value: (value, orjson.dumps(value).decode()))),
 ]  # fmt: skip
@@ -767,21 +768,25 @@ SCALARS = [
 def nullable(kind: Kind, way: str) -> Kind:
     schema: dict[str, Any]
     match way:
-        case "type" if "type" in kind.schema and "enum" not in kind.schema:
+        case "type" if isinstance(kind.schema.get("type"), str):
             schema = {**kind.schema, "type": [kind.schema["type"], "null"]}
         case "openapi":
             schema = {**kind.schema, "nullable": True}
-        case "oneOf" if kind.schema != {}:  # `{}` takes null as well, and then two match
+        case "oneOf" if not kind.takes_null:
             schema = {"oneOf": [NULL, kind.schema]}
         case _:
             schema = {"anyOf": [kind.schema, NULL]}
-    return Kind(schema, kind.type, kind.values | st.just((None, None)), kind.defs)
+    return replace(kind, schema=schema, values=kind.values | st.just((None, None)), takes_null=True)
 
 
 def referenced(kind: Kind) -> Kind:
     name = f"a/{hashlib.sha1(json.dumps(kind.schema).encode()).hexdigest()[:8]} ~%"
     ref = "#/$defs/" + name.replace("~", "~0").replace("/", "~1").replace("%", "%25").replace(" ", "%20")
-    return Kind({"$ref": ref}, kind.type, kind.values, {**kind.defs, name: kind.schema})
+    return replace(kind, schema={"$ref": ref}, defs={**kind.defs, name: kind.schema})
+
+
+def merged(kind: Kind) -> Kind:
+    return replace(kind, schema={"allOf": [kind.schema, {"description": "d"}]})
 
 
 def listed(kind: Kind) -> Kind:
@@ -821,16 +826,14 @@ kinds: st.SearchStrategy[Kind] = st.recursive(
         inner.map(listed)
         | inner.map(referenced)
         | st.builds(nullable, inner, WAYS)
-        | inner.map(
-            lambda kind: Kind({"allOf": [kind.schema, {"description": "d"}]}, kind.type, kind.values, kind.defs)
-        )
+        | inner.map(merged)
         | objects(inner)
     ),
     max_leaves=6,
 )
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(root=objects(kinds), data=st.data())
 def test_conforming_answers_come_out_of_parquet_as_they_went_in(root: Kind, data: st.DataObject) -> None:
     schema = root.schema | {"$defs": root.defs}
@@ -846,7 +849,7 @@ def test_conforming_answers_come_out_of_parquet_as_they_went_in(root: Kind, data
     assert table.column("result").to_pylist() == [*expected, None]
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(root=objects(kinds), data=st.data())
 def test_any_other_answer_is_invalid_or_fits_the_columns(root: Kind, data: st.DataObject) -> None:
     """Also values of the wrong type at the right place."""
@@ -947,7 +950,7 @@ STRICT: list[tuple[str, dict[str, Any], bool]] = [
     ("dangling", strict(a={"$ref": "#/$defs/d"}), False),
     ("unfolding",
      strict(a={"$ref": "#/$defs/d0"})
-     | {"$defs": {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(19)} | {"d19": STRING}}, False),
+     | {"$defs": {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 9} for n in range(5)} | {"d5": STRING}}, False),
 ]  # fmt: skip
 
 
