@@ -22,6 +22,14 @@ from batch.coordinator import WORKFLOWS
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
 
 
+async def until(condition: Any, seconds: float = 20.0) -> None:
+    for _ in range(int(seconds / 0.05)):
+        if await condition() if asyncio.iscoroutinefunction(condition) else condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s")
+
+
 @dataclass
 class StandIns:
     """What a run's activities would do, with `shards` shards of `partitions` partitions."""
@@ -55,6 +63,16 @@ class StandIns:
             f"key-{task.shard}",
             last=task.shard == self.shards - 1,
         )
+
+    @activity.defn(name=c.PLAN_RERUN)
+    async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:
+        """The first partition of each shard, one shard a page; the plan is complete."""
+        shard = task.start_shard
+        if shard == self.shards:
+            return c.RerunPlan([], None, plan_complete=True, plan_shards=shard)
+        first = shard * self.partitions
+        work = c.PlannedShard(shard, first, self.partitions, self.documents, "k", shard == self.shards - 1, [first])
+        return c.RerunPlan([work], shard + 1)
 
     @activity.defn(name=c.PROCESS_PARTITION)
     async def partition(self, task: c.PartitionInput) -> c.PartitionOutcome:
@@ -111,7 +129,7 @@ class StandIns:
             client,
             task_queue=c.control_queue(queue),
             workflows=WORKFLOWS,
-            activities=[self.claim, self.plan, self.control, self.closed, self.check, self.finish],
+            activities=[self.claim, self.plan, self.plan_rerun, self.control, self.closed, self.check, self.finish],
         )
         partitions = Worker(
             client,
@@ -124,10 +142,12 @@ class StandIns:
         async with control, partitions:
             yield queue
 
-    async def start(self, client: Client, queue: str, tuning: c.Tuning | None = None) -> WorkflowHandle[Any, Any]:
+    async def start(
+        self, client: Client, queue: str, tuning: c.Tuning | None = None, rerun: c.RerunRequest | None = None
+    ) -> WorkflowHandle[Any, Any]:
         return await client.start_workflow(
             c.RUN_WORKFLOW,
-            c.RunInput(tuning=tuning or c.Tuning(), partitions_queue=queue, job_json="{}"),
+            c.RunInput(tuning=tuning or c.Tuning(), partitions_queue=queue, job_json="{}", rerun=rerun),
             id=f"run-{uuid.uuid4()}",
             task_queue=c.control_queue(queue),
             result_type=c.Finished,

@@ -11,20 +11,12 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from batch import contracts as c
-from tests.workflow.standin import StandIns
+from tests.workflow.standin import StandIns, until
 
 
 async def executions(client: Client, run_id: str) -> int:
     """How many executions the run's workflow id had."""
     return len([e async for e in client.list_workflows(f"WorkflowId = '{run_id}'")])
-
-
-async def until(condition: Any, seconds: float = 20.0) -> None:
-    for _ in range(int(seconds / 0.05)):
-        if await condition() if asyncio.iscoroutinefunction(condition) else condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
 
 
 async def progress(handle: WorkflowHandle[Any, Any]) -> c.Progress:

@@ -1,0 +1,150 @@
+"""Lives of a run worth keeping as histories: `python -m tests.workflow.scenarios` records them anew.
+
+Record only when a change of the workflows cannot be made compatible and no run of the old kind is going any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from batch import contracts as c
+from tests.workflow.standin import StandIns, until
+
+HISTORIES = Path(__file__).with_name("histories")
+TUNING = c.Tuning(shard_partitions=6, window=3)
+
+
+async def normal(client: Client) -> str:
+    work = StandIns(shards=2, partitions=6)
+    async with work.worker(client) as queue:
+        handle = await work.start(client, queue, TUNING)
+        await handle.result()
+        return handle.id
+
+
+async def retries_and_yields(client: Client) -> str:
+    work = StandIns(shards=1, partitions=6)
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        begun = work.begun[task.partition]
+        if task.partition == 1 and begun == 1:
+            raise ApplicationError("once")
+        if task.partition == 2 and begun == 1:
+            return c.PartitionOutcome(2, c.YIELDED, reason=c.DRAIN, epoch=task.epoch)
+        if task.partition == 3:
+            return c.PartitionOutcome(3, c.GIVEN_UP)
+        if task.partition == 4:
+            raise ApplicationError("never", non_retryable=True)
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(client) as queue:
+        handle = await work.start(client, queue, TUNING)
+        await handle.result()
+        return handle.id
+
+
+async def pause_and_resume(client: Client) -> str:
+    work = StandIns(shards=2, partitions=6, seconds=0.1)
+    async with work.worker(client, slots=2) as queue:
+        handle = await work.start(client, queue, TUNING)
+        await until(lambda: bool(work.begun))
+        await handle.signal("pause", "lunch")
+        await asyncio.sleep(0.5)
+        await handle.signal("resume")
+        await handle.result()
+        return handle.id
+
+
+async def outage_and_probe(client: Client) -> str:
+    work = StandIns(shards=1, partitions=4, probe_problem="refused")
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        if task.epoch == 1:
+            return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.PROVIDER_UNREACHABLE, epoch=1)
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(client) as queue:
+        handle = await work.start(client, queue, c.Tuning(window=3, probe_every=0.3))
+        await asyncio.sleep(1.0)
+        work.probe_problem = ""
+        await handle.result()
+        return handle.id
+
+
+async def cancel(client: Client) -> str:
+    work = StandIns(shards=3, partitions=6, seconds=5.0)
+    async with work.worker(client, slots=4) as queue:
+        handle = await work.start(client, queue, TUNING)
+        await until(lambda: work.running == 4)
+        await handle.cancel()
+        with contextlib.suppress(WorkflowFailureError):
+            await handle.result()
+        return handle.id
+
+
+async def rerun(client: Client) -> str:
+    work = StandIns(shards=2, partitions=6)
+    async with work.worker(client) as queue:
+        handle = await work.start(client, queue, TUNING, rerun=c.RerunRequest(all_errors=True))
+        await handle.result()
+        return handle.id
+
+
+async def continue_as_new(client: Client) -> str:
+    work = StandIns(shards=4, partitions=6)
+    async with work.worker(client) as queue:
+        tuning = c.Tuning(shard_partitions=6, window=3, continue_every_shards=1)
+        handle = await work.start(client, queue, tuning)
+        await handle.result()
+        return handle.id
+
+
+SCENARIOS: dict[str, Callable[[Client], Awaitable[str]]] = {
+    scenario.__name__: scenario
+    for scenario in (normal, retries_and_yields, pause_and_resume, outage_and_probe, cancel, rerun, continue_as_new)
+}
+
+
+def portable(history: str) -> str:
+    """Compact, and without names of the machine that recorded it."""
+    text = json.dumps(json.loads(history), separators=(",", ":"))
+    text = re.sub(r'"identity":"[^"]*"', '"identity":"worker"', text)
+    return re.sub(r'"stackTrace":"(?:[^"\\\\]|\\\\.)*"', '"stackTrace":""', text)
+
+
+async def record() -> None:
+    """Runs every scenario on a real server and writes the history of each execution."""
+    HISTORIES.mkdir(exist_ok=True)
+    for old in HISTORIES.glob("*.json"):
+        old.unlink()
+    binary = Path(sys.executable).with_name("temporal")
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(binary), dev_server_log_level="error"
+    ) as environment:
+        for name, scenario in SCENARIOS.items():
+            run_id = await scenario(environment.client)
+            await asyncio.sleep(1.0)  # visibility lags
+            number = 0
+            async for execution in environment.client.list_workflows(f"WorkflowId STARTS_WITH '{run_id}'"):
+                handle = environment.client.get_workflow_handle(execution.id, run_id=execution.run_id)
+                kind = "shard" if "/" in execution.id else "run"
+                path = HISTORIES / f"{name}-{kind}-{number}.json"
+                path.write_text(portable((await handle.fetch_history()).to_json()))
+                number += 1
+            print(f"{name}: {number} histories")
+
+
+if __name__ == "__main__":
+    asyncio.run(record())
