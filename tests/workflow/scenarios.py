@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
@@ -21,6 +21,7 @@ from batch import contracts as c
 from tests.workflow.standin import StandIns, until
 
 HISTORIES = Path(__file__).with_name("histories")
+MASKED = {"identity": "worker", "stackTrace": ""}
 TUNING = c.Tuning(shard_partitions=6, window=3)
 
 
@@ -118,10 +119,14 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[str]]] = {
 
 
 def portable(history: str) -> str:
-    """Compact, and without names of the machine that recorded it."""
-    text = json.dumps(json.loads(history), separators=(",", ":"))
-    text = re.sub(r'"identity":"[^"]*"', '"identity":"worker"', text)
-    return re.sub(r'"stackTrace":"(?:[^"\\\\]|\\\\.)*"', '"stackTrace":""', text)
+    """Compact, and without names and paths of the machine that recorded it."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: MASKED.get(key, clean(inner)) for key, inner in value.items()}
+        return [clean(inner) for inner in value] if isinstance(value, list) else value
+
+    return json.dumps(clean(json.loads(history)), separators=(",", ":"))
 
 
 async def record() -> None:
