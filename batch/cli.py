@@ -361,7 +361,8 @@ def _print_rows(frame: pl.LazyFrame, shown: pl.LazyFrame, *, errors: bool) -> No
 
     rows = shown.collect().to_dicts()
     console = _console()
-    console.print(rows_table(rows, field_types(frame.collect_schema()), errors=errors))
+    types = field_types(frame.collect_schema())
+    console.print(rows_table(rows, types, errors=errors, width=console.width))
     count = frame.select(pl.len()).collect().item()
     if count > len(rows):
         plain(console, f"{len(rows):,} of {count:,} rows; --head 0 shows all, --export FILE writes them", style="dim")

@@ -280,6 +280,8 @@ class Run:
             state = c.CANCELLED if status == WorkflowExecutionStatus.CANCELED else c.FAILED
             return self._blank(state, failure or "the run ended without a manifest; `docbatch rerun` goes on with it")
         state = manifest.state
+        if state == c.RERUNNING:
+            state, failure = c.FAILED, failure or "the rerun did not end; `docbatch rerun` goes on with it"
         if status in (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT):
             failure = failure or f"the coordinator was {status.name.lower()}; `docbatch rerun` goes on with it"
         return replace(
@@ -354,8 +356,15 @@ class Run:
         return scan(self.output_uri, self.run_id)
 
     async def cancel(self) -> None:
-        """Asks the run to stop: no new calls within seconds, what is answered stays, the manifest says `cancelled`."""
-        await self.handle.cancel()
+        """Asks the run to stop: no new calls within seconds, what is answered stays, the manifest says `cancelled`.
+
+        Where the coordinator is gone, it is the shards that it left behind that are stopped.
+        """
+        if await self._running():
+            await self.handle.cancel()
+            return
+        for shard in await self._open_shards():
+            await self.connection.temporal.get_workflow_handle(shard).cancel()
 
     async def pause(self, message: str = "") -> None:
         """No new calls within seconds; calls in flight are kept."""
@@ -397,15 +406,19 @@ class Run:
         """Raises `RunBusy` while the coordinator or any shard of the run works."""
         if await self._running():
             raise RunBusy(f"run {self.run_id!r} is going; wait for its end or `docbatch cancel` it first")
+        for shard in await self._open_shards():
+            raise RunBusy(
+                f"shard {shard!r} of the run still works although its coordinator is gone; "
+                f"`docbatch cancel {self.run_id}` stops what is left of it"
+            )
+
+    async def _open_shards(self) -> list[str]:
+        """Workflow ids of the run's shards that are going."""
         query = (
             f"WorkflowType = '{c.SHARD_WORKFLOW}' AND ExecutionStatus = 'Running' "
             f"AND WorkflowId STARTS_WITH '{self.run_id}/'"
         )
-        async for shard in self.connection.temporal.list_workflows(query):
-            raise RunBusy(
-                f"shard {shard.id!r} of the run still works although its coordinator is gone; "
-                f"`docbatch cancel {self.run_id}` stops what is left of it"
-            )
+        return [execution.id async for execution in self.connection.temporal.list_workflows(query)]
 
 
 # -- for scripts -----------------------------------------------------------------------------------------------------

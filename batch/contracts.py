@@ -221,6 +221,7 @@ class Control:
 class ControlInput:
     run: RunRef
     control: Control
+    job_name: str = ""
 
 
 @dataclass(frozen=True)

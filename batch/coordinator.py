@@ -310,6 +310,7 @@ class Coordinator:
                 for shard in sorted(self._open):
                     await self._signal_shard(shard, control)
                 self._delivered = control
+                workflow.upsert_memo({"state": control.state})
             if control.state == c.PAUSED and control.reason in c.PROBED:
                 await self._probe(control)
             await workflow.wait_condition(lambda: self._delivered != self._control)
@@ -428,7 +429,10 @@ class Coordinator:
 
     async def _write_control(self, control: c.Control) -> None:
         await control_activity(
-            c.WRITE_CONTROL, c.ControlInput(self._the_claim().run, control), type(None), control.state
+            c.WRITE_CONTROL,
+            c.ControlInput(self._the_claim().run, control, self._the_claim().job_name),
+            type(None),
+            control.state,
         )
 
     async def _signal_shard(self, shard: int, control: c.Control) -> None:

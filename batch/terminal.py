@@ -32,8 +32,8 @@ SPEED_WINDOW = 30.0
 """Seconds that the shown documents/s look back."""
 PLAIN_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
-CELL = 120
-"""Characters of a value that a table of rows shows at most."""
+CELL_LINES = 3
+"""Lines that a value takes in a table of rows at most."""
 
 _COLOURS = {
     c.COMPLETED: "green",
@@ -158,10 +158,16 @@ class PlainDisplay(Display):
     """A line every few seconds, and at once for each new state: for logs."""
 
     def __init__(
-        self, write: Callable[[str], None], *, simulated: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        write: Callable[[str], None],
+        *,
+        simulated: bool,
+        every: float = PLAIN_EVERY,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(simulated=simulated, clock=clock)
         self._write = write
+        self._every = every
         self._shown = ("", "")
         self._due = 0.0
         self._note = ""
@@ -171,7 +177,7 @@ class PlainDisplay(Display):
         state = (status.state, why(status))
         if state == self._shown and self._clock() < self._due:
             return
-        self._shown, self._due = state, self._clock() + PLAIN_EVERY
+        self._shown, self._due = state, self._clock() + self._every
         self._write(self.line(status))
         if why(status) and not status.ended:
             self._write(f"  {why(status)}")
@@ -263,11 +269,11 @@ async def follow(run: Run, shown: Display, *, every: float = 1.0) -> RunResult:
     return last
 
 
-def display(console: Console, *, simulated: bool) -> Display:
-    """The display that fits: live on a terminal, plain lines elsewhere."""
+def display(console: Console, *, simulated: bool, plain_every: float = PLAIN_EVERY) -> Display:
+    """The display that fits: live on a terminal, elsewhere a plain line every `plain_every` seconds."""
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveDisplay(console, simulated=simulated)
-    return PlainDisplay(lambda line: plain(console, line), simulated=simulated)
+    return PlainDisplay(lambda line: plain(console, line), simulated=simulated, every=plain_every)
 
 
 def _headline(status: RunResult) -> Text:
@@ -409,45 +415,44 @@ def _type_name(kind: Any) -> str:
     return "struct" if isinstance(kind, pl.Struct) else str(kind).lower()
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str], *, errors: bool = False) -> Table:
+def rows_table(
+    rows: Sequence[Mapping[str, Any]], types: Mapping[str, str], *, errors: bool = False, width: int = 80
+) -> Table:
     """Rows of a run. `types` are the result's fields and their types; empty for plain text answers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
     folder = _common_folder([str(row["document_id"]) for row in rows])
-    table.add_column(f"document\n({folder}...)" if folder else "document", overflow="fold", max_width=32)
-    if errors:
-        for name in ("error_type", "retryable", "error_message"):
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            values = (row["error_type"], row["retryable"], row["error_message"])
-            table.add_row(_name(row, folder), *(Text(cell(value)) for value in values))
-        return table
-    with_status = any(row["status"] != "ok" for row in rows)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption=f"documents under {folder}" if folder else None,
+        caption_justify="left",
+    )
+    table.add_column("document", overflow="fold", max_width=32)
+    with_status = not errors and any(row["status"] != "ok" for row in rows)
     if with_status:
         table.add_column("status", no_wrap=True)
-    for name, kind in types.items():
-        table.add_column(Text(f"{name}\n{kind}"), overflow="fold")
-    if not types:
-        table.add_column("output_text", overflow="fold")
+    if errors:
+        types = {"error_type": "", "retryable": "", "error_message": ""}
+    for name, kind in (types or {"output_text": ""}).items():
+        table.add_column(Text(f"{name}\n{kind}" if kind else name), overflow="fold")
+    longest = CELL_LINES * max(12, width // len(table.columns) - 2)
     for row in rows:
-        shown = [_name(row, folder)]
+        shown = [Text(cell(str(row["document_id"])[len(folder) :], longest))]
         if with_status:
             shown.append(Text(row["status"]))
-        if row["status"] != "ok":
-            shown.append(Text(cell(f"{row['error_type'] or ''}: {row['error_message'] or ''}"), style="yellow"))
+        if errors:
+            shown += [Text(cell(row[name], longest)) for name in types]
+        elif row["status"] != "ok":
+            shown.append(Text(cell(f"{row['error_type'] or ''}: {row['error_message'] or ''}", longest), "yellow"))
         elif types:
-            shown += [Text(cell(_field(row["result"], name))) for name in types]
+            shown += [Text(cell(_field(row["result"], name), longest)) for name in types]
         else:
-            shown.append(Text(cell(row["output_text"])))
+            shown.append(Text(cell(row["output_text"], longest)))
         table.add_row(*shown)
     return table
 
 
 def _field(result: Any, name: str) -> Any:
     return result.get(name) if isinstance(result, dict) else result
-
-
-def _name(row: Mapping[str, Any], folder: str) -> Text:
-    return Text(str(row["document_id"])[len(folder) :])
 
 
 def _common_folder(names: Sequence[str]) -> str:
@@ -459,8 +464,8 @@ def _common_folder(names: Sequence[str]) -> str:
     return first[: first.rfind("/", 0, same) + 1]
 
 
-def cell(value: Any) -> str:
-    """One value as short text in one line."""
+def cell(value: Any, longest: int) -> str:
+    """One value as text of at most `longest` characters."""
     if value is None:
         return ""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -472,4 +477,4 @@ def cell(value: Any) -> str:
     else:
         text = str(value)
     text = " ".join(text.split())
-    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -14,19 +15,24 @@ from temporalio.service import RPCError, RPCStatusCode
 from batch import contracts as c
 from batch.job import Job
 from batch.layout import RunLayout
-from batch.manifest import load_manifest
+from batch.manifest import Manifest, load_manifest
 from batch.run_file import RunFile, RunMissing, load_run
 from batch.store import PreconditionFailed, Storage, StorageError
 from workers.llm.chat import probe
 from workers.llm.errors import Kind
 from workers.llm.transport import Transport
+from workers.metrics import Metrics
+
+RUNS_COUNTED = 1000
+"""Runs at most that the gauge looks at."""
 
 
 class RunControl:
     """Holds storage, Temporal client and the model's transport."""
 
-    def __init__(self, storage: Storage, client: Client, transport: Transport) -> None:
-        self._storage, self._client, self._transport = storage, client, transport
+    def __init__(self, storage: Storage, client: Client, transport: Transport, metrics: Metrics) -> None:
+        self._storage, self._client, self._transport, self._metrics = storage, client, transport, metrics
+        self._counted: set[tuple[str, str]] = set()
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim_run(self, task: c.ClaimInput) -> c.Claimed:
@@ -53,28 +59,29 @@ class RunControl:
     async def _claim_rerun(self, task: c.ClaimInput, ref: c.RunRef) -> c.Claimed:
         """Marks the manifest `rerunning`, a generation later, and lifts the brakes of the last one."""
         layout = RunLayout.of(ref.output_uri, ref.run_id)
-        job = (await load_run(self._storage, ref)).job
+        file = await load_run(self._storage, ref)
         control = await self._stored_control(layout)
         while True:
             found = await load_manifest(self._storage, layout)
-            if found is None:
-                raise ApplicationError(
-                    f"run {ref.run_id!r} has no manifest yet: it did not end", type="RunNotEnded", non_retryable=True
-                )
-            manifest, etag = found
-            if manifest.execution_run_id == task.execution_run_id:
-                generation = manifest.generation
+            if found is not None and found[0].execution_run_id == task.execution_run_id:
+                generation = found[0].generation
                 break
-            generation = manifest.generation + 1
-            marked = replace(manifest, state=c.RERUNNING, generation=generation, execution_run_id=task.execution_run_id)
+            last = found[0] if found is not None else _no_manifest(file)
+            generation = last.generation + 1
+            marked = replace(
+                last, state=c.RERUNNING, generation=generation, execution_run_id=task.execution_run_id
+            ).to_bytes()
             try:
-                await self._storage.replace(layout.output.bucket, layout.manifest, marked.to_bytes(), etag=etag)
+                if found is None:
+                    await self._storage.create(layout.output.bucket, layout.manifest, marked)
+                else:
+                    await self._storage.replace(layout.output.bucket, layout.manifest, marked, etag=found[1])
                 break
             except PreconditionFailed:
                 continue
         epoch = max(control.epoch + 1, generation * 1000)
-        await self.write_control(c.ControlInput(ref, c.Control(epoch=epoch)))
-        return replace(_claimed(ref, job), generation=generation, epoch=epoch)
+        await self.write_control(c.ControlInput(ref, c.Control(epoch=epoch), file.job.name))
+        return replace(_claimed(ref, file.job), generation=generation, epoch=epoch)
 
     async def _stored_control(self, layout: RunLayout) -> c.Control:
         found = await self._storage.get_entry(layout.output.bucket, layout.control)
@@ -83,6 +90,8 @@ class RunControl:
     @activity.defn(name=c.WRITE_CONTROL)
     async def write_control(self, task: c.ControlInput) -> None:
         """Never over a later epoch: an attempt that comes late changes nothing."""
+        if task.control.state == c.PAUSED:
+            self._metrics.pauses.labels(task.job_name, task.control.reason).inc()
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         data = json.dumps(asdict(task.control)).encode()
         while True:
@@ -97,6 +106,19 @@ class RunControl:
             except PreconditionFailed:
                 continue
             return
+
+    async def count_runs(self) -> None:
+        """Refreshes the gauge of runs that are going, by job and state, from visibility."""
+        counts: Counter[tuple[str, str]] = Counter()
+        query = f"WorkflowType = '{c.RUN_WORKFLOW}' AND ExecutionStatus = 'Running'"
+        async for execution in self._client.list_workflows(query, limit=RUNS_COUNTED):
+            memo = await execution.memo()
+            counts[str(memo.get("job_name", "")), str(memo.get("state", c.RUNNING))] += 1
+        for labels in self._counted - set(counts):
+            self._metrics.runs.labels(*labels).set(0)
+        for (job_name, state), count in counts.items():
+            self._metrics.runs.labels(job_name, state).set(count)
+        self._counted |= set(counts)
 
     @activity.defn(name=c.FIND_CLOSED_SHARDS)
     async def find_closed_shards(self, task: c.ClosedShardsInput) -> list[str]:
@@ -128,6 +150,25 @@ class RunControl:
         if verdict.kind is Kind.TRANSIENT and verdict.error_type == "rate_limited":
             return c.CheckResult()  # it answers; the limiter does the rest
         return c.CheckResult(problem=f"{verdict.error_type}: {verdict.message}"[:500])
+
+
+def _no_manifest(file: RunFile) -> Manifest:
+    """Stands in for the first generation's account where its coordinator was terminated before it wrote one."""
+    return Manifest(
+        run_id=file.run_id,
+        job_name=file.job.name,
+        model=file.job.model.name,
+        fingerprint=file.job.fingerprint,
+        state=c.FAILED,
+        reason="",
+        generation=1,
+        execution_run_id=file.execution_run_id,
+        started_at=file.created_at,
+        finished_at=file.created_at,
+        seconds=0.0,
+        totals=c.Totals(),
+        planned_documents=0,
+    )
 
 
 def _claimed(ref: c.RunRef, job: Job) -> c.Claimed:

@@ -21,6 +21,7 @@ from datetime import timedelta
 import uvloop
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -41,6 +42,8 @@ log = logging.getLogger("docbatch.worker")
 
 DEFAULT_SLOTS = 8
 CONTROL_SLOTS = 8
+COUNT_RUNS_EVERY = 30.0
+"""Seconds between two refreshes of the gauge of runs."""
 LONG_ACTIVITY_BUCKETS = [0.1, 1, 5, 10, 30, 60, 120, 180, 300, 450, 600, 1200, 3600]
 """Seconds. Temporal's own buckets end at 60 s; a partition takes 30 to 300."""
 LONG_LATENCIES = (
@@ -136,6 +139,7 @@ class WorkerProcess:
             await self._run_workers(workers, drain, exposition)
         finally:
             lag.cancel()
+            self._counting.cancel()
             await transport.close()
             exposition.close()
         log.info("stopped")
@@ -143,7 +147,8 @@ class WorkerProcess:
     def _workers(self, client: Client, storage: Storage, transport: Transport, drain: asyncio.Event) -> list[Worker]:
         options = self._options
         planner, finisher = Planner(storage), Finisher(storage, self._metrics)
-        control = RunControl(storage, client, transport)
+        control = RunControl(storage, client, transport, self._metrics)
+        self._counting = asyncio.create_task(self._count_runs(control))
         processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
         throttle = timedelta(seconds=options.heartbeat_throttle_seconds)
         grace = timedelta(seconds=options.grace_seconds)
@@ -207,6 +212,14 @@ class WorkerProcess:
             await asyncio.sleep(1.0)
         log.warning("the supervisor is gone")
         drain.set()
+
+    async def _count_runs(self, control: RunControl) -> None:
+        while True:
+            try:
+                await control.count_runs()
+            except RPCError as error:
+                log.warning("runs not counted: %s", error)
+            await asyncio.sleep(COUNT_RUNS_EVERY)
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()

@@ -74,6 +74,12 @@ class Metrics:
             "Answers taken from a ledger, not paid again.",
             registry=registry,
         )
+        self.runs = Gauge(
+            "docbatch_runs", "Runs that are going; read with max by.", ["job_name", "state"], registry=registry
+        )
+        self.pauses = Counter(
+            "docbatch_pauses_total", "Pauses of runs, by reason.", ["job_name", "reason"], registry=registry
+        )
         self.reconciliation_failures = Counter(
             "docbatch_reconciliation_failures_total",
             "Runs whose plan and results did not agree.",

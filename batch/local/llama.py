@@ -25,8 +25,8 @@ SLOTS = 2
 SLOT_TOKENS = 2048
 """Prompt and answer of one request together."""
 
-MOST_ANSWER_TOKENS = 512
-"""For requests that do not say themselves: a small model may never come to an end."""
+DEFAULT_ANSWER_TOKENS = 32
+"""For requests that do not say themselves, such as the check before a run: a small model may never come to an end."""
 
 
 class ModelMissing(Exception):
@@ -47,7 +47,10 @@ def serve(port: int, folder: Path) -> None:
     params.port = port
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * SLOT_TOKENS
-    params.n_predict = MOST_ANSWER_TOKENS
+    params.n_predict = DEFAULT_ANSWER_TOKENS
+    # llama.cpp's threads wait for each other by spinning: with one for each core, of which others want a share too,
+    # six documents took more than 290 s; with one thread on the same two busy cores 46 s.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) // 2)
     params.ui = False
     params.offline = True  # it never looks for a model on the network
     _SERVERS.append(xllamacpp.Server(params))

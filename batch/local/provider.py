@@ -236,15 +236,20 @@ class _Account:
 
 
 class _Journal:
-    """One JSON line per accepted request and per answer, appended to a file every JOURNAL_INTERVAL seconds."""
+    """One JSON line per accepted request and per answer, appended to a file every JOURNAL_INTERVAL seconds.
+
+    `by` is the caller's `OpenAI-Organization` header (`OPENAI_ORG_ID` sets it): whose request it was.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._file = path.open("ab", buffering=0) if path else None
         self._lines: list[str] = []
 
-    def note(self, key: bytes, event: str) -> None:
+    def note(self, key: bytes, event: str, request: BaseRequest) -> None:
         if self._file:
-            self._lines.append(f'{{"time":{time.time():.6f},"key":"{key.hex()}","event":"{event}"}}\n')
+            caller = request.headers.get("OpenAI-Organization", "").encode(errors="replace")
+            by = orjson.dumps(caller.decode()).decode()
+            self._lines.append(f'{{"time":{time.time():.6f},"key":"{key.hex()}","event":"{event}","by":{by}}}\n')
 
     def flush(self) -> None:
         if self._file and self._lines:
@@ -478,13 +483,14 @@ class Provider:
             body = await _body(request)
             self._check_key(request)
             key, answer = self._accept(_asked(body), account)
+            self.journal.note(key, "accepted", request)
             response = self._json(answer, more=self._limit_headers() if self._buckets else None)
             delay = self._delay(key, account)
             if delay > 0:
                 await asyncio.sleep(delay)
             gone = request.transport is None or request.transport.is_closing()
             account.answer(gone=gone)
-            self.journal.note(key, "abandoned" if gone else "answered")
+            self.journal.note(key, "abandoned" if gone else "answered", request)
             return response
         except _Refused as refused:
             account.fail(refused.name, refused.key)
@@ -530,7 +536,6 @@ class Provider:
             failure.key = key
             raise
         account.pay(key, usage)
-        self.journal.note(key, "accepted")
         body = orjson.dumps(answer)
         if fault:
             account.odd_answers[fault] += 1

@@ -1,0 +1,159 @@
+"""Workers that are killed, terminated, frozen: nothing lost, nothing twice, and little paid again (promises 1 and 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from batch.client import Run
+from tests.chaos.harness import TUNING, Chaos, ChaosWorker, Corpus, say
+from tests.chaos.journal import Loss
+
+MEDIAN, SIGMA = 0.3, 0.5
+"""Seconds and sigma of the provider's lognormal latency (the issue: around 300 ms)."""
+
+
+async def kill_again_and_again(
+    chaos: Chaos, workers: list[ChaosWorker], kills: int, *, half: int, apart: tuple[float, float]
+) -> None:
+    """Kills a random worker at random moments, each with at least `half` in flight, and starts it again."""
+    done = 0
+    while done < kills:
+        await asyncio.sleep(chaos.random.uniform(*apart))
+        worker = chaos.random.choice(workers)
+        loss = await chaos.kill_in_flight(worker, half + half // 4)
+        if loss is None:
+            worker = workers[1 - workers.index(worker)]
+            loss = await chaos.kill_in_flight(worker, half + half // 4, within=5)
+        assert loss is not None, "the workers have less in flight than half of their concurrency"
+        done += loss.in_flight >= half
+        say(f"kill {done} of {worker.by} with {loss.in_flight} in flight")
+        await worker.start()
+
+
+def check_losses(chaos: Chaos, kills: int, half: int) -> list[Loss]:
+    losses = chaos.losses()
+    counted = [loss for loss in losses if loss.in_flight >= half]
+    assert len(counted) >= kills
+    paid = chaos.journal.paid()
+    say(
+        f"{len(losses)} kills: paid again {sum(loss.paid_again for loss in losses)} of {len(paid)}, "
+        f"bounds add up to {math.floor(sum(loss.bound for loss in losses))}; unexplained {chaos.unexplained()}"
+    )
+    for loss in losses:
+        assert loss.paid_again <= loss.bound, str(loss)
+    assert chaos.unexplained() == 0
+    return losses
+
+
+async def two_workers_killed(
+    chaos: Chaos, *, documents: int, kills: int, concurrency: int, apart: tuple[float, float], within: float
+) -> tuple[Run, Corpus]:
+    corpus = await chaos.corpus(documents)
+    workers = await chaos.start_workers("0", "1")
+    chaos.provider(latency_median=MEDIAN, latency_sigma=SIGMA)
+    run = await chaos.start(chaos.job(corpus, documents=100, concurrency=concurrency))
+    await kill_again_and_again(chaos, workers, kills, half=concurrency // 2, apart=apart)
+    await chaos.complete(run, corpus, within=within)
+    check_losses(chaos, kills, concurrency // 2)
+    assert set(corpus.keys.values()) <= set(chaos.journal.paid())
+    return run, corpus
+
+
+async def test_kill_9_repays_what_was_in_flight_and_little_more(chaos: Chaos) -> None:
+    await two_workers_killed(chaos, documents=1600, kills=2, concurrency=32, apart=(0.5, 2.0), within=90)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_ten_kills_in_30000_documents(chaos: Chaos) -> None:
+    await two_workers_killed(chaos, documents=30_000, kills=10, concurrency=64, apart=(1.0, 5.0), within=900)
+
+
+async def test_without_the_ledger_the_bound_does_not_hold(chaos: Chaos) -> None:
+    """The proof that the measurement can fail."""
+    corpus = await chaos.corpus(1000)
+    worker = chaos.worker("0", fault="ledger-off")
+    await worker.start()
+    chaos.provider(latency=0.2)
+    run = await chaos.start(chaos.job(corpus, documents=125, concurrency=32))
+    await chaos.until(lambda: chaos.journal.refresh().answers(worker.by) >= 600, within=60)
+    assert await chaos.kill_in_flight(worker, 16) is not None
+    await worker.start()
+    await chaos.complete(run, corpus)
+    (loss,) = chaos.losses()
+    assert loss.paid_again > loss.bound
+
+
+async def test_sigterm_pays_nothing_again(chaos: Chaos) -> None:
+    """A rolling restart of both workers, twice."""
+    corpus = await chaos.corpus(1200)
+    workers = await chaos.start_workers("0", "1")
+    chaos.provider(latency_median=MEDIAN, latency_sigma=SIGMA)
+    run = await chaos.start(chaos.job(corpus, documents=100))
+    for worker in workers * 2:
+        await chaos.until(lambda worker=worker: chaos.journal.refresh().in_flight(worker.by) >= 16, within=30)
+        await asyncio.sleep(chaos.random.uniform(0.0, 0.5))
+        await worker.terminate()
+        await worker.start()
+    await chaos.complete(run, corpus)
+    stats = chaos.ask("/stats")
+    say(f"after 4 SIGTERMs: {stats['accepted']} accepted, {stats['paid_more_than_once']} paid more than once")
+    assert (stats["accepted"], stats["paid_more_than_once"]) == (len(corpus), 0)
+
+
+async def test_a_worker_that_dies_between_commit_and_completion_repays_nothing(chaos: Chaos, tmp_path: Path) -> None:
+    corpus = await chaos.corpus(60)
+    worker = chaos.worker(
+        "0", fault="die-after-commit", slots=1, environment={"DOCBATCH_CHAOS_ONCE": str(tmp_path / "once")}
+    )
+    await worker.start()
+    run = await chaos.start(chaos.job(corpus, documents=20))
+    await worker.died()
+    await worker.start()
+    await chaos.complete(run, corpus)
+    assert (tmp_path / "once").exists()
+    stats = chaos.ask("/stats")
+    assert (stats["accepted"], stats["paid_more_than_once"]) == (len(corpus), 0)
+
+
+async def test_drains_do_not_use_up_a_partitions_chances(chaos: Chaos) -> None:
+    """One partition, drained more often than attempts without progress are allowed."""
+    corpus = await chaos.corpus(20)
+    (worker,) = await chaos.start_workers("0")
+    chaos.provider(fail_all="503", retry_after=30.0)
+    run = await chaos.start(chaos.job(corpus, documents=20), tuning=replace(TUNING, max_barren_attempts=2))
+    for _ in range(4):
+        before = chaos.requests()
+        await chaos.until(lambda before=before: chaos.requests() > before, within=30, every=0.1)
+        await worker.terminate()
+        await worker.start()
+    chaos.provider(fail_all=None)
+    await chaos.complete(run, corpus)
+
+
+async def test_a_frozen_worker_wakes_up_beside_its_successor(chaos: Chaos) -> None:
+    """SIGSTOP past the heartbeat timeout, another worker finishes its partitions, SIGCONT."""
+    corpus = await chaos.corpus(600)
+    frozen, other = await chaos.start_workers("0", "1")
+    chaos.provider(latency_median=MEDIAN, latency_sigma=SIGMA)
+    run = await chaos.start(chaos.job(corpus, documents=75, concurrency=24))
+    await chaos.until(lambda: chaos.journal.refresh().in_flight(frozen.by) >= 12, within=30)
+    await asyncio.sleep(1.0)
+    at = frozen.freeze()
+    by = frozen.by
+    status = await chaos.until_status(run, lambda status: status.documents == len(corpus) or status.ended, within=60)
+    say(f"while frozen for {time.time() - at:.1f} s: {status.documents} rows, {other.name} did the rest")
+    frozen.thaw()
+    await chaos.complete(run, corpus)
+    await asyncio.sleep(3.0)  # whatever the woken one may still try
+    await chaos.check_rows(run, corpus)
+    loss = chaos.journal.refresh().loss(by, at)
+    total = sum(chaos.journal.paid_again().values())
+    say(f"SIGSTOP: {loss}; paid twice in all {total}")
+    assert total <= loss.bound

@@ -1,0 +1,90 @@
+"""A worker with a fault built in: `python -m tests.chaos.worker FAULT -- arguments of python -m workers`.
+
+The faults live here and patch the worker from outside; production code has no hooks for tests.
+
+    none              nothing; outage and probe times may still be shortened
+    ledger-off        answers never reach the ledger
+    die-after-commit  SIGKILLs itself right after the PUT of a result file, before the activity completes; the file
+                      named by DOCBATCH_CHAOS_ONCE is created first, and where it exists already the worker lives on
+    fail-partitions   attempts at the partitions of DOCBATCH_CHAOS_PARTITIONS (comma separated) raise
+
+DOCBATCH_CHAOS_OUTAGE_AFTER and DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER shorten what counts as an outage (seconds).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import workers.brakes
+import workers.processor
+from workers.ledger import Ledger
+from workers.main import main
+from workers.processor import Attempt
+
+
+def _ledger_off() -> None:
+    def drop(self: Ledger, row: dict[str, Any]) -> None:
+        del self, row
+
+    Ledger.add = drop  # type: ignore[method-assign]
+
+
+def _die_after_commit() -> None:
+    count = Attempt._count
+
+    def die(self: Attempt, *arguments: Any) -> None:
+        once = Path(os.environ["DOCBATCH_CHAOS_ONCE"])
+        try:
+            once.touch(exist_ok=False)
+        except FileExistsError:
+            count(self, *arguments)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Attempt._count = die  # type: ignore[method-assign]
+
+
+def _fail_partitions() -> None:
+    doomed = {int(number) for number in os.environ["DOCBATCH_CHAOS_PARTITIONS"].split(",")}
+    run = Attempt.run
+
+    async def fail(self: Attempt) -> Any:
+        outcome = None
+        if self._task.partition not in doomed:
+            return await run(self)
+        ask_all = self._ask_all
+
+        async def broken(todo: Any) -> None:
+            del todo, ask_all
+            raise RuntimeError(f"partition {self._task.partition} is made to fail")
+
+        self._ask_all = broken  # type: ignore[method-assign]
+        outcome = await run(self)
+        return outcome
+
+    Attempt.run = fail  # type: ignore[method-assign]
+
+
+FAULTS = {
+    "none": lambda: None,
+    "ledger-off": _ledger_off,
+    "die-after-commit": _die_after_commit,
+    "fail-partitions": _fail_partitions,
+}
+
+
+def _shorten() -> None:
+    if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
+        workers.brakes.OUTAGE_AFTER = float(seconds)
+    if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):
+        workers.processor.SOURCE_OUTAGE_AFTER = float(seconds)
+
+
+if __name__ == "__main__":
+    FAULTS[sys.argv[1]]()
+    _shorten()
+    main(sys.argv[3:])
