@@ -235,7 +235,7 @@ class AnswerReader:
             if not data:
                 raise InvalidAnswer("the answer is empty: JSON was expected") from None
             start = _quote(data[:400].decode(errors="replace"))
-            raise InvalidAnswer(f"the answer is not JSON: {error} (it starts with {start})"[:_MAX_MESSAGE]) from None
+            raise InvalidAnswer(f"the answer is not JSON: {error} (it starts with {start})") from None
         if self._values_per_object and data.count(b"{") * self._values_per_object > MAX_ANSWER_VALUES:
             raise InvalidAnswer(
                 f"the answer is too large: its lists of objects hold more than {MAX_ANSWER_VALUES} values"
@@ -614,12 +614,7 @@ class _Columns:
             return [self._in_plain_2020_12(inner, _step(at, index), nullable) for index, inner in enumerate(value)]
         if not isinstance(value, dict):
             return value
-        plain: dict[str, Any] = {}
-        for key, inner in value.items():
-            if at in self._schemas and key in ("enum", "const", "default", "examples"):
-                plain[key] = inner
-            else:
-                plain[key] = self._in_plain_2020_12(inner, _step(at, key), nullable)
+        plain = {key: self._in_plain_2020_12(inner, _step(at, key), nullable) for key, inner in value.items()}
         if at not in self._schemas:
             return plain
         plain.pop("$schema", None)

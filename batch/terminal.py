@@ -10,6 +10,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,10 @@ class Display:
         pass
 
     def update(self, status: RunResult) -> None:
+        last = self.status
+        if last is not None and status.generation == last.generation and status.documents < last.documents:
+            # Rows never become fewer: coordinator and shard were asked while a report was between them.
+            status = replace(last, state=status.state, reason=status.reason, message=status.message)
         self.status = status
         self._speed.add(done(status))
 
@@ -174,6 +179,7 @@ class PlainDisplay(Display):
 
     def update(self, status: RunResult) -> None:
         super().update(status)
+        status = self.status or status
         state = (status.state, why(status))
         if state == self._shown and self._clock() < self._due:
             return

@@ -52,7 +52,7 @@ def simulated_demo() -> Demo:
             model={"name": "simulated-small", "temperature": 0, "max_output_tokens": 300},
             user="Describe this text.\n\n{{ text }}",
             limits={"concurrency": 4},  # of each worker
-            partitions={"documents": 20},
+            partitions={"documents": 10},
         ),
         options={
             "workers": 2,
@@ -67,8 +67,8 @@ def llm_demo(folder: Path) -> Demo:
     return Demo(
         job=_job(
             model={"name": llama.MODEL, "temperature": 0, "max_output_tokens": 256, "timeout_seconds": 600},
-            user=f"{{{{ text[:{LLM_CHARACTERS}] }}}}\n\nDescribe the software above as JSON: its title, a summary in one "
-            "sentence, its category and up to four keywords.",
+            user=f"{{{{ text[:{LLM_CHARACTERS}] }}}}\n\nDescribe the software above as JSON: its title, a summary in "
+            "one sentence, its category and up to four keywords.",
             limits={"concurrency": llama.SLOTS},
             partitions={"documents": 5},
         ),
@@ -123,7 +123,7 @@ def run_demo(*, llm: bool, keep: Path | None, documents: int | None) -> int:
         options = StackOptions(
             data=keep,
             # Progress within a partition is told by heartbeats; sent rarely by default, for they are billed on a cloud.
-            worker_args=["--heartbeat-throttle-seconds", "1"],
+            worker_args=["--heartbeat-throttle-seconds", "1", "--slots", "2"],
             **chosen.options,
         )
         began = time.monotonic()

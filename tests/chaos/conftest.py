@@ -1,4 +1,4 @@
-"""One stack for the directory (its own, so that others' tests do not feel the faults), and a hold on it for each test."""
+"""One stack for the directory, so that others' tests do not feel its faults, and a hold on it for each test."""
 
 from __future__ import annotations
 

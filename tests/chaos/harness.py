@@ -1,6 +1,6 @@
 """What chaos tests stand on: real servers, workers that can be killed by name, corpora, and the account of each death.
 
-    chaos.corpus(name, 1500)            documents with unique texts below s3://corpus/NAME/, and their keys at the provider
+    await chaos.corpus(1500)            documents with unique texts below s3://corpus/NAME/, and their provider's keys
     chaos.worker("a")                   a worker process; .start(), .kill(), .terminate(), .freeze(), .thaw()
     run = await chaos.start(job(...))   short heartbeat timeout, a task queue of the test's own
     await chaos.complete(run, corpus)   waits, and checks rows, reconciliation, and ledgers

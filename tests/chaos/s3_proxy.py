@@ -1,7 +1,7 @@
 """A proxy in front of the S3 server that can be told to answer 503, to refuse connections and to be slow.
 
-It passes bytes on unchanged, the Host header too, so that signatures hold. Each change of mode cuts the connections that
-are open: requests under way end without an answer, as they do when a real server goes.
+It passes bytes on unchanged, the Host header too, so that signatures hold. Each change of mode cuts the connections
+that are open: requests under way end without an answer, as they do when a real server goes.
 """
 
 from __future__ import annotations

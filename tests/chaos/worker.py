@@ -53,18 +53,15 @@ def _fail_partitions() -> None:
     run = Attempt.run
 
     async def fail(self: Attempt) -> Any:
-        outcome = None
         if self._task.partition not in doomed:
             return await run(self)
-        ask_all = self._ask_all
 
         async def broken(todo: Any) -> None:
-            del todo, ask_all
+            del todo
             raise RuntimeError(f"partition {self._task.partition} is made to fail")
 
         self._ask_all = broken  # type: ignore[method-assign]
-        outcome = await run(self)
-        return outcome
+        return await run(self)
 
     Attempt.run = fail  # type: ignore[method-assign]
 

@@ -1,0 +1,200 @@
+"""Servers that go away and come back: S3, Temporal, the provider. Ridden out without an error row; nothing lost or twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from batch import contracts as c
+from tests.chaos.harness import TUNING, Chaos, sampled, say
+from tests.chaos.s3_proxy import Mode
+
+HOLD_WITHIN = 5.0
+"""Seconds after which no further call may be made while answers cannot be made durable."""
+
+
+async def s3_away(chaos: Chaos, mode: Mode, seconds: float, *, documents: int) -> None:
+    corpus = await chaos.corpus(documents)
+    await chaos.start_workers("0", "1", proxied=True)
+    chaos.provider(latency=0.25)
+    run = await chaos.start(chaos.job(corpus, documents=40, concurrency=16))
+    await chaos.until(lambda: chaos.journal.refresh().accepted() >= documents // 6, within=60)
+    began = time.monotonic()
+    chaos.proxy.set(mode)
+    async with sampled(chaos.requests) as samples:
+        await asyncio.sleep(seconds)
+    chaos.proxy.set("pass")
+    held = [value for at, value in samples if at > began + HOLD_WITHIN]
+    before = [value for at, value in samples if at <= began + HOLD_WITHIN]
+    say(
+        f"S3 {mode} for {seconds:g} s: {before[-1] - before[0]} calls in the first {HOLD_WITHIN:g} s, then "
+        f"{held[-1] - held[0]}"
+    )
+    assert held[-1] == held[0], "calls were made although no answer could be made durable"
+    await chaos.complete(run, corpus, within=120 + seconds)
+    again = sum(chaos.journal.refresh().paid_again().values())
+    say(f"S3 {mode}: {again} documents paid again")
+    assert again == 0
+
+
+async def test_s3_answers_503_for_a_while(chaos: Chaos) -> None:
+    await s3_away(chaos, "503", 9.0, documents=400)
+
+
+async def test_s3_refuses_connections_for_a_while(chaos: Chaos) -> None:
+    await s3_away(chaos, "refuse", 9.0, documents=400)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", ["503", "refuse"])
+async def test_s3_is_away_for_60_seconds(chaos: Chaos, mode: Mode) -> None:
+    await s3_away(chaos, mode, 60.0, documents=4000)
+
+
+async def test_a_worker_that_starts_while_s3_is_away_gives_nothing_up(chaos: Chaos) -> None:
+    """Its attempts cannot even read `run.json`; that is an outage, not a partition without progress."""
+    corpus = await chaos.corpus(100)
+    first = chaos.worker("0", proxied=True, slots=2)
+    await first.start()
+    chaos.provider(latency=0.5)
+    run = await chaos.start(
+        chaos.job(corpus, documents=25, concurrency=4), tuning=replace(TUNING, max_barren_attempts=2)
+    )
+    await chaos.until(lambda: chaos.journal.refresh().accepted() >= 8, within=30)
+    chaos.proxy.set("refuse")
+    await chaos.kill(first)
+    await first.start()
+    await asyncio.sleep(20)
+    chaos.proxy.set("pass")
+    await chaos.complete(run, corpus)
+
+
+async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tuple[float, float]) -> None:
+    corpus = await chaos.corpus(documents)
+    await chaos.start_workers("0", "1")
+    chaos.provider(latency_median=0.3, latency_sigma=0.5)
+    run = await chaos.start(chaos.job(corpus, documents=40))
+    bounds = 0.0
+    for number in range(kills):
+        target = documents * (number + 1) // (kills + 1)
+        await chaos.until(lambda target=target: chaos.journal.refresh().accepted() >= target, within=120)
+        at = time.time()
+        chaos.stack.temporal.kill(signal.SIGKILL)
+        await asyncio.sleep(chaos.random.uniform(*away))
+        await asyncio.to_thread(chaos.stack.temporal.start)
+        back = time.time()
+        await asyncio.sleep(0.3)
+        chaos.journal.refresh()
+        losses = [chaos.journal.loss(worker.by, back) for worker in chaos.workers.values()]
+        bounds += sum(loss.bound for loss in losses)
+        say(f"Temporal killed at {target} accepted, away for {back - at:.1f} s")
+    await chaos.complete(run, corpus, within=180)
+    again = sum(chaos.journal.refresh().paid_again().values())
+    say(f"Temporal killed {kills} times: {again} documents paid again, bounds add up to {bounds:.0f}")
+    assert again <= bounds
+
+
+async def test_temporal_is_killed_and_comes_back(chaos: Chaos) -> None:
+    """Once for less than the heartbeat timeout, so that no attempt is taken for dead; partitions complete meanwhile."""
+    await temporal_killed(chaos, documents=900, kills=2, away=(0.0, 7.0))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_temporal_is_killed_three_times(chaos: Chaos) -> None:
+    await temporal_killed(chaos, documents=10_000, kills=3, away=(0.0, 20.0))
+
+
+async def test_the_provider_is_away_then_out_of_quota(chaos: Chaos) -> None:
+    await provider_away(chaos, 9.0, documents=500, outage_after=4.0)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_the_provider_is_away_for_two_minutes_then_out_of_quota(chaos: Chaos) -> None:
+    await provider_away(chaos, 120.0, documents=4000, outage_after=60.0)
+
+
+async def provider_away(chaos: Chaos, seconds: float, *, documents: int, outage_after: float) -> None:
+    corpus = await chaos.corpus(documents)
+    environment = {"DOCBATCH_CHAOS_OUTAGE_AFTER": str(outage_after)}
+    concurrency = 16
+    await chaos.start_workers("0", "1", environment=environment)
+    chaos.provider(latency=0.25)
+    run = await chaos.start(chaos.job(corpus, documents=25, concurrency=concurrency))
+    accepted = lambda: chaos.journal.refresh().accepted()  # noqa: E731
+    await chaos.until(lambda: accepted() >= documents // 6, within=60)
+
+    assert chaos.stack.provider is not None
+    chaos.provider(fail_all="drop")
+    await asyncio.sleep(seconds)
+    status = await run.status()
+    say(f"provider away for {seconds:g} s: {status.state} {status.reason}")
+    assert (status.state, status.reason) == (c.PAUSED, c.PROVIDER_UNREACHABLE)
+    chaos.provider(fail_all=None)
+    status = await chaos.until_status(run, lambda status: status.state == c.RUNNING, within=60)
+    stood = accepted()
+    await chaos.until(lambda: accepted() >= max(stood + 40, documents // 2), within=60)
+
+    chaos.provider(fail_all="insufficient_quota")
+    before = chaos.requests()
+    began = time.monotonic()
+    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=10)
+    say(f"insufficient_quota: paused after {time.monotonic() - began:.1f} s: {status.message}")
+    assert status.reason == "insufficient_quota"
+    await asyncio.sleep(2.0)
+    failing = chaos.requests() - before
+    say(f"insufficient_quota: {failing} failing calls; 2 x the bound of in-flight calls is {4 * concurrency}")
+    assert failing <= 4 * concurrency
+    chaos.provider(fail_all=None)
+    await asyncio.sleep(1.0)
+    assert (await run.status()).state == c.PAUSED, "a run that waits for a person does not resume by itself"
+    await run.resume()
+    await chaos.complete(run, corpus)
+    assert sum(chaos.journal.paid_again().values()) == 0
+
+
+async def test_pause_and_cancel_by_hand(chaos: Chaos) -> None:
+    """Pause: no new call after 10 s, what is in flight is kept. Cancel: the same; a rerun goes on."""
+    corpus = await chaos.corpus(500)
+    await chaos.start_workers("0", "1")
+    chaos.provider(latency=0.5)
+    run = await chaos.start(chaos.job(corpus, documents=25, concurrency=16))
+    await chaos.until(lambda: chaos.journal.refresh().accepted() >= 60, within=60)
+
+    await run.pause("a look at the prompt")
+    last = await last_call(chaos, 10.0)
+    say(f"pause: the last call came {last:.1f} s after it")
+    status = await run.status()
+    assert (status.state, status.message) == (c.PAUSED, "a look at the prompt")
+    await run.resume()
+    stood = chaos.requests()
+    await chaos.until(lambda: chaos.requests() > stood + 30, within=30, every=0.2)
+
+    await run.cancel()
+    last = await last_call(chaos, 10.0)
+    say(f"cancel: the last call came {last:.1f} s after it")
+    result = await chaos.wait(run)
+    assert result.state == c.CANCELLED
+    assert 0 < result.documents < len(corpus)
+    await run.rerun(tuning=TUNING)
+    await chaos.complete(run, corpus)
+    assert sum(chaos.journal.refresh().paid_again().values()) == 0
+
+
+async def last_call(chaos: Chaos, allowed: float) -> float:
+    """Seconds until no more calls come; they are watched for 3 s beyond what is allowed at most."""
+    began = time.monotonic()
+    seen, last = chaos.requests(), 0.0
+    while time.monotonic() - began < allowed + 3 and time.monotonic() - began - last < 5:
+        await asyncio.sleep(0.1)
+        now = chaos.requests()
+        if now != seen:
+            seen, last = now, time.monotonic() - began
+    assert last <= allowed, f"a call came {last:.1f} s after the run was told to stop"
+    return last
