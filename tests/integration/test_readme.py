@@ -1,0 +1,108 @@
+"""The README's commands, run as they stand there: the stack by `docbatch up`, the job of the YAML block, the script."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.local.corpus import synthetic_documents, upload
+from batch.local.stack import isolated_environment
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+SHELL = blocks("sh")
+UP = next(block for block in SHELL if block.startswith("docbatch up"))
+WORKER = blocks("shell")[0]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of a new user, with the README's stack up, its job file and a few documents."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "tickets.yaml").write_text(blocks("yaml")[0])
+    with (folder / "up.log").open("wb") as log:
+        up = subprocess.Popen(["bash", "-c", f"exec {UP}"], cwd=folder, env=shell(), stdout=log, stderr=log)
+        env_file = folder / ".docbatch" / "env"
+        for _ in range(600):
+            if env_file.exists() or up.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert env_file.exists(), (folder / "up.log").read_text()
+        lines = (line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
+        environment = {key: value.strip("'\"") for key, value in lines}
+        upload(environment, "corpus", "tickets", synthetic_documents(12, 400))
+        yield folder
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0, (folder / "up.log").read_text()
+
+
+def shell() -> dict[str, str]:
+    """A user's environment, without settings of any cloud, with `docbatch` on the PATH."""
+    return {**isolated_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "80"}
+
+
+def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    script = f"set -a; . .docbatch/env; set +a\n{script}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=shell(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_shell_block_in_order(home: Path) -> None:
+    for block in SHELL:
+        if block.startswith("make "):  # `.ci/run` is `make test`; the demo has a test of its own
+            assert re.search(rf"^{block.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        elif block != UP:
+            done = run(home, block)
+            assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    assert (home / "tickets.parquet").exists()
+
+
+def test_the_script(home: Path) -> None:
+    (home / "script.py").write_text(blocks("python")[0])
+    done = run(home, "python script.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-4:] == ["completed", "12", "12", "0"]
+
+
+def test_the_worker_command(home: Path) -> None:
+    script = f"set -a; . .docbatch/env; set +a; exec {WORKER}"
+    with (home / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(["bash", "-c", script], cwd=home, env=shell(), stdout=log, stderr=log)
+        try:
+            for port in range(9464, 9468):
+                for _ in range(600):
+                    try:
+                        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1) as answer:
+                            assert answer.status == 200
+                        break
+                    except OSError:
+                        assert worker.poll() is None, (home / "worker.log").read_text()
+                        time.sleep(0.1)
+                else:
+                    raise AssertionError(f"no worker on port {port}: {(home / 'worker.log').read_text()}")
+        finally:
+            worker.terminate()
+            code = worker.wait(60)
+    assert code == 0, (home / "worker.log").read_text()
