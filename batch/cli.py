@@ -494,7 +494,8 @@ def cancel(
         from batch.terminal import display, follow, print_account
 
         found = await _find(run_id, None)
-        await _require_open(found)
+        if (await found.status()).ended:
+            return await _cancel_rest(found)
         await found.cancel()
         if not wait:
             typer.echo(f"run {run_id} is asked to stop; docbatch status {run_id} tells when it has")
@@ -511,6 +512,20 @@ def cancel(
         return 0
 
     raise typer.Exit(asyncio.run(go()))
+
+
+async def _cancel_rest(found: Run) -> int:
+    """Of a run whose coordinator has ended, or is gone: the shards that it left at work, if any."""
+    from batch.client import RunBusy
+
+    try:
+        await found.check_idle()
+    except RunBusy:
+        await found.cancel()
+        typer.echo(f"the coordinator of run {found.run_id} is gone; the shards that it left are asked to stop")
+        return 0
+    await _require_open(found)
+    return 0
 
 
 @app.command()

@@ -357,7 +357,7 @@ class _Columns:
     def _check_metaschema(self, schema: dict[str, Any]) -> None:
         """Against 2020-12 whatever `$schema` says: it is the dialect that answers are validated in."""
         try:
-            jsonschema_rs.meta.validate({key: value for key, value in schema.items() if key not in ("$schema", "$id")})
+            jsonschema_rs.meta.validate({key: value for key, value in schema.items() if key != "$schema"})
         except jsonschema_rs.ValidationError as found:
             error = _innermost(found)
             at, value = _pointer(error.instance_path), error.instance
@@ -618,7 +618,6 @@ class _Columns:
         if at not in self._schemas:
             return plain
         plain.pop("$schema", None)
-        plain.pop("$id", None)
         if plain.get("format") not in _FORMAT_EXAMPLES:
             plain.pop("format", None)
         if at in self._refs:

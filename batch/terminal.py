@@ -119,7 +119,7 @@ class Speed:
 
 def _per_second(speed: Speed) -> str:
     value = speed.per_second
-    return "-" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+    return "-" if value is None else f"{value:,.{2 if value < 1 else 1 if value < 100 else 0}f}"
 
 
 def why(status: RunResult) -> str:
@@ -392,14 +392,14 @@ def plain(console: Console, text: str, *, style: str = "") -> None:
 def runs_table(runs: Iterable[Mapping[str, Any]]) -> Table:
     """`docbatch list`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold", min_width=24)
+    table.add_column("run", overflow="fold", min_width=20)
     table.add_column("job", overflow="fold")
-    table.add_column("state", overflow="fold")
+    table.add_column("state", no_wrap=True)
     table.add_column("started (UTC)", no_wrap=True)
     for run in runs:
-        started = str(run["started_at"])[:19].replace("T", " ")
+        started = str(run["started_at"])[:16].replace("T", " ")
         state = Text(run["state"], style=_COLOURS.get(run["state"], "cyan"))
-        table.add_row(run["run_id"], str(run["job_name"]), state, started)
+        table.add_row(Text(run["run_id"]), Text(str(run["job_name"])), state, started)
     return table
 
 
@@ -440,7 +440,7 @@ def rows_table(
         types = {"error_type": "", "retryable": "", "error_message": ""}
     for name, kind in (types or {"output_text": ""}).items():
         table.add_column(Text(f"{name}\n{kind}" if kind else name), overflow="fold")
-    longest = CELL_LINES * max(12, width // len(table.columns) - 2)
+    longest = 4 * width if errors else CELL_LINES * max(12, width // len(table.columns) - 2)
     for row in rows:
         shown = [Text(cell(str(row["document_id"])[len(folder) :], longest))]
         if with_status:

@@ -28,7 +28,7 @@ from batch.terminal import account, display, field_types, follow, plain, rows_ta
 
 ROWS_SHOWN = 6
 LLM_DOCUMENTS = 20
-LLM_CHARACTERS = 1000
+LLM_CHARACTERS = 600
 """Of each document: what a slot of the small model takes, and two cores read in a few seconds."""
 
 CATEGORIES = ["data", "web", "cloud", "testing", "tooling", "science", "other"]
@@ -97,7 +97,7 @@ def _job(*, user: str, **parts: Any) -> dict[str, Any]:
                 "type": "object",
                 "properties": {
                     "title": {**text, "maxLength": 80},
-                    "summary": {**text, "maxLength": 240},
+                    "summary": {**text, "maxLength": 200},
                     "category": {**text, "enum": CATEGORIES},
                     "keywords": {"type": "array", "items": {**text, "maxLength": 30}, "minItems": 1, "maxItems": 4},
                 },

@@ -1,4 +1,4 @@
-"""Servers that go away and come back: S3, Temporal, the provider. Ridden out without an error row; nothing lost or twice."""
+"""Servers that go away and come back: S3, Temporal, the provider. Ridden out without an error row; all paid once."""
 
 from __future__ import annotations
 

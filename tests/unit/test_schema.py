@@ -183,12 +183,9 @@ def test_the_root_may_be_a_reference_or_a_merger() -> None:
     assert arrow_type({"$ref": "#/$defs/a", "$defs": {"a": an_object(x=INTEGER)}}) == pa.struct([("x", pa.int64())])
     assert arrow_type({"allOf": [an_object(x=INTEGER), an_object(y=STRING)]}).num_fields == 2
     assert arrow_type(with_x(INTEGER, **{"$defs": {"unused": {"$ref": "#"}}})) == pa.struct([("x", pa.int64())])
-    assert (
-        arrow_type(
-            with_x(INTEGER, **{"$schema": "http://json-schema.org/draft-07/schema#", "$id": "https://x/y"})
-        ).num_fields
-        == 1
-    )
+    for dialect in ("http://json-schema.org/draft-07/schema#", "https://example.com/our-own"):
+        about = {"$schema": dialect, "$id": "https://example.com/x", "$defs": {"i": INTEGER}}
+        assert AnswerReader(with_x({"$ref": "#/$defs/i"}, **about)).read('{"x": 1}') == {"x": 1}
 
 
 def nested(levels: int, kind: str = "array") -> dict[str, Any]:
@@ -589,6 +586,7 @@ NOT_READ: list[tuple[str | bytes, str]] = [
     ('```json\n{"x": "a"}\n```\n```json\n{"x": "a"}\n```', "not JSON"),
     ('\ufeff{"x": "a"}', "not JSON"),
     ('\u00a0{"x": "a"}', "not JSON"),
+    ('\x0c{"x": "a"}', "not JSON"),
     ('{"x": "\ud800"}', "surrogate"),
     (b'{"x": "\xff"}', "not JSON"),
     ("null", 'the answer: null is not of type "object"'),
@@ -628,6 +626,16 @@ def test_several_problems_are_named_at_once() -> None:
         reader.read('{"a": "", "b": "", "c": "", "d": "", "e": "", "g": ""}')
     assert str(caught.value).count("is not of type") == 5
     assert str(caught.value).endswith("; and more")
+
+
+def test_a_long_answer_is_told_the_first_problem_and_a_very_long_one_only_that_it_has_one() -> None:
+    reader = AnswerReader(with_x(STRING) | {"required": ["x"]})
+    with pytest.raises(InvalidAnswer, match='"x" is a required property'):
+        reader.read(json.dumps({"y": "y" * 20_000}))
+    with pytest.raises(InvalidAnswer, match="x: 1 is not a string"):
+        reader.read(json.dumps({"x": 1, "y": "y" * 200_000}))
+    with pytest.raises(InvalidAnswer, match="the answer does not fit the schema"):
+        reader.read(json.dumps({"y": "y" * 200_000}))
 
 
 def test_references_into_nullable_schemas_still_lead_there() -> None:
@@ -848,7 +856,7 @@ kinds: st.SearchStrategy[Kind] = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(root=objects(kinds), data=st.data())
 def test_conforming_answers_come_out_of_parquet_as_they_went_in(root: Kind, data: st.DataObject) -> None:
     schema = root.schema | {"$defs": root.defs}
@@ -864,7 +872,7 @@ def test_conforming_answers_come_out_of_parquet_as_they_went_in(root: Kind, data
     assert table.column("result").to_pylist() == [*expected, None]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(root=objects(kinds), data=st.data())
 def test_any_other_answer_is_invalid_or_fits_the_columns(root: Kind, data: st.DataObject) -> None:
     """Also values of the wrong type at the right place."""
@@ -885,7 +893,7 @@ def test_any_other_answer_is_invalid_or_fits_the_columns(root: Kind, data: st.Da
         pa.array([value], type=arrow_type(schema)).validate(full=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=st.text() | st.binary() | st.text('{}[]",:xe0123456789.-\\ud8 \n`json', max_size=40))
 def test_any_text_is_read_or_invalid(text: str | bytes) -> None:
     try:
@@ -953,6 +961,8 @@ STRICT: list[tuple[str, dict[str, Any], bool]] = [
      strict(a={"anyOf": [strict(k=STRING, b=STRING), {"$ref": "#/$defs/d"}]}) | {"$defs": {"d": strict(k=STRING)}},
      False),
     ("union at the root", {"anyOf": [strict(a=STRING)], "type": "object"} | strict(a=STRING), False),
+    ("dialect within", strict(a=STRING | {"$schema": "https://json-schema.org/draft/2020-12/schema"}), False),
+    ("root that may be null", strict(a=STRING) | {"type": ["object", "null"]}, False),
     ("root without a type", {key: value for key, value in strict(a=STRING).items() if key != "type"}, False),
     ("lists are levels", strict(a={"type": "array", "items": strict_levels(9)}), False),
     ("not as many", strict(a={"type": "array", "items": strict_levels(8)}), True),
