@@ -16,7 +16,7 @@ from batch import contracts as c
 from batch.job import Job
 from batch.layout import RunLayout, S3Uri
 from batch.planning import selector
-from batch.store import ObjectMissing, Storage, StorageError
+from batch.store import BucketMissing, Storage, StorageError
 
 LOOK_AT_KEYS = 100_000
 """Keys of the source that are looked through for a first document; after so many the planner may find out."""
@@ -39,7 +39,7 @@ async def check_source(storage: Storage, job: Job) -> None:
                     return
             if seen >= LOOK_AT_KEYS:
                 return
-    except ObjectMissing as error:
+    except BucketMissing as error:
         raise CheckFailed(f"source.uri: {error}. Create it, or mend source.uri") from None
     except StorageError as error:
         raise CheckFailed(f"source.uri: {error}") from None

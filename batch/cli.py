@@ -14,7 +14,8 @@ import os
 import shlex
 import sys
 import traceback
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +58,7 @@ class CliError(Exception):
 
 def main() -> None:
     """The console entry `docbatch`."""
-    code = _guarded()
+    code = command_line(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -66,9 +67,10 @@ def main() -> None:
     os._exit(code)
 
 
-def _guarded() -> int:
+def command_line(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit code. Errors that a user can mend are a message, without a traceback."""
     try:
-        app(prog_name="docbatch")
+        app(list(arguments), prog_name="docbatch")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else EXIT_WRONG
     except Exception as error:
@@ -90,8 +92,8 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from batch.client import RunBusy, RunNotFound
     from batch.connection import TemporalUnreachable
     from batch.job import JobError
+    from batch.local.errors import StackError
     from batch.local.processes import ProcessError
-    from batch.local.stack import StackError
     from batch.results import UnknownFormat
     from batch.run_file import RunMissing
     from batch.store import StorageError
@@ -127,7 +129,7 @@ def _common(
 ) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("docbatch: %(message)s"))
-    logging.getLogger("batch").addHandler(handler)
+    logging.getLogger("batch").handlers = [handler]
 
 
 # -- the local stack
@@ -555,7 +557,8 @@ def rerun(
         if dry_run:
             return _show_scope(run_id, scope, simulated=simulated, as_json=as_json)
         if scope is not None and not scope["documents"] and not scope["without_row"]:
-            typer.echo(f"nothing to do again in run {run_id}: no such errors, no document without a row", err=as_json)
+            which = "no errors" if all_errors else "no retryable errors (--all-errors asks for the others too)"
+            typer.echo(f"nothing to do again in run {run_id}: {which}, no document without a row", err=as_json)
             if as_json:
                 _print_json((await found.status()).to_dict())
             return 0
@@ -632,7 +635,7 @@ def _print_json(value: object) -> None:
 
 
 def _plain_value(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) or hasattr(value, "isoformat") else str(value)
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
 
 def _check_run_id(run_id: str | None) -> None:

@@ -49,7 +49,7 @@ class StorageError(Exception):
 
 
 class ObjectMissing(StorageError):
-    """No such object (or no such bucket)."""
+    """No such object."""
 
 
 class PreconditionFailed(StorageError):
@@ -58,6 +58,10 @@ class PreconditionFailed(StorageError):
 
 class StorageRefused(StorageError):
     """Credentials are missing or do not allow it: repeating does not help until somebody mends them."""
+
+
+class BucketMissing(StorageRefused):
+    """There is no such bucket (any more)."""
 
 
 class StorageUnreachable(StorageError):
@@ -158,7 +162,7 @@ class Storage:
         if isinstance(error, (AlreadyExistsError, PreconditionError)):
             return PreconditionFailed(f"{what}: {reason}")
         if "NoSuchBucket" in reason:
-            return ObjectMissing(f"{what}: there is no bucket {bucket!r} at {self._where()}")
+            return BucketMissing(f"{what}: there is no bucket {bucket!r} at {self._where()}")
         if isinstance(error, (NotFoundError, FileNotFoundError)):
             return ObjectMissing(f"{what}: no such object")
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):

@@ -33,6 +33,8 @@ SPEED_WINDOW = 30.0
 """Seconds that the shown documents/s look back."""
 PLAIN_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
+AWAY_SECONDS = 2.0
+"""Pause before a server that did not answer is asked again."""
 CELL_LINES = 3
 """Lines that a value takes in a table of rows at most."""
 
@@ -271,7 +273,7 @@ async def follow(run: Run, shown: Display, *, every: float = 1.0) -> RunResult:
                 raise
             last = None
             shown.note(f"no answer, asking again (the run goes on): {str(error)[:200]}")
-            await asyncio.sleep(2)
+            await asyncio.sleep(AWAY_SECONDS)
     return last
 
 
@@ -392,10 +394,10 @@ def plain(console: Console, text: str, *, style: str = "") -> None:
 def runs_table(runs: Iterable[Mapping[str, Any]]) -> Table:
     """`docbatch list`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold", min_width=20)
+    table.add_column("run", overflow="fold")
     table.add_column("job", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    table.add_column("started (UTC)", no_wrap=True)
+    for name, width in (("state", len(c.COMPLETED_WITH_FAILURES)), ("started (UTC)", len("2026-01-31 23:59"))):
+        table.add_column(name, min_width=width, no_wrap=True)
     for run in runs:
         started = str(run["started_at"])[:16].replace("T", " ")
         state = Text(run["state"], style=_COLOURS.get(run["state"], "cyan"))

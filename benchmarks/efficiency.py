@@ -22,7 +22,9 @@ def run(quick: bool) -> list[Figure]:
             provider.reset()
             cpu_ms = loops.run(kind, count, CONCURRENCY).cpu_ms
             rate = answer_rate(provider.stats())
-            print(f"  bare loop of {kind}: {rate:.0f}/s between the answers, {cpu_ms:.2f} ms CPU a document", flush=True)
+            print(
+                f"  bare loop of {kind}: {rate:.0f}/s between the answers, {cpu_ms:.2f} ms CPU a document", flush=True
+            )
             return rate, cpu_ms
 
         running.start_worker()

@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 FIGURES = Path(__file__).with_name("FIGURES.md")
-_HEAD = "# Figures\n\nWritten by `python -m benchmarks --write`, never by hand. Each section says how to measure it again.\n"
+_HEAD = """# Figures
+
+Written by `python -m benchmarks --write`, never by hand. Each section says how to measure it again.
+"""
 
 
 @dataclass(frozen=True)

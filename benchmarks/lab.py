@@ -68,9 +68,11 @@ def answer_rate(stats: dict[str, Any]) -> float:
 def stack(*, workers: int = 0, provider_args: Sequence[str] = ()) -> Iterator[LocalStack]:
     """A stack on temporary data, its environment applied to this process."""
     options = StackOptions(workers=workers, provider_args=provider_args, ui=False)
-    with LocalStack(options, on_event=lambda line: print(f"  {line}", flush=True)) as running:
-        with running.applied_environment():
-            yield running
+    with (
+        LocalStack(options, on_event=lambda line: print(f"  {line}", flush=True)) as running,
+        running.applied_environment(),
+    ):
+        yield running
 
 
 def upload(running: LocalStack, count: int, *, prefix: str = "docs") -> str:

@@ -17,19 +17,22 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 import uvloop
 from openai import AsyncOpenAI
+from openai.types.shared_params import ResponseFormatJSONSchema
 
 from batch.local import corpus
-from batch.schema import response_format
+from batch.response_format import response_format
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, PROMPT, SCHEMA
 
 Send = Callable[[str], Awaitable[None]]
-_FORMAT = response_format(SCHEMA, "benchmark")
+_FORMAT = cast(ResponseFormatJSONSchema, response_format(SCHEMA, "benchmark"))
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ async def _openai(prompts: Iterator[str], concurrency: int) -> None:
             answer = await client.chat.completions.create(
                 model=MODEL,
                 messages=[{"role": "user", "content": prompt}],
-                response_format=_FORMAT,  # type: ignore[arg-type]  # the SDK's own type, as a plain dict
+                response_format=_FORMAT,
             )
             orjson.loads(answer.choices[0].message.content or "")
 
@@ -122,10 +125,12 @@ class _Connection(asyncio.Protocol):
         self._answer += data
         head, found, body = self._answer.partition(b"\r\n\r\n")
         if found and len(body) >= int(head.lower().partition(b"content-length:")[2].split(None, 1)[0]):
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise ConnectionError(self._answer.decode(errors="replace"))
-            self._answer = b""
-            self._next()
+            if head.startswith(b"HTTP/1.1 200"):
+                self._answer = b""
+                self._next()
+            else:
+                self._ended.set_exception(ConnectionError(self._answer.decode(errors="replace")))
+                self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._ended.done():
@@ -134,15 +139,16 @@ class _Connection(asyncio.Protocol):
 
 async def _raw(prompts: Iterator[str], concurrency: int) -> None:
     where = urlsplit(os.environ["OPENAI_BASE_URL"])
+    assert where.hostname and where.port
     head = (
         f"POST {where.path}/chat/completions HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {os.environ['OPENAI_API_KEY']}\r\nContent-Length: "
     ).encode()
     loop = asyncio.get_running_loop()
     requests = (b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in map(_body, prompts))
-    ends = [loop.create_future() for _ in range(concurrency)]
+    ends: list[asyncio.Future[None]] = [loop.create_future() for _ in range(concurrency)]
     for end in ends:
-        await loop.create_connection(lambda end=end: _Connection(requests, end), where.hostname, where.port)
+        await loop.create_connection(partial(_Connection, requests, end), where.hostname, where.port)
     await asyncio.gather(*ends)
 
 

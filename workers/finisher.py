@@ -18,13 +18,13 @@ from temporalio import activity
 
 from batch import contracts as c
 from batch import result_file
+from batch.answer import AnswerReader, InvalidAnswer
 from batch.layout import RunLayout
 from batch.manifest import Manifest, write_manifest
 from batch.planning import PlannedDocument, documents_of
 from batch.reconcile import PARTITION_FAILED, Account, Reconciler
 from batch.result_file import ERROR, OK, ResultFooter
 from batch.run_file import RunFile, load_run
-from batch.schema import AnswerReader, InvalidAnswer
 from batch.store import PreconditionFailed, Storage
 from workers.ledger import LedgerName, Row, read_ledger
 from workers.metrics import Metrics

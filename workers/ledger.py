@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from batch.layout import RunLayout
-from batch.store import ObjectMissing, PreconditionFailed, Storage, StorageError
+from batch.store import ObjectMissing, PreconditionFailed, Storage, StorageError, StorageRefused
 from workers.metrics import Metrics
 
 MAGIC = b"docbatch-ledger-1\n"
@@ -29,6 +29,8 @@ HOLD_AFTER = 2.0
 """Age in seconds of the oldest answer that is not durable at which intake stops."""
 FLUSH_BYTES = 4 * 2**20
 RETRY_MOST = 5.0
+GIVE_UP_AFTER = 15.0
+"""Seconds of refusals (no bucket, no right to write) after which a closing ledger lets its last answers go."""
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -131,6 +133,8 @@ class Ledger:
         self._more = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.refused: StorageRefused | None = None
+        """Why S3 will not take answers until somebody acts; None while it may still come back by itself."""
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._flush_always(), name=f"ledger-{self._name.partition}")
@@ -178,6 +182,7 @@ class Ledger:
         self._number += 1
         data = encode_segment(name, rows)
         pause = 0.1
+        refused_since: float | None = None
         while True:
             try:
                 await self._storage.create(self._layout.output.bucket, key, data)
@@ -185,8 +190,17 @@ class Ledger:
                 pass  # the token is this attempt's alone: an earlier try of this very segment arrived after all
             except StorageError as error:
                 log.warning("ledger segment not written yet, intake is held: %s", error)
+                now = time.monotonic()
+                if not isinstance(error, StorageRefused):
+                    self.refused, refused_since = None, None
+                elif refused_since is None:
+                    self.refused, refused_since = error, now
+                elif self._closing.is_set() and now - refused_since > GIVE_UP_AFTER:
+                    log.error("%d answers are lost: %s", len(rows), error)
+                    return
                 await asyncio.sleep(pause)
                 pause = min(RETRY_MOST, pause * 2)
                 continue
+            self.refused = None
             self._written.inc()
             return

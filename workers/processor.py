@@ -21,9 +21,9 @@ from temporalio import activity
 
 from batch import contracts as c
 from batch import result_file
+from batch.answer import InvalidAnswer
 from batch.planning import PlannedDocument, documents_of
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
-from batch.schema import InvalidAnswer
 from batch.store import (
     ObjectMissing,
     ObjectTooLarge,
@@ -122,6 +122,8 @@ class Attempt:
     def _stopping(self) -> Stop | None:
         if self._stop is None and time.monotonic() - self._last_beat > self._fence_after:
             self.stop_soon()
+        if self._stop is None and self._ledger.refused is not None:
+            self._stop = Stop(c.STORAGE_REFUSED, str(self._ledger.refused), self._active.brakes.epoch)
         return self._stop or self._active.brakes.stop()
 
     async def run(self) -> c.PartitionOutcome:
@@ -148,7 +150,7 @@ class Attempt:
                 return self._outcome(c.YIELDED, stop=stop)
             return await self._commit([self._rows[document.document_id] for document in documents])
         except StorageRefused as error:
-            return self._outcome(c.YIELDED, stop=Stop("storage_refused", str(error), self._active.brakes.epoch))
+            return self._outcome(c.YIELDED, stop=Stop(c.STORAGE_REFUSED, str(error), self._active.brakes.epoch))
         except StorageUnreachable as error:
             return self._outcome(c.YIELDED, stop=Stop(c.STORAGE_UNREACHABLE, str(error), self._active.brakes.epoch))
 

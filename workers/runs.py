@@ -13,10 +13,10 @@ import jinja2
 import orjson
 
 from batch import contracts as c
+from batch.answer import AnswerReader
 from batch.job import template_environment
 from batch.layout import RunLayout, S3Uri
 from batch.run_file import RunFile, load_run
-from batch.schema import AnswerReader
 from batch.store import Storage, StorageError
 from workers.brakes import Brakes
 from workers.llm.chat import Chat

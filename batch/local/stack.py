@@ -11,16 +11,13 @@ see none of the user's own `AWS_*`, `OPENAI_*` and `TEMPORAL_*` variables and se
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
-import random
 import secrets
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -32,12 +29,15 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from batch.local.errors import StackError
+from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_abandoned, write_private
+from batch.local.isolation import isolated_environment
+from batch.local.ports import GRPC_OFFSET, LOOPBACK, choose_ports
 from batch.local.processes import Process, ProcessError, http_answers, port_answers, stop_all
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-LOOPBACK = "127.0.0.1"
 BUCKETS = ("corpus", "results")
 """The buckets that exist once the stack is healthy."""
 REGION = "us-east-1"
@@ -45,8 +45,6 @@ API_KEY = "simulated-key"
 """What the provider is called with. No secret: it opens nothing."""
 TASK_QUEUE = "docbatch"
 
-# What could lead a child to a real account, or a server to settings of the user's (weed reads S3_* and WEED_*).
-_FOREIGN_PREFIXES = ("AWS_", "AZURE_", "OPENAI_", "TEMPORAL_", "S3_", "WEED_")
 _TEMPORAL_PORTS = {
     "temporal": "--port",
     "temporal_ui": "--ui-port",
@@ -64,18 +62,6 @@ _S3_PORTS = {
     "s3_filer_grpc": "-filer.port.grpc",
     "s3_admin": "-admin.port",
 }
-# Ports, and the ones 10,000 above, stay below those that Linux (from 32768) and macOS (from 49152) give to outgoing
-# connections: a client that keeps calling a dead server on one of those sooner or later connects to itself, and the
-# server cannot come back.
-_PORT_RANGE = range(15_000, 22_000)
-# SeaweedFS' own worker looks for its admin server's gRPC at the admin's port plus this, whatever it is told.
-_GRPC_OFFSET = 10_000
-_TEMPORARY_PREFIX = "docbatch-"
-_KEPT = "kept-after-an-error"
-
-
-class StackError(RuntimeError):
-    """The stack cannot start as asked: a port or the data folder is taken, or a program is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +301,7 @@ class LocalStack:
         if not self._started:
             raise StackError(f"{path} is not written before the stack is up")
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.environment().items()]
-        _write_private(path, "".join(lines))
+        write_private(path, "".join(lines))
 
     def s3_client(self) -> S3Client:
         """A boto3 client of the stack's S3 server, whatever the environment says. It does not retry."""
@@ -341,13 +327,13 @@ class LocalStack:
 
     def _prepare_data(self) -> None:
         if self.options.data is None:
-            _remove_abandoned()
-            self.data = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX))
+            remove_abandoned()
+            self.data = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
         else:
             self.data = self.options.data.expanduser().resolve()
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.logs = (self.options.logs or self.data / "logs").expanduser().resolve()
-        self._locks = _lock_folder(self.data)
+        self._locks = lock_folder(self.data)
         self._credentials = {
             "AWS_ACCESS_KEY_ID": "LOCAL" + secrets.token_hex(8).upper(),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
@@ -371,18 +357,18 @@ class LocalStack:
         """Keep credentials and ports beside the data written under them: an env file of the last start stays true."""
         ports = {name: port for name, port in self._ports.items() if not name.startswith("worker-")}
         text = json.dumps({"credentials": self._credentials, "ports": ports}, indent=2)
-        _write_private(self.data / "stack.json", text + "\n")
+        write_private(self.data / "stack.json", text + "\n")
 
     def _leave_data(self, failed: bool) -> None:
         for name in _S3_PORTS.keys() & self._ports.keys():  # SeaweedFS leaves its Unix sockets behind
-            for port in (self._ports[name], self._ports[name] + _GRPC_OFFSET):
+            for port in (self._ports[name], self._ports[name] + GRPC_OFFSET):
                 for leftover in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                     leftover.unlink(missing_ok=True)
         for lock in self._locks:
             os.close(lock)
         self._locks = ()
         if self.options.data is None and failed:
-            (self.data / _KEPT).touch()
+            (self.data / KEPT).touch()
             self._on_event(f"logs and data are kept in {self.data}")
         elif self.options.data is None:
             shutil.rmtree(self.data, ignore_errors=True)
@@ -551,131 +537,10 @@ class LocalStack:
                 signal.signal(number, handler)
 
 
-def isolated_environment() -> dict[str, str]:
-    """This process's environment, without what leads to the user's accounts, and with loopback past any proxy."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_PREFIXES)}
-    direct = ",".join(filter(None, [kept.get("no_proxy") or kept.get("NO_PROXY"), LOOPBACK, "localhost"]))
-    return kept | {
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "TEMPORAL_CONFIG_FILE": os.devnull,
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
 def find_program(name: str) -> str | None:
     """The program that a wheel put beside our Python, else the one on PATH."""
     beside = Path(sys.executable).parent / name
     return str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
-
-
-def choose_ports(
-    names: Iterable[str],
-    *,
-    fixed: Mapping[str, int] | None = None,
-    preferred: Mapping[str, int] | None = None,
-    taken: Iterable[int] = (),
-) -> dict[str, int]:
-    """A port on loopback for each name: its fixed one, else its preferred one if that is free, else any free one.
-
-    But for fixed ones, the port 10,000 above is free too. All are held until the last is chosen: none is given twice.
-
-    Raises:
-        StackError: A fixed port is in use.
-    """
-    fixed, preferred, taken = fixed or {}, preferred or {}, set(taken)
-    chosen: dict[str, int] = {}
-    with contextlib.ExitStack() as held:
-
-        def hold(port: int) -> bool:
-            listener = held.enter_context(socket.socket())
-            # As servers do, so that closed connections of a former server (TIME_WAIT) do not count.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((LOOPBACK, port))
-                listener.listen(1)
-            except (OSError, OverflowError):  # taken, or above 65535
-                listener.close()
-                return False
-            return True
-
-        for name in sorted(names, key=lambda name: (name not in fixed, name not in preferred)):
-            if name in fixed:
-                chosen[name] = fixed[name]
-                if not hold(fixed[name]):
-                    raise StackError(
-                        f"port {fixed[name]}, asked for {name}, is in use: end what listens there or choose another"
-                    )
-                continue
-            tries = [preferred[name]] if name in preferred else []
-            tries += random.sample(_PORT_RANGE, 1_000)
-            free = (port for port in tries if port not in taken and hold(port) and hold(port + _GRPC_OFFSET))
-            chosen[name] = next(free, 0)
-            if not chosen[name]:
-                raise StackError(f"no free port from {_PORT_RANGE.start} to {_PORT_RANGE.stop} for {name}")
-    return chosen
-
-
-def _lock_folder(folder: Path) -> tuple[int, int]:
-    """Two open locks of a data folder: the owner's own, and one that the children's launchers get to hold as well."""
-    owner = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    children = os.open(folder / "lock-children", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if not _try_lock(owner):
-            raise StackError(
-                f"{folder} is in use by another local stack (process {os.pread(owner, 32, 0).decode() or 'unknown'}): "
-                "stop that one first or choose another data folder"
-            )
-        os.ftruncate(owner, 0)
-        os.pwrite(owner, str(os.getpid()).encode(), 0)
-        # After a `kill -9` of the last owner its children need a moment to end: worth waiting for.
-        deadline = time.monotonic() + 15
-        while not _try_lock(children):
-            if time.monotonic() > deadline:
-                raise StackError(f"processes of a former local stack on {folder} still run: end them first")
-            time.sleep(0.05)
-    except BaseException:
-        os.close(owner)
-        os.close(children)
-        raise
-    return owner, children
-
-
-def _remove_abandoned() -> None:
-    """Remove temporary data folders that a `kill -9` of their owners left behind. Those kept after an error stay."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(OSError, StackError):
-            # Not one that somebody is just about to lock, nor anything that is no data folder.
-            age = time.time() - (folder / "lock-children").stat().st_mtime
-            if age > 60 and (folder / "stack.json").is_file() and not (folder / _KEPT).exists():
-                locks = _lock_folder(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-                for lock in locks:
-                    os.close(lock)
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file in one step by one that only its owner can read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # has mode 600
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _exit_in_order(number: int, frame: FrameType | None) -> None:

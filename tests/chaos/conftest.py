@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.local.stack import LocalStack, StackOptions, choose_ports
+from batch.local.ports import choose_ports
+from batch.local.stack import LocalStack, StackOptions
 from tests.chaos.harness import CALM, Chaos
 from tests.chaos.s3_proxy import S3Proxy
 

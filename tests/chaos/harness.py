@@ -35,9 +35,10 @@ from batch import Job, connect
 from batch import contracts as c
 from batch.client import Connection, Run, RunResult
 from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.provider import document_key
-from batch.local.stack import LocalStack, choose_ports
+from batch.local.stack import LocalStack
 from batch.reconcile import Account, Reconciler
 from batch.store import Storage
 from tests.chaos.journal import Journal, Loss

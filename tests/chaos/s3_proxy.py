@@ -1,4 +1,4 @@
-"""A proxy in front of the S3 server that can be told to answer 503, to refuse connections and to be slow.
+"""A proxy in front of the S3 server that can be told to answer 503 or 403, to refuse connections and to be slow.
 
 It passes bytes on unchanged, the Host header too, so that signatures hold. Each change of mode cuts the connections
 that are open: requests under way end without an answer, as they do when a real server goes.
@@ -14,17 +14,22 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-Mode = Literal["pass", "503", "refuse", "slow"]
+Mode = Literal["pass", "503", "403", "refuse", "slow"]
 T = TypeVar("T")
 
-_SLOW_DOWN = (
-    b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
-    b"<Message>Please reduce your request rate.</Message></Error>"
-)
-_ANSWER_503 = (
-    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-    % (len(_SLOW_DOWN), _SLOW_DOWN)
-)
+_HEAD = "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+_BODY = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+
+
+def _error(status: str, code: str, message: str) -> bytes:
+    body = _BODY.format(code=code, message=message)
+    return (_HEAD.format(status=status, length=len(body)) + body).encode()
+
+
+_ERRORS = {
+    "503": _error("503 Slow Down", "SlowDown", "Please reduce your request rate."),
+    "403": _error("403 Forbidden", "AccessDenied", "Access Denied."),
+}
 CHUNK = 1 << 16
 
 
@@ -33,7 +38,7 @@ class S3Proxy:
 
     Attributes:
         url: the endpoint for `AWS_ENDPOINT_URL_S3`; the same for the proxy's whole life.
-        refused: requests that were answered 503.
+        refused: requests that were answered 503 or 403.
         slow_seconds: what each chunk of an answer waits in mode `slow`.
     """
 
@@ -95,20 +100,20 @@ class S3Proxy:
         self._open.add(writer)
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                if self._mode == "503":
-                    await self._refuse(reader, writer)
+                if self._mode in _ERRORS:
+                    await self._refuse(reader, writer, _ERRORS[self._mode])
                 else:
                     await self._forward(reader, writer)
         finally:
             self._open.discard(writer)
             writer.transport.abort()
 
-    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         if b"100-continue" not in head.lower():
             await reader.readexactly(int(length[1]) if length else 0)
-        writer.write(_ANSWER_503)
+        writer.write(answer)
         await writer.drain()
         writer.write_eof()
         self.refused += 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import signal
 import time
 from dataclasses import replace
 
 import pytest
 
+from batch import Job
 from batch import contracts as c
 from tests.chaos.harness import TUNING, Chaos, sampled, say
 from tests.chaos.s3_proxy import Mode
@@ -72,6 +75,55 @@ async def test_a_worker_that_starts_while_s3_is_away_gives_nothing_up(chaos: Cha
     await asyncio.sleep(20)
     chaos.proxy.set("pass")
     await chaos.complete(run, corpus)
+
+
+async def test_storage_that_refuses_pauses_the_run_until_somebody_resumes_it(chaos: Chaos) -> None:
+    """Rights taken away midway, for output and source. No waiting mends that, so the run says what it waits for."""
+    corpus = await chaos.corpus(300)
+    await chaos.start_workers("0", proxied=True)
+    await chaos.start_workers("control", slots=1)
+    chaos.provider(latency=0.5)
+    run = await chaos.start(chaos.job(corpus, documents=30, concurrency=16))
+    await chaos.until(lambda: chaos.journal.refresh().accepted() >= 60, within=60)
+    chaos.proxy.set("403")
+    began = time.monotonic()
+    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=60)
+    say(f"S3 answers 403: paused after {time.monotonic() - began:.1f} s: {status.reason}: {status.message}")
+    assert status.reason in ("storage_refused", "source_refused")
+    chaos.proxy.set("pass")
+    await run.resume()
+    await chaos.complete(run, corpus)
+
+
+async def test_an_output_bucket_that_goes_pauses_the_run(chaos: Chaos) -> None:
+    corpus = await chaos.corpus(300)
+    await chaos.start_workers("0")
+    chaos.provider(latency=0.3)
+    s3, bucket = chaos.stack.s3_client(), f"{chaos.queue}-vanishing"
+    s3.create_bucket(Bucket=bucket)
+    job = json.loads(chaos.job(corpus, documents=30, concurrency=16).to_json())
+    job["output"]["uri"] = f"s3://{bucket}/out/"
+    run = await chaos.start(Job.parse(job))
+    await chaos.until(lambda: chaos.journal.refresh().accepted() >= 60, within=60)
+    began = time.monotonic()
+
+    def remove() -> None:
+        while True:
+            found = s3.list_objects_v2(Bucket=bucket).get("Contents", [])
+            for entry in found:
+                s3.delete_object(Bucket=bucket, Key=entry["Key"])
+            with contextlib.suppress(s3.exceptions.ClientError):
+                s3.delete_bucket(Bucket=bucket)
+                return
+
+    await asyncio.to_thread(remove)
+    say(f"bucket {bucket} is gone after {time.monotonic() - began:.1f} s")
+    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=60)
+    say(f"output bucket gone: paused after {time.monotonic() - began:.1f} s: {status.reason}: {status.message}")
+    calls = chaos.requests()
+    await asyncio.sleep(3)
+    assert chaos.requests() == calls
+    await run.handle.terminate("chaos")
 
 
 async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tuple[float, float]) -> None:

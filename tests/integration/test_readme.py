@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from batch.local.corpus import synthetic_documents, upload
-from batch.local.stack import isolated_environment
+from batch.local.isolation import isolated_environment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -21,8 +21,11 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.envconfig import ClientConfig
 
 from batch.local.corpus import Uploaded, synthetic_documents, upload
+from batch.local.errors import StackError
+from batch.local.isolation import isolated_environment
+from batch.local.ports import choose_ports
 from batch.local.processes import Process, ProcessError, http_answers
-from batch.local.stack import BUCKETS, LocalStack, StackError, StackOptions, choose_ports, isolated_environment
+from batch.local.stack import BUCKETS, LocalStack, StackOptions
 
 
 def options(**more: object) -> StackOptions:

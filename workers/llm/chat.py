@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import orjson
 
 from batch.job import Job
-from batch.schema import response_format
+from batch.response_format import response_format
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics

@@ -1,0 +1,75 @@
+"""The local stack's data folder and the private files in it. Locks keep it to one stack at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from batch.local.errors import StackError
+
+TEMPORARY_PREFIX = "docbatch-"
+KEPT = "kept-after-an-error"
+
+
+def lock_folder(folder: Path) -> tuple[int, int]:
+    """Two open locks of a data folder: the owner's own, and one that the children's launchers get to hold as well."""
+    owner = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    children = os.open(folder / "lock-children", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _try_lock(owner):
+            raise StackError(
+                f"{folder} is in use by another local stack (process {os.pread(owner, 32, 0).decode() or 'unknown'}): "
+                "stop that one first or choose another data folder"
+            )
+        os.ftruncate(owner, 0)
+        os.pwrite(owner, str(os.getpid()).encode(), 0)
+        # After a `kill -9` of the last owner its children need a moment to end: worth waiting for.
+        deadline = time.monotonic() + 15
+        while not _try_lock(children):
+            if time.monotonic() > deadline:
+                raise StackError(f"processes of a former local stack on {folder} still run: end them first")
+            time.sleep(0.05)
+    except BaseException:
+        os.close(owner)
+        os.close(children)
+        raise
+    return owner, children
+
+
+def remove_abandoned() -> None:
+    """Remove temporary data folders that a `kill -9` of their owners left behind. Those kept after an error stay."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError, StackError):
+            # Not one that somebody is just about to lock, nor anything that is no data folder.
+            age = time.time() - (folder / "lock-children").stat().st_mtime
+            if age > 60 and (folder / "stack.json").is_file() and not (folder / KEPT).exists():
+                locks = lock_folder(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                for lock in locks:
+                    os.close(lock)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step by one that only its owner can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # has mode 600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,312 @@
+"""What a person sees: numbers, progress on a terminal and in a log, the account, tables in 80 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pytest
+from rich.console import Console
+from temporalio.service import RPCError, RPCStatusCode
+
+from batch import contracts as c
+from batch import terminal
+from batch.client import RunResult
+from batch.terminal import LiveDisplay, PlainDisplay, Speed
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def result(**fields: Any) -> RunResult:
+    return replace(
+        RunResult(
+            run_id="tickets-1",
+            state=c.RUNNING,
+            documents=1200,
+            ok=1166,
+            errors=34,
+            skipped=0,
+            prompt_tokens=1_234_567,
+            completion_tokens=98_765,
+            cost_usd=1.2345,
+            results_uri="s3://results/tickets/runs/tickets-1/results/",
+            manifest_uri="s3://results/tickets/runs/tickets-1/manifest.json",
+            seconds=61.2,
+            planned=5000,
+            in_progress=34,
+            shards={"open": 2, "finished": 1},
+            partitions={"planned": 50, "committed": 12, "failed": 1},
+        ),
+        **fields,
+    )
+
+
+def text_of(renderable: Any, *, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (987, "987"), (12_345, "12.3k"), (4_560_000, "4.56M"), (7_890_000_000, "7.89G")]
+)
+def test_tokens(count: int, text: str) -> None:
+    assert terminal.tokens(count) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"), [(0, "$0.00"), (0.00123, "$0.0012"), (1.239, "$1.24"), (12345.6, "$12,345.60")]
+)
+def test_money(usd: float, text: str) -> None:
+    assert terminal.money(usd) == text
+    assert terminal.money(usd, simulated=True) == f"{text} (simulated)"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (67, "0:01:07"), (93_600, "26:00:00")])
+def test_duration(seconds: float, text: str) -> None:
+    assert terminal.duration(seconds) == text
+
+
+def test_done_and_total() -> None:
+    assert terminal.done(result()) == 1234
+    assert terminal.total(result()) == "5,000+"
+    assert terminal.total(result(plan_done=True)) == "5,000"
+    # The heartbeats of partitions that have just committed may still be counted.
+    assert terminal.done(result(documents=4990, in_progress=60)) == 5000
+
+
+def test_speed_looks_back_a_while_only() -> None:
+    clock = Clock()
+    speed = Speed(clock)
+    speed.add(0)
+    assert speed.per_second is None
+    assert speed.eta(result()) == "-"
+    for _ in range(60):
+        clock.now += 1
+        speed.add(int(clock.now - 100) * 2)
+    assert speed.per_second == pytest.approx(2)
+    for _ in range(40):
+        clock.now += 1
+        speed.add(120)
+    assert speed.per_second == 0
+    assert speed.eta(result()) == "-"
+
+
+def test_eta_counts_what_is_planned_so_far() -> None:
+    clock = Clock()
+    speed = Speed(clock)
+    speed.add(1134)
+    clock.now += 10
+    speed.add(1234)
+    assert speed.eta(result(plan_done=True)) == "0:06:17"
+    assert speed.eta(result()) == ">0:06:17"
+    assert speed.eta(result(state=c.PAUSED)) == "-"
+
+
+def test_plain_lines_come_every_few_seconds_and_for_each_state() -> None:
+    clock, lines = Clock(), list[str]()
+    display = PlainDisplay(lines.append, simulated=True, clock=clock)
+    display.update(result(state=c.PLANNING, documents=0, in_progress=0, planned=0, errors=0))
+    assert len(lines) == 1
+    display.update(result())
+    assert len(lines) == 2  # at once: another state
+    clock.now += 2
+    display.update(result(documents=1300))
+    assert len(lines) == 2
+    clock.now += 4
+    display.update(result(documents=1400))
+    assert lines[-1].startswith("running    1,434/5,000+ documents  errors 34  ")
+    assert "$1.23 (simulated)" in lines[-1]
+    display.update(result(documents=1400, state=c.PAUSED, reason="by_user", message="lunch"))
+    assert lines[-2].startswith("paused") and lines[-1].strip() == "by_user: lunch"
+    display.note("no answer")
+    display.note("no answer")
+    display.note("")
+    assert lines.count("no answer") == 1
+
+
+def test_rows_never_become_fewer() -> None:
+    """Coordinator and shard are asked one after the other: a report between them is in neither answer."""
+    display = PlainDisplay(lambda line: None, simulated=False)
+    display.update(result(documents=1200))
+    display.update(result(documents=200, state=c.PAUSED))
+    assert display.status is not None
+    assert (display.status.documents, display.status.state) == (1200, c.PAUSED)
+    display.update(result(documents=10, generation=2))
+    assert display.status.documents == 10
+
+
+def test_live_display_fits_80_columns() -> None:
+    clock = Clock()
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    display = LiveDisplay(console, simulated=True, clock=clock)
+    assert "waiting" in text_of(display.render())
+    display.update(result())
+    clock.now += 10
+    display.update(result(documents=1300, seconds=71.2))
+    clock.now += 1
+    shown = text_of(display.render())
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    for part in (
+        "tickets-1  running",
+        "1,334/5,000+",
+        "ok 1,166   errors 34   in progress 34   10.0 documents/s",
+        "elapsed 0:01:12   ETA >0:06:07",
+        "tokens 1.23M in, 98.8k out   cost $1.23 (simulated)",
+        "partitions 12 of 50+, 1 failed   shards 1 done, 2 open",
+    ):
+        assert part in shown
+    display.update(result(state=c.PAUSED, reason="provider_unreachable", message="no answer from http://p"))
+    assert "provider_unreachable: no answer from http://p" in text_of(display.render())
+
+
+def test_display_follows_the_console() -> None:
+    assert isinstance(terminal.display(Console(file=io.StringIO()), simulated=True), PlainDisplay)
+    forced = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})
+    assert isinstance(terminal.display(forced, simulated=True), LiveDisplay)
+
+
+def test_account_of_a_run_with_failures() -> None:
+    ended = result(
+        state=c.COMPLETED_WITH_FAILURES,
+        documents=100,
+        ok=98,
+        errors=2,
+        planned=100,
+        plan_done=True,
+        retryable_errors=1,
+        errors_by_type={"timeout": 1, "refusal": 1},
+    )
+    lines = terminal.account(ended, simulated=True)
+    assert "documents = ok + error + skipped: 100 = 98 + 2 + 0" in lines
+    assert "errors       timeout 1, refusal 1; 1 retryable" in lines
+    assert "cost         $1.23 (simulated)" in lines
+    assert "results_uri  s3://results/tickets/runs/tickets-1/results/" in lines
+    assert "manifest_uri s3://results/tickets/runs/tickets-1/manifest.json" in lines
+    assert terminal.next_steps(ended) == [
+        "docbatch results tickets-1",
+        "docbatch results tickets-1 --errors",
+        "docbatch rerun tickets-1",
+    ]
+
+
+def test_account_of_a_cancelled_run_says_what_lacks() -> None:
+    ended = result(state=c.CANCELLED, documents=1200, plan_done=True)
+    assert "without row  3,800 of 5,000 planned documents" in terminal.account(ended, simulated=False)
+    assert "docbatch rerun tickets-1" in terminal.next_steps(ended)
+
+
+def test_next_steps_of_others() -> None:
+    clean = result(state=c.COMPLETED, documents=10, ok=10, errors=0, planned=10, plan_done=True)
+    assert terminal.next_steps(clean) == ["docbatch results tickets-1"]
+    final = replace(clean, state=c.COMPLETED_WITH_FAILURES, ok=9, errors=1)
+    assert "docbatch rerun tickets-1 --all-errors" in terminal.next_steps(final)[-1]
+    assert terminal.next_steps(result()) == ["docbatch status tickets-1 --watch"]
+    assert terminal.next_steps(result(state=c.PAUSED))[-1] == "docbatch resume tickets-1"
+
+
+def test_long_uris_are_not_wrapped() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    uri = f"s3://results/{'x' * 120}/"
+    terminal.print_account(console, result(results_uri=uri), simulated=False)
+    assert isinstance(console.file, io.StringIO)
+    assert f"results_uri  {uri}\n" in console.file.getvalue()
+
+
+def row(name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "document_id": f"tickets/2025/{name}",
+        "status": "ok",
+        "result": {"label": "bug", "urgent": True, "tags": ["a", "b"]},
+        "output_text": '{"label": "bug"}',
+        "error_type": None,
+        "error_message": None,
+        "retryable": None,
+        **fields,
+    }
+
+
+TYPES = {"label": "string", "urgent": "boolean", "tags": "list[string]"}
+
+
+def test_table_of_typed_rows() -> None:
+    shown = text_of(terminal.rows_table([row("a.txt"), row("b.txt")], TYPES))
+    assert "documents under tickets/2025/" in shown
+    assert "a.txt" in shown and "list[string]" in shown and "a, b" in shown and "true" in shown
+    assert "status" not in shown
+
+
+def test_table_with_errors_among_the_rows() -> None:
+    bad = row("b.txt", status="error", result=None, error_type="refusal", error_message="no [markup] here")
+    shown = text_of(terminal.rows_table([row("a.txt"), bad], TYPES))
+    assert "status" in shown and "refusal: no" in shown and "[markup]" in shown
+
+
+def test_table_of_errors_and_of_text() -> None:
+    bad = row("b.txt", status="error", error_type="refusal", error_message="x" * 300, retryable=False)
+    shown = text_of(terminal.rows_table([bad], TYPES, errors=True))
+    assert shown.count("x") >= 300 and "false" in shown
+    plain = {name: value for name, value in row("a.txt", output_text="An answer.").items() if name != "result"}
+    assert "An answer." in text_of(terminal.rows_table([plain], {}))
+
+
+def test_wide_values_do_not_make_tall_tables() -> None:
+    long = row("a.txt", result={"label": "word " * 500, "urgent": False, "tags": ["t" * 400]})
+    assert len(text_of(terminal.rows_table([long], TYPES)).splitlines()) < 14
+
+
+def test_table_of_runs_fits_80_columns() -> None:
+    runs = [
+        {
+            "run_id": "support-tickets-20251122T210000-ab12",
+            "job_name": "support-tickets",
+            "state": c.COMPLETED_WITH_FAILURES,
+            "started_at": "2025-11-22T21:00:00.123456+00:00",
+        }
+    ]
+    shown = text_of(terminal.runs_table(runs))
+    assert "completed_with_failures" in shown and "2025-11-22 21:00" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
+def test_types_of_the_result() -> None:
+    columns = {"result": pl.Struct({"a": pl.String, "b": pl.List(pl.Int64), "c": pl.Struct({"d": pl.Boolean})})}
+    assert terminal.field_types(columns) == {"a": "string", "b": "list[int64]", "c": "struct"}
+    assert terminal.field_types({"result": pl.List(pl.String())}) == {"result": "list[string]"}
+    assert terminal.field_types({}) == {}
+
+
+class FlakyRun:
+    """Answers once, is away once, then has ended."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error: Exception | None = error
+
+    async def watch(self, *, every: float) -> AsyncIterator[RunResult]:
+        if self._error is not None:
+            yield result()
+            error, self._error = self._error, None
+            raise error
+        yield result(state=c.COMPLETED)
+
+
+async def test_following_outlives_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = list[str]()
+    monkeypatch.setattr(terminal, "AWAY_SECONDS", 0)
+    away = FlakyRun(RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""))
+    ended = await terminal.follow(away, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
+    assert ended.state == c.COMPLETED
+    assert "no answer, asking again (the run goes on): connection refused" in lines
+    refused = FlakyRun(RPCError("not allowed", RPCStatusCode.PERMISSION_DENIED, b""))
+    with pytest.raises(RPCError, match="not allowed"):
+        await terminal.follow(refused, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
