@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch.layout import RunLayout
-from batch.store import ObjectEntry, PreconditionFailed, StorageUnreachable
+from batch.store import ObjectEntry, PreconditionFailed, StorageRefused, StorageUnreachable
 from workers import ledger as ledger_module
 from workers.ledger import Ledger, LedgerName, decode_segment, encode_segment, read_ledger
 from workers.metrics import Metrics
@@ -119,3 +119,16 @@ async def test_a_put_that_arrived_although_it_failed_counts_once() -> None:
     ledger.add(row(1))
     await ledger.close()
     assert len(storage.objects) == 1
+
+
+async def test_a_refusal_is_told_and_a_closing_ledger_does_not_hang_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "GIVE_UP_AFTER", 0.3)
+    monkeypatch.setattr(ledger_module, "FLUSH_EVERY", 0.05)
+    storage = Memory()
+    storage.fail = StorageRefused("no bucket")
+    ledger = writer(storage)
+    ledger.add(row(1))
+    await asyncio.sleep(0.3)
+    assert ledger.refused is not None
+    await asyncio.wait_for(ledger.close(), 5)
+    assert storage.objects == {}
