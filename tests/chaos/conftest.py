@@ -20,7 +20,9 @@ def journal_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def chaos_stack(journal_path: Path) -> Iterator[LocalStack]:
-    with LocalStack(StackOptions(provider_args=["--journal", str(journal_path)], ui=False)) as running:
+    """Its logs lie beside the journal, where pytest keeps those of the last three sessions."""
+    logs = journal_path.parent / "logs"
+    with LocalStack(StackOptions(provider_args=["--journal", str(journal_path)], logs=logs, ui=False)) as running:
         yield running
 
 
