@@ -95,6 +95,7 @@ async def test_storage_that_refuses_pauses_the_run_until_somebody_resumes_it(cha
     await chaos.complete(run, corpus)
 
 
+@pytest.mark.soak
 async def test_an_output_bucket_that_goes_pauses_the_run(chaos: Chaos) -> None:
     corpus = await chaos.corpus(300)
     await chaos.start_workers("0")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import polars as pl
+import pytest
 from temporalio.testing import ActivityEnvironment
 
 from batch import contracts as c
@@ -88,6 +89,7 @@ async def test_two_planners_with_different_listings_agree_on_one_plan(chaos: Cha
     assert documents == len(listed)
 
 
+@pytest.mark.soak  # control activities are missed after 60 s only
 async def test_a_planner_killed_while_it_writes_is_replaced(chaos: Chaos) -> None:
     """The worker that plans is killed (and, once, only frozen, so that both attempts are at work); another goes on."""
     corpus = await chaos.corpus(400)
