@@ -42,7 +42,7 @@ async def control_activity(name: str, argument: Any, result: type[R], summary: s
             result_type=result,
             start_to_close_timeout=timedelta(hours=4),
             heartbeat_timeout=timedelta(seconds=60),
-            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=30)),
+            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             summary=summary or None,
         ),
     )
@@ -306,9 +306,11 @@ class Coordinator:
         while True:
             control = self._control
             if self._delivered != control:
-                await self._write_control(control)
-                for shard in sorted(self._open):
-                    await self._signal_shard(shard, control)
+                # Side by side: a folder that cannot be written must not keep the shards from being told.
+                await asyncio.gather(
+                    self._write_control(control),
+                    *(self._signal_shard(shard, control) for shard in sorted(self._open)),
+                )
                 self._delivered = control
                 workflow.upsert_memo({"state": control.state})
             if control.state == c.PAUSED and control.reason in c.PROBED:
@@ -384,20 +386,23 @@ class Coordinator:
         self._state = "cancelling"
         self._control = c.Control(state=c.CANCELLED, epoch=self._control.epoch + 1, reason=c.BY_USER)
         self._show()
-        await self._write_control(self._control)
-        for shard in sorted(self._open):
-            handle = workflow.get_external_workflow_handle(
-                c.shard_workflow_id(self._the_claim().run.run_id, self._generation, shard)
-            )
-            try:
-                await handle.cancel()
-            except TemporalError:
-                del self._open[shard]  # closed already
+        told = asyncio.create_task(self._write_control(self._control))
+        await workflow.wait([told], timeout=timedelta(seconds=10).total_seconds())
+        await asyncio.gather(*(self._cancel_shard(shard) for shard in sorted(self._open)))
         try:
             await workflow.wait_condition(lambda: not self._open, timeout=timedelta(minutes=10))
         except TimeoutError:
             workflow.logger.warning("shards %s did not report after their cancellation", sorted(self._open))
         await self._finish(c.CANCELLED)
+
+    async def _cancel_shard(self, shard: int) -> None:
+        handle = workflow.get_external_workflow_handle(
+            c.shard_workflow_id(self._the_claim().run.run_id, self._generation, shard)
+        )
+        try:
+            await handle.cancel()
+        except TemporalError:
+            self._open.pop(shard, None)  # closed already
 
     async def _finish(self, state: str) -> c.Finished:
         claimed = self._the_claim()

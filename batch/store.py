@@ -219,11 +219,18 @@ class Storage:
 
     async def _put(self, bucket: str, key: str, data: bytes, mode: Any, *, retry: bool) -> str:
         async with self._slots:
-            with self._translated("put", bucket, key):
-                result = await obstore.put_async(
-                    self._store(bucket, retry=retry), key, data, mode=mode, use_multipart=False
-                )
-                return result["e_tag"] or ""
+            try:
+                with self._translated("put", bucket, key):
+                    result = await obstore.put_async(
+                        self._store(bucket, retry=retry), key, data, mode=mode, use_multipart=False
+                    )
+                    return result["e_tag"] or ""
+            except ObjectMissing:
+                if isinstance(mode, dict):  # If-Match on an object that is gone
+                    raise
+                # obstore leaves the code out of a 404 for a PUT; there is nothing else that could be missing.
+                message = f"put s3://{bucket}/{key}: there is no bucket {bucket!r} at {self._where()}"
+                raise BucketMissing(message) from None
 
     async def delete(self, bucket: str, keys: Iterable[str]) -> None:
         """Deletes; keys that are not there are no error."""

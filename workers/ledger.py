@@ -133,6 +133,7 @@ class Ledger:
         self._more = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._refused_since: float | None = None
         self.refused: StorageRefused | None = None
         """Why S3 will not take answers until somebody acts; None while it may still come back by itself."""
 
@@ -182,7 +183,6 @@ class Ledger:
         self._number += 1
         data = encode_segment(name, rows)
         pause = 0.1
-        refused_since: float | None = None
         while True:
             try:
                 await self._storage.create(self._layout.output.bucket, key, data)
@@ -192,15 +192,15 @@ class Ledger:
                 log.warning("ledger segment not written yet, intake is held: %s", error)
                 now = time.monotonic()
                 if not isinstance(error, StorageRefused):
-                    self.refused, refused_since = None, None
-                elif refused_since is None:
-                    self.refused, refused_since = error, now
-                elif self._closing.is_set() and now - refused_since > GIVE_UP_AFTER:
+                    self.refused, self._refused_since = None, None
+                elif self._refused_since is None:
+                    self.refused, self._refused_since = error, now
+                elif self._closing.is_set() and now - self._refused_since > GIVE_UP_AFTER:
                     log.error("%d answers are lost: %s", len(rows), error)
                     return
                 await asyncio.sleep(pause)
                 pause = min(RETRY_MOST, pause * 2)
                 continue
-            self.refused = None
+            self.refused, self._refused_since = None, None
             self._written.inc()
             return

@@ -24,6 +24,7 @@ from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.planning import PlannedDocument, documents_of
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
+from batch.run_file import RunMissing
 from batch.store import (
     ObjectMissing,
     ObjectTooLarge,
@@ -62,6 +63,18 @@ class Processor:
     @activity.defn(name=c.PROCESS_PARTITION)
     async def process_partition(self, task: c.PartitionInput) -> c.PartitionOutcome:
         """Ends with a commit, a yield (drain, pause, outage) or by giving the partition up."""
+        try:
+            return await self._process(task)
+        except (StorageError, RunMissing) as error:
+            # Of `run.json`, or of something of ours that is gone: an outage or a person's affair, never an attempt
+            # without progress that would count towards giving the partition up.
+            reason = c.STORAGE_UNREACHABLE if isinstance(error, StorageUnreachable) else c.STORAGE_REFUSED
+            log.warning("partition %d yields, %s: %s", task.partition, reason, error)
+            return c.PartitionOutcome(
+                task.partition, c.YIELDED, reason=reason, message=str(error)[:500], epoch=task.epoch
+            )
+
+    async def _process(self, task: c.PartitionInput) -> c.PartitionOutcome:
         started = time.monotonic()
         async with self._runs.use(task.run, task.epoch) as run:
             attempt = Attempt(task, run, self._storage, self._metrics)
@@ -406,7 +419,7 @@ class Attempt:
                 else:
                     await self._storage.replace(self._bucket, self._key, data, etag=self._replaces)
                 break
-            except (PreconditionFailed, StorageUnreachable) as error:
+            except (PreconditionFailed, ObjectMissing, StorageUnreachable) as error:
                 log.info("commit of partition %d undecided, reading what stands: %s", task.partition, error)
             with suppress(StorageUnreachable):
                 stored = await self._stored()

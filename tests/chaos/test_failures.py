@@ -43,7 +43,7 @@ async def test_a_rerun_pays_for_what_failed_and_nothing_else(chaos: Chaos) -> No
     chaos.provider(poison_marker=None)
     expected = set(list(corpus.keys.values())[:100]) | {corpus.keys[f"{corpus.name}/{key}"] for key in poisoned}
     chaos.ask("/stats/reset", {})
-    await run.rerun(all_errors=True, tuning=TUNING)
+    await run.rerun(tuning=TUNING)
     result = await chaos.wait(run)
     asked = chaos.ask("/stats?documents=1")
     say(f"rerun: {result.state} {result.ok} ok, {asked['requests']} calls for {asked['distinct']} documents")
@@ -53,7 +53,7 @@ async def test_a_rerun_pays_for_what_failed_and_nothing_else(chaos: Chaos) -> No
     await chaos.check_rows(run, corpus)
 
     chaos.ask("/stats/reset", {})
-    await run.rerun(all_errors=True, tuning=TUNING)
+    await run.rerun(tuning=TUNING)
     result = await chaos.wait(run)
     assert (result.state, result.ok, chaos.requests()) == (c.COMPLETED, 250, 0)
 

@@ -64,7 +64,8 @@ def judge_status(status: int, body: Any) -> Verdict:
         return Verdict(Kind.DOCUMENT, "content_filter", message)
     if code == "context_length_exceeded" or status == 413:
         return Verdict(Kind.DOCUMENT, "context_length_exceeded", message)
-    return Verdict(Kind.DOCUMENT, "bad_request", message)
+    # The reason is not known to be the document's own: a person who removed it may ask again by a rerun.
+    return Verdict(Kind.DOCUMENT, "bad_request", message, retryable=True)
 
 
 def judge_finish(finish_reason: str | None, refusal: str | None) -> Verdict | None:
