@@ -166,11 +166,18 @@ def up(
         provider_args=shlex.split(provider_args),
         worker_args=shlex.split(worker_args),
     )
-    env_file.unlink(missing_ok=True)  # while it is there, all is healthy
+    written = False
+
+    def on_event(line: str) -> None:
+        if not written:  # while the file is there, all is healthy; before the first event the folder may be another's
+            env_file.unlink(missing_ok=True)
+        typer.echo(line)
+
     stopped = False
     try:
-        with LocalStack(options, on_event=typer.echo) as stack:
+        with LocalStack(options, on_event=on_event) as stack:
             stack.write_env_file(env_file)
+            written = True
             for note in stack.notes:
                 typer.echo(f"note      {note}")
             typer.echo(f"data      {stack.data}, logs in {stack.logs}")
@@ -185,7 +192,8 @@ def up(
             raise
         stopped = True
     finally:
-        env_file.unlink(missing_ok=True)
+        if written:
+            env_file.unlink(missing_ok=True)
     if stopped:
         typer.echo("stopped")
 

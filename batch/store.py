@@ -196,6 +196,39 @@ class Storage:
                     raise ObjectTooLarge(f"s3://{bucket}/{key} has {size:,} bytes; the limit is {max_bytes:,}")
                 return bytes(await result.bytes_async()), _entry(cast(Any, result.meta))
 
+    async def get_many(
+        self, bucket: str, wanted: list[tuple[str, str | None]], *, max_bytes: int
+    ) -> list[bytes | None]:
+        """Several small objects, each as `get` gives it, in one burst; None for each that `get` has to look at.
+
+        At some hundred small objects a second a GET by itself costs 0.5 ms of CPU, most of it for waking threads; in a
+        burst of 16 about half (measured).
+        """
+        store = self._store(bucket)
+        started = time.perf_counter()
+
+        async def ask(key: str, etag: str | None) -> Any:
+            async with self._slots:
+                return await obstore.get_async(store, key, options={"if_match": etag} if etag else None)
+
+        def read(answers: list[Any]) -> list[bytes | None]:
+            found: list[bytes | None] = []
+            for answer in answers:
+                try:
+                    usable = not isinstance(answer, BaseException) and answer.meta["size"] <= max_bytes
+                    found.append(bytes(answer.bytes()) if usable else None)
+                except (BaseError, OSError):
+                    found.append(None)
+            return found
+
+        answers = await asyncio.gather(*(ask(*each) for each in wanted), return_exceptions=True)
+        found = await asyncio.to_thread(read, answers)
+        if self._observe:
+            seconds = time.perf_counter() - started
+            for _ in found:
+                self._observe("get", seconds)
+        return found
+
     async def head(self, bucket: str, key: str) -> ObjectEntry | None:
         """Size and etag, None when there is no such object."""
         async with self._slots:

@@ -43,6 +43,9 @@ from workers.metrics import Metrics
 from workers.runs import ActiveRun, Runs
 
 HEARTBEAT_EVERY = 5.0
+BURST = 16
+BURST_BYTES = 2**20
+"""Documents, and bytes of them, that are fetched at one go: half the CPU of fetching them one by one (measured)."""
 FENCE_SHARE = 0.8
 """Share of the heartbeat timeout without a beat after which an attempt takes itself for superseded."""
 SOURCE_OUTAGE_AFTER = 60.0
@@ -254,16 +257,18 @@ class Attempt:
         tasks: set[asyncio.Task[None]] = set()
         limit = self._active.file.job.source.max_document_bytes
         try:
-            for document in todo:
-                size = min(document.size, limit)
-                await room.enter(size)
+            for group in _groups(todo, limit):
+                sizes = [min(document.size, limit) for document in group]
+                await room.enter(sum(sizes), len(group))
                 if self._stopping():
-                    room.leave(size)
+                    room.leave(sum(sizes), len(group))
                     break
-                task = asyncio.create_task(self._one(document, size))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-                task.add_done_callback(self._note_failure)
+                burst = asyncio.ensure_future(self._burst(group))
+                for index, (document, size) in enumerate(zip(group, sizes, strict=True)):
+                    task = asyncio.create_task(self._one(document, size, burst, index))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    task.add_done_callback(self._note_failure)
         finally:
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._failure is not None:
@@ -275,11 +280,21 @@ class Attempt:
             self._failure = task.exception()
             self.stop_soon()
 
-    async def _one(self, document: PlannedDocument, size: int) -> None:
+    async def _burst(self, group: list[PlannedDocument]) -> list[bytes | None]:
+        """The group's objects as planned; None for each that `_fetch` has to look at by itself."""
+        if len(group) == 1 or self._task.generation != 1:
+            return [None] * len(group)
+        bucket = group[0].uri.removeprefix("s3://").partition("/")[0]
+        wanted = [(document.uri.removeprefix(f"s3://{bucket}/"), document.etag or None) for document in group]
+        return await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
+
+    async def _one(
+        self, document: PlannedDocument, size: int, burst: asyncio.Future[list[bytes | None]], index: int
+    ) -> None:
         active = self._active
         try:
             try:
-                etag, payload = await self._prepare(document)
+                etag, payload = await self._prepare(document, (await burst)[index])
             except Unreadable as error:
                 row = self._row(document, document.etag, Answer(None, None))
                 retryable = error.error_type in ("source_changed", "source_gone")
@@ -302,9 +317,9 @@ class Attempt:
         while not (self._ledger.is_ready() or self._stopping()):  # noqa: ASYNC110 - a matter of time, without an event
             await asyncio.sleep(0.05)
 
-    async def _prepare(self, document: PlannedDocument) -> tuple[str, bytes]:
+    async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
         """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
-        data, etag = await self._fetch(document)
+        data, etag = (found, document.etag) if found is not None else await self._fetch(document)
         text = extract(document.uri, data)
         values = {"text": text, "document_id": document.document_id, "uri": document.uri}
         active = self._active
@@ -460,3 +475,17 @@ def _failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
         "error_message": message[:1000],
         "retryable": retryable,
     }
+
+
+def _groups(documents: list[PlannedDocument], limit: int) -> list[list[PlannedDocument]]:
+    """Neighbours that are fetched together: at most BURST, and at most BURST_BYTES unless it is one alone."""
+    groups: list[list[PlannedDocument]] = []
+    size = 0
+    for document in documents:
+        own = min(document.size, limit)
+        if not groups or len(groups[-1]) == BURST or size + own > BURST_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(document)
+        size += own
+    return groups

@@ -12,6 +12,7 @@ each request was (see `tests.chaos.journal`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -268,14 +269,16 @@ class Chaos:
         }
         return Corpus(name, keys)
 
-    def job(self, corpus: Corpus, *, documents: int = 50, concurrency: int = 32, **limits: Any) -> Job:
-        """A job over the corpus; `documents` a partition."""
+    def job(
+        self, corpus: Corpus, *, documents: int = 50, concurrency: int = 32, timeout: float = 120, **limits: Any
+    ) -> Job:
+        """A job over the corpus; `documents` a partition, `timeout` seconds of one call."""
         return Job.parse(
             {
                 "name": corpus.name[:60],
                 "source": {"uri": f"s3://corpus/{corpus.name}/"},
                 "prompt": {"user": USER_PROMPT},
-                "model": {"name": "simulated-small"},
+                "model": {"name": "simulated-small", "timeout_seconds": timeout},
                 "output": {"uri": f"s3://results/{corpus.name}/", "schema": SCHEMA},
                 "partitions": {"documents": documents},
                 "limits": {"concurrency": concurrency, **limits},
@@ -297,13 +300,11 @@ class Chaos:
             left = deadline - time.monotonic()
             assert left > 0, f"run {run.run_id} did not end within {within:g} s: {await run.status()}"
             try:
-                await asyncio.wait_for(run.handle.result(), left)
-            except WorkflowFailureError:
-                pass
+                with contextlib.suppress(WorkflowFailureError):
+                    await asyncio.wait_for(run.handle.result(), left)
+                return await run.status()
             except (RPCError, TimeoutError):
                 await asyncio.sleep(0.5)
-                continue
-            return await run.status()
 
     async def complete(self, run: Run, corpus: Corpus, *, within: float = 120.0) -> RunResult:
         """The run ends, with one ok row for each document, reconciled, and no ledger is left."""

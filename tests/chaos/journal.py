@@ -8,10 +8,14 @@ from pathlib import Path
 
 import orjson
 
+from batch.local.provider import document_key
+
 RATE_OVER = 5.0
 """Seconds before a kill over which a worker's rate of answers is taken."""
 AFTERWARDS = 1.5
 """Seconds of its answers that a killed worker may lose beyond what it had in flight (issue: promise 2)."""
+PROBE = document_key("Answer with the word ok.")
+"""The very short question by which a worker finds out whether the provider answers; no document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Journal:
         self._offset += len(data)
         for line in data.splitlines():
             found = orjson.loads(line)
+            if found["key"] == PROBE:
+                continue
             event = Event(found["time"], found["key"], found["event"], found["by"])
             self.events.append(event)
             self._answers[event.by] += event.kind == "answered"

@@ -68,6 +68,7 @@ async def going(chaos: Chaos) -> tuple[Run, Corpus]:
     return run, corpus
 
 
+@pytest.mark.soak
 async def test_no_rerun_beside_what_still_works(chaos: Chaos) -> None:
     """Refused while the run goes, and after its coordinator was terminated until its shards have been stopped."""
     run, corpus = await going(chaos)
@@ -86,6 +87,7 @@ async def test_no_rerun_beside_what_still_works(chaos: Chaos) -> None:
     assert sum(chaos.journal.refresh().paid_again().values()) == 0
 
 
+@pytest.mark.soak
 async def test_shards_without_a_coordinator_end_and_a_rerun_takes_over(chaos: Chaos) -> None:
     run, corpus = await going(chaos)
     await run.handle.terminate("chaos")
@@ -95,6 +97,7 @@ async def test_shards_without_a_coordinator_end_and_a_rerun_takes_over(chaos: Ch
     assert sum(chaos.journal.refresh().paid_again().values()) == 0
 
 
+@pytest.mark.soak
 async def test_a_rerun_killed_midway_goes_on_when_asked_again(chaos: Chaos) -> None:
     run, corpus = await going(chaos)
     await run.cancel()

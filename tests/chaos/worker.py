@@ -8,7 +8,8 @@ The faults live here and patch the worker from outside; production code has no h
                       named by DOCBATCH_CHAOS_ONCE is created first, and where it exists already the worker lives on
     fail-partitions   attempts at the partitions of DOCBATCH_CHAOS_PARTITIONS (comma separated) raise
 
-DOCBATCH_CHAOS_OUTAGE_AFTER and DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER shorten what counts as an outage (seconds).
+DOCBATCH_CHAOS_OUTAGE_AFTER and DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER shorten what counts as an outage (seconds). Always
+shortened is Temporal's wait for a dead worker's cached workflows, which otherwise is 10 s of each test that kills one.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import workers.brakes
+import workers.main
 import workers.processor
 from workers.ledger import Ledger
-from workers.main import main
 from workers.processor import Attempt
 
 
@@ -75,6 +78,8 @@ FAULTS = {
 
 
 def _shorten() -> None:
+    sticky = timedelta(seconds=2)
+    workers.main.Worker = partial(workers.main.Worker, sticky_queue_schedule_to_start_timeout=sticky)  # type: ignore
     if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
         workers.brakes.OUTAGE_AFTER = float(seconds)
     if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):
@@ -84,4 +89,4 @@ def _shorten() -> None:
 if __name__ == "__main__":
     FAULTS[sys.argv[1]]()
     _shorten()
-    main(sys.argv[3:])
+    workers.main.main(sys.argv[3:])

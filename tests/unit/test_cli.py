@@ -498,3 +498,18 @@ def test_up_ends_cleanly(
     assert not env_file.exists()
     assert (FakeStack.options.workers, FakeStack.options.ui) == (2, False)
     assert FakeStack.options.provider_args == ["--latency", "0.05"]
+
+
+def test_up_leaves_the_env_file_of_a_stack_that_runs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Locked:
+        def __init__(self, options: Any, *, on_event: Callable[[str], None]) -> None: ...
+
+        def __enter__(self) -> None:
+            raise batch.local.stack.StackError("the folder is in use by another local stack")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(batch.local.stack, "LocalStack", Locked)
+    (tmp_path / "env").write_text("A=b\n")
+    assert command_line(["up", "--data", str(tmp_path)]) == 2
+    assert (tmp_path / "env").exists()
