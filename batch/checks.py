@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from datetime import timedelta
 
@@ -111,5 +110,6 @@ async def check_model(client: Client, job: Job, task_queue: str) -> None:
 
 async def check_job(storage: Storage, job: Job, run_id: str) -> None:
     """All that needs object storage alone."""
-    await asyncio.gather(check_output(storage, job), check_run_id(storage, job, run_id))
+    await check_run_id(storage, job, run_id)
+    await check_output(storage, job)
     await check_source(storage, job)

@@ -224,9 +224,11 @@ class Run:
             return self._blank(c.PLANNING, "no worker answers for the run yet: docbatch worker")
         totals, in_progress = progress.totals, 0
         ids = [c.shard_workflow_id(self.run_id, progress.generation, shard) for shard in progress.shards_open]
-        for found, doing in await asyncio.gather(*(self._shard(workflow_id) for workflow_id in ids[:SHARDS_ASKED])):
-            in_progress += doing
-            totals = totals + found
+        asked = await asyncio.gather(*(self._shard(workflow_id) for workflow_id in ids[:SHARDS_ASKED]))
+        for found, reported in zip(asked, progress.shards_reported, strict=False):
+            if found is not None:
+                totals = totals + (found[0] - reported)
+                in_progress += found[1]
         return self._result(
             progress.state,
             totals,
@@ -245,21 +247,21 @@ class Run:
             },
         )
 
-    async def _shard(self, workflow_id: str) -> tuple[c.Totals, int]:
-        """What an open shard has committed since its last report, and what its activities say in their heartbeats."""
+    async def _shard(self, workflow_id: str) -> tuple[c.Totals, int] | None:
+        """What an open shard has committed so far, and what its activities say in their heartbeats."""
         handle = self.connection.temporal.get_workflow_handle(workflow_id)
         try:
             report: c.ShardReport = await handle.query("totals", result_type=c.ShardReport, rpc_timeout=QUERY_WITHIN)
             description = await handle.describe()
         except RPCError:
-            return c.Totals(), 0
+            return None
         doing = 0
         converter = self.connection.temporal.data_converter
         for pending in description.raw_description.pending_activities:
             if pending.HasField("heartbeat_details"):
                 details = await converter.decode(pending.heartbeat_details.payloads)
                 doing += int(details[0].get("done", 0)) if details and isinstance(details[0], dict) else 0
-        return report.unreported, doing
+        return report.totals, doing
 
     async def _failure(self, status: WorkflowExecutionStatus | None) -> str:
         if status in (WorkflowExecutionStatus.COMPLETED, WorkflowExecutionStatus.CANCELED):

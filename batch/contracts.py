@@ -256,8 +256,6 @@ class ShardReport:
     dispatched: bool
     finished: bool
     given_up: list[int] = field(default_factory=list)
-    unreported: Totals = field(default_factory=Totals)
-    """What has come since the last report; for those who ask the shard itself."""
 
 
 @dataclass(frozen=True)
@@ -337,6 +335,8 @@ class Progress:
     plan_done: bool
     totals: Totals
     shards_open: list[int]
+    shards_reported: list[Totals]
+    """What `totals` holds of each open shard, in the order of `shards_open`: who asks a shard itself subtracts it."""
     shards_finished: int
     started_at: float
 

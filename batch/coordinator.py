@@ -150,6 +150,7 @@ class Coordinator:
             plan_done=self._plan_done,
             totals=self._totals_now(),
             shards_open=sorted(self._open),
+            shards_reported=[self._open[shard].report.totals for shard in sorted(self._open)],
             shards_finished=self._finished_shards,
             started_at=self._started_at,
         )
@@ -502,7 +503,6 @@ class Shard:
         self._totals = c.Totals()
         self._given_up: list[int] = []
         self._reported_tenth = 0
-        self._reported = c.Totals()
         self._dispatched_told = False
         self._cancelled = False
         self._failure: BaseException | None = None
@@ -627,7 +627,6 @@ class Shard:
             await self._report(finished=False)
 
     async def _report(self, *, finished: bool) -> None:
-        self._reported = self._totals
         await self._tell("shard_report", self._make_report(finished=finished))
 
     def _make_report(self, *, finished: bool) -> c.ShardReport:
@@ -637,7 +636,6 @@ class Shard:
             dispatched=not self._pending,
             finished=finished,
             given_up=self._given_up,
-            unreported=self._totals - self._reported,
         )
 
     async def _tell(self, signal: str, argument: Any) -> None:
