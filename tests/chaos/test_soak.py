@@ -264,7 +264,7 @@ async def test_all_faults_mixed(chaos: Chaos) -> None:
         soak.run = None
         await waiting
         async with soak.apart:
-            await chaos.complete(run, corpus)
+            await chaos.complete(run, corpus, latecomers=True)
         documents, runs, working = documents + len(corpus), runs + 1, working + time.monotonic() - started
     soak.over = True
     await asyncio.gather(*strands)

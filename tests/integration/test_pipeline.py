@@ -185,22 +185,21 @@ async def test_documents_that_change_or_go_after_the_listing(env: dict[str, str]
     name = "moving"
     await put(env, name, texts(60, 5))
     connection = await connect()
-    ask(env, "/control", {"latency": 0.5})
+    # A quota that is used up pauses the run after its listing and before any answer.
+    ask(env, "/control", {"fail_all": "insufficient_quota"})
     try:
-        # Twelve partitions for a worker with eight slots: the last keys are not fetched before they change.
-        data = json.loads(job(name, concurrency=1).to_json())
-        data["partitions"]["documents"] = 5
-        run = await connection.start(Job.parse(data), check_model=False)
+        run = await connection.start(job(name), check_model=False)
         keys = sorted(entry.key for entry in await connection.storage.list_all("corpus", f"{name}/"))
         async for status in run.watch(every=0.1):
-            if status.plan_done:
+            if status.state == c.PAUSED:
                 break
+        assert status.reason == "insufficient_quota"
         await connection.storage.put("corpus", keys[-1], b"another text by now")
         await connection.storage.delete("corpus", [keys[-2]])
-        ask(env, "/control", {"latency": 0})
-        result = await run.wait()
     finally:
-        ask(env, "/control", {"latency": 0})
+        ask(env, "/control", {"fail_all": None})
+    await run.resume()
+    result = await run.wait()
     assert result.errors_by_type == {"source_changed": 1, "source_gone": 1}
     assert result.retryable_errors == 2
     again = await (await run.rerun()).wait()
