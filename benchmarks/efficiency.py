@@ -13,7 +13,7 @@ IDEAL = CONCURRENCY / LATENCY
 
 def run(quick: bool) -> list[Figure]:
     """Must show 5."""
-    count = 5_000 if quick else 20_000
+    count = 4_000 if quick else 20_000
     with stack() as running:
         work = job(upload(running, count), concurrency=CONCURRENCY)
         provider = Provider(running)

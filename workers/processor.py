@@ -305,7 +305,7 @@ class Attempt:
                 await self._until_durable()
                 if self._stopping():
                     return
-                answer = await active.chat.ask(payload)
+                answer = await active.chat.ask(payload, lambda: self._stopping() is not None)
             if answer is not None:
                 self._take(self._judge(document, etag, answer))
         except _Stopped:

@@ -49,7 +49,7 @@ USER_PROMPT = "Label this.\n{{ text }}"
 SEED = int(os.environ.get("DOCBATCH_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 """Of all that chaos does at random; printed, and set by the environment variable to repeat a failure."""
 
-TUNING = replace(c.Tuning(), heartbeat_timeout=6.0, probe_every=2.0, watch_shards_every=10.0)
+TUNING = replace(c.Tuning(), heartbeat_timeout=5.0, probe_every=2.0, watch_shards_every=10.0)
 SCHEMA = {
     "type": "object",
     "properties": {"label": {"type": "string", "enum": ["red", "green", "blue"]}, "urgent": {"type": "boolean"}},

@@ -81,8 +81,12 @@ class Journal:
                 last[event.key] = event.by
         return lost
 
-    def loss(self, by: str, at: float) -> Loss:
-        """What the end of an incarnation at a time (Unix seconds) cost, and what it may cost."""
+    def loss(self, by: str, at: float, *, underway: float = 1.0) -> Loss:
+        """What the end of an incarnation at a time (Unix seconds) cost, and what it may cost.
+
+        Requests that the provider accepted up to `underway` seconds later had left the worker before its end; 0 for one
+        that did not end.
+        """
         flying: Counter[str] = Counter()
         first = at
         answered_lately = 0
@@ -91,7 +95,7 @@ class Journal:
                 continue
             first = min(first, event.at)
             if event.kind == "accepted":
-                flying[event.key] += 1  # one that arrives after the kill was under way at the kill
+                flying[event.key] += event.at <= at + underway
             elif event.at <= at:
                 flying[event.key] -= 1
                 answered_lately += event.kind == "answered" and event.at > at - RATE_OVER

@@ -8,6 +8,7 @@ import json
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -45,7 +46,7 @@ async def s3_away(chaos: Chaos, mode: Mode, seconds: float, *, documents: int) -
 
 
 async def test_s3_answers_503_for_a_while(chaos: Chaos) -> None:
-    await s3_away(chaos, "503", 7.0, documents=300)
+    await s3_away(chaos, "503", 6.5, documents=250)
 
 
 @pytest.mark.soak
@@ -136,9 +137,13 @@ async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tup
     chaos.provider(latency_median=0.3, latency_sigma=0.5)
     run = await chaos.start(chaos.job(corpus, documents=40))
     bounds = 0.0
+
+    def reached(target: int) -> bool:
+        return chaos.journal.refresh().accepted() >= target
+
     for number in range(kills):
         target = documents * (number + 1) // (kills + 1)
-        await chaos.until(lambda target=target: chaos.journal.refresh().accepted() >= target, within=120)
+        await chaos.until(partial(reached, target), within=120)
         at = time.time()
         chaos.stack.temporal.kill(signal.SIGKILL)
         await asyncio.sleep(chaos.random.uniform(*away))
@@ -146,7 +151,7 @@ async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tup
         back = time.time()
         await asyncio.sleep(0.3)
         chaos.journal.refresh()
-        losses = [chaos.journal.loss(worker.by, back) for worker in chaos.workers.values()]
+        losses = [chaos.journal.loss(worker.by, back, underway=0.0) for worker in chaos.workers.values()]
         bounds += sum(loss.bound for loss in losses)
         say(f"Temporal killed at {target} accepted, away for {back - at:.1f} s")
     await chaos.complete(run, corpus, within=180)
@@ -184,7 +189,10 @@ async def provider_away(chaos: Chaos, seconds: float, *, documents: int, outage_
     await chaos.start_workers("0", "1", environment=environment)
     chaos.provider(latency=0.25)
     run = await chaos.start(chaos.job(corpus, documents=25, concurrency=concurrency))
-    accepted = lambda: chaos.journal.refresh().accepted()  # noqa: E731
+
+    def accepted() -> int:
+        return chaos.journal.refresh().accepted()
+
     await chaos.until(lambda: accepted() >= documents // 6, within=60)
 
     if seconds:

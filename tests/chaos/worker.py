@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from temporalio.worker import Worker
+
 import workers.brakes
 import workers.main
 import workers.processor
@@ -48,7 +50,7 @@ def _die_after_commit() -> None:
         else:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Attempt._count = die  # type: ignore[method-assign]
+    Attempt._count = die  # type: ignore[assignment, method-assign]
 
 
 def _fail_partitions() -> None:
@@ -79,7 +81,7 @@ FAULTS = {
 
 def _shorten() -> None:
     sticky = timedelta(seconds=2)
-    workers.main.Worker = partial(workers.main.Worker, sticky_queue_schedule_to_start_timeout=sticky)  # type: ignore
+    vars(workers.main)["Worker"] = partial(Worker, sticky_queue_schedule_to_start_timeout=sticky)
     if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
         workers.brakes.OUTAGE_AFTER = float(seconds)
     if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):

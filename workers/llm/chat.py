@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,12 +28,10 @@ PROBE_TIMEOUT = 20.0
 class Brake(Protocol):
     """What stops a run's calls, and learns how they end (see `workers.brakes`)."""
 
-    def stopped(self) -> bool: ...
     def succeeded(self) -> None: ...
     def transient(self, message: str) -> None: ...
     def stop_job(self, verdict: Verdict) -> None: ...
     def last_success(self) -> float: ...
-    async def wait_stopped(self, seconds: float) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -59,6 +59,7 @@ class Chat:
         self._job = job
         self._transport = transport
         self._brake = brake
+        self._probing = False
         self._metrics = metrics.llm(job.model.name)
         base: dict[str, Any] = {"model": job.model.name}
         if job.model.temperature is not None:
@@ -75,12 +76,12 @@ class Chat:
         messages.append({"role": "user", "content": user})
         return b'{"messages":' + orjson.dumps(messages) + self._tail
 
-    async def ask(self, payload: bytes) -> Answer | None:
-        """The answer, or None when the run was stopped before there was one: the document stays unanswered."""
+    async def ask(self, payload: bytes, stopped: Callable[[], bool]) -> Answer | None:
+        """The answer, or None when the caller was stopped before there was one: the document stays unanswered."""
         answer = Answer(None, None)
         failures = 0
-        first_failure = 0.0
-        while not self._brake.stopped():
+        last_failure: float | None = None
+        while not stopped():
             answer.attempts += 1
             started = time.monotonic()
             verdict, retry_after = await self._call(payload, answer)
@@ -95,18 +96,34 @@ class Chat:
                 self._brake.stop_job(verdict)
                 return None
             self._brake.transient(verdict.message)
-            first_failure = first_failure or started
-            if verdict.error_type != "rate_limited":
-                failures += 1
-            if failures >= MAX_TRANSIENT and self._brake.last_success() > first_failure:
+            since, last_failure = last_failure or started, time.monotonic()
+            if verdict.error_type != "rate_limited" and await self._others_are_answered(since, answer.attempts):
+                failures += 1  # while nobody is answered it is an outage, which never makes an error row
+            if failures >= MAX_TRANSIENT:
                 answer.error = verdict
                 return answer
             self._metrics.retries(verdict.error_type)
             backoff = min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (answer.attempts - 1)) * random.uniform(0.5, 1.0)
             if retry_after is not None:
                 backoff = min(RETRY_AFTER_MOST, retry_after) + random.uniform(0.0, 0.1 + 0.1 * retry_after)
-            await self._brake.wait_stopped(backoff)
+            await _wait(backoff, stopped)
         return None
+
+    async def _others_are_answered(self, since: float, attempts: int) -> bool:
+        """Whether the provider has answered a document since; one that fails on and on when no others are asked for
+        (the last of a run, say) finds that out by a very short question, so that it does not pass for an outage."""
+        if self._brake.last_success() > since:
+            return True
+        if attempts < MAX_TRANSIENT or self._probing:
+            return False
+        self._probing = True
+        try:
+            if await probe(self._job, self._transport) is not None:
+                return False
+            self._brake.succeeded()
+            return True
+        finally:
+            self._probing = False
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:
@@ -142,6 +159,13 @@ class Chat:
         if verdict is None and text is None:
             return Verdict(Kind.DOCUMENT, "empty_answer", "the model gave no content", retryable=True)
         return verdict
+
+
+async def _wait(seconds: float, stopped: Callable[[], bool]) -> None:
+    """Sleeps, but at most until stopped."""
+    deadline = time.monotonic() + seconds
+    while not stopped() and (left := deadline - time.monotonic()) > 0:  # noqa: ASYNC110 - there is no event for both
+        await asyncio.sleep(min(left, 0.25))
 
 
 def retry_after_of(reply: Reply) -> float | None:
