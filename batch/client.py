@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +21,8 @@ from batch.connection import connect_temporal
 from batch.job import Job
 from batch.layout import RunLayout, check_run_id
 from batch.manifest import Manifest, load_manifest
-from batch.results import scan
+from batch.reconcile import Account, verify
+from batch.results import RerunScope, rerun_scope, scan
 from batch.store import Storage
 
 if TYPE_CHECKING:
@@ -403,6 +404,20 @@ class Run:
         except WorkflowAlreadyStartedError:
             raise RunBusy(f"run {self.run_id!r} is going; wait for its end or cancel it first") from None
         return self
+
+    async def rerun_scope(self, *, all_errors: bool = False, partitions: list[int] | None = None) -> RerunScope | None:
+        """What a rerun would ask again; None for a run that ended without a manifest."""
+        manifest = await self.manifest()
+        if manifest is None:
+            return None
+        without_row = max(0, manifest.planned_documents - manifest.totals.documents)
+        if not manifest.files:
+            return RerunScope(without_row=without_row)
+        return rerun_scope(self.results(), without_row=without_row, all_errors=all_errors, partitions=partitions or [])
+
+    async def verify(self, manifest: Manifest, *, on_progress: Callable[[Account], None] | None = None) -> Account:
+        """Reconciles plan, results and manifest again; `Account.problems` says what does not fit."""
+        return await verify(self.connection.storage, self.layout, manifest, on_progress=on_progress)
 
     async def check_idle(self) -> None:
         """Raises `RunBusy` while the coordinator or any shard of the run works."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from batch import result_file
 from batch.contracts import Totals
 from batch.layout import RunLayout, partition_of_result
-from batch.manifest import ResultEntry
+from batch.manifest import Manifest, ResultEntry
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs
 from batch.store import ObjectMissing, Storage
@@ -51,6 +51,20 @@ class Account:
         self.problem_count += 1
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(text)
+
+
+async def verify(
+    storage: Storage, layout: RunLayout, manifest: Manifest, *, on_progress: Callable[[Account], None] | None = None
+) -> Account:
+    """Holds a run that has ended against its manifest: plan, rows, files, checksums and totals."""
+    expected = {entry.partition: entry for entry in manifest.files}
+    reconciler = Reconciler(storage, layout, expected=expected, on_progress=on_progress)
+    account = await reconciler.run(plan_complete=manifest.state != "cancelled")
+    for name in ("documents", "ok", "errors", "skipped"):
+        counted, written = getattr(account.totals, name), getattr(manifest.totals, name)
+        if counted != written:
+            account.problem(f"the manifest says {written} {name}, the files hold {counted}")
+    return account
 
 
 class Reconciler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,39 @@ def scan(output_uri: str, run_id: str) -> pl.LazyFrame:
     """All rows of a run: the columns of `batch.schema.row_schema`, `result` typed by the job's JSON schema."""
     layout = RunLayout.of(output_uri, run_id)
     return pl.scan_parquet(f"{layout.uri(layout.results)}**/*.parquet", storage_options=storage_options())
+
+
+@dataclass(frozen=True)
+class RerunScope:
+    """What a rerun would ask again. The cost is an estimate in US dollars, by the run's mean cost of an answer."""
+
+    partitions: int = 0
+    documents: int = 0
+    without_row: int = 0
+    """Documents of the plan that have no row yet."""
+    estimated_cost_usd: float = 0.0
+
+    @property
+    def empty(self) -> bool:
+        return not self.documents and not self.without_row
+
+
+def rerun_scope(frame: pl.LazyFrame, *, without_row: int, all_errors: bool, partitions: list[int]) -> RerunScope:
+    """Counts the rows of a run that a rerun would ask again; no `partitions` means all of them."""
+    wanted = (pl.col("status") == "error") & (pl.lit(all_errors) | pl.col("retryable"))
+    if partitions:
+        wanted &= pl.col("partition").is_in(partitions)
+    row = (
+        frame.select(
+            documents=wanted.sum(),
+            partitions=pl.col("partition").filter(wanted).n_unique(),
+            cost=pl.col("cost_usd").filter(pl.col("status") == "ok").mean(),
+        )
+        .collect()
+        .row(0, named=True)
+    )
+    cost = (row["documents"] + without_row) * (row["cost"] or 0.0)
+    return RerunScope(row["partitions"], row["documents"], without_row, round(cost, 6))
 
 
 class UnknownFormat(ValueError):

@@ -21,7 +21,7 @@ import batch.client
 import batch.local.stack
 from batch import contracts as c
 from batch.cli import command_line
-from batch.client import RunResult
+from batch.client import Run, RunResult
 from batch.connection import TemporalUnreachable
 from batch.layout import RunLayout
 from batch.local.processes import ProcessError
@@ -139,6 +139,8 @@ class FakeRun:
 
     def results(self) -> pl.LazyFrame:
         return self.frame
+
+    rerun_scope = Run.rerun_scope  # the real one, on this frame and manifest
 
 
 @dataclass

@@ -1,0 +1,98 @@
+"""The command line, `docbatch`. Thin: a command calls the client, the results or the local stack, and shows what came.
+
+Exit codes: 0 done, 1 the run ended with failures, 2 wrong usage or input, or what is needed does not answer. Heavy
+modules are imported where they are used: `docbatch --help` must not load Temporal, polars and pyarrow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from batch.cli import results, runs, stack
+from batch.cli.app import EXIT_WRONG, CliError, app
+
+__all__ = ["command_line", "main", "results", "runs", "stack"]
+
+
+def main() -> None:
+    """The console entry `docbatch`."""
+    code = command_line(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # Not sys.exit: with Temporal's core in the process, the interpreter's shutdown aborts now and then (temporalio
+    # sdk-python issue 300), and the exit code with it. All that has to be undone was undone by its context manager.
+    os._exit(code)
+
+
+def command_line(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit code. Errors that a user can mend are a message, without a traceback."""
+    try:
+        app(list(arguments), prog_name="docbatch")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else EXIT_WRONG
+    except Exception as error:
+        if not isinstance(error, _expected_errors()):
+            traceback.print_exc()
+            return EXIT_WRONG
+        for line in _message(error).splitlines():
+            typer.echo(f"docbatch: {line}", err=True)
+        return EXIT_WRONG
+    return 0
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is all that a user needs. Imported only once there is an error."""
+    from polars.exceptions import PolarsError
+    from temporalio.service import RPCError
+
+    from batch.checks import CheckFailed
+    from batch.client import RunBusy, RunNotFound
+    from batch.connection import TemporalUnreachable
+    from batch.job import JobError
+    from batch.local.errors import StackError
+    from batch.local.processes import ProcessError
+    from batch.results import UnknownFormat
+    from batch.run_file import RunMissing
+    from batch.store import StorageError
+
+    return (
+        *(CliError, CheckFailed, JobError, RunBusy, RunMissing, RunNotFound, UnknownFormat),
+        *(StorageError, TemporalUnreachable, RPCError, PolarsError, StackError, ProcessError),
+    )
+
+
+def _message(error: Exception) -> str:
+    from temporalio.service import RPCError
+
+    if isinstance(error, RPCError):
+        address = os.environ.get("TEMPORAL_ADDRESS", "localhost:7233")
+        return f"Temporal at {address} (TEMPORAL_ADDRESS) answers {error.status.name}: {error.message}"
+    return str(error)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"docbatch {version('docbatch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("docbatch: %(message)s"))
+    logging.getLogger("batch").handlers = [handler]

@@ -1,0 +1,68 @@
+"""The Typer application, and what its commands share: options, exit codes, output."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_FAILURES, EXIT_WRONG = 1, 2
+
+ORDER = [
+    *("up", "demo", "worker", "simulate-provider"),
+    *("run", "status", "list", "results", "verify", "pause", "resume", "cancel", "rerun"),
+]
+"""The commands as `docbatch --help` lists them."""
+
+
+class Commands(TyperGroup):
+    """Lists the commands in `ORDER`, whichever module of them was imported first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=ORDER.index)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="docbatch",
+    help="An LLM prompt over every document of a corpus in object storage: durable, one typed Parquet row each.",
+    epilog="Temporal, S3 and the model are found by their own variables: TEMPORAL_*, AWS_* and (workers) OPENAI_*.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run id, as `docbatch list` shows it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+OutputOption = Annotated[
+    str | None,
+    typer.Option("--output", metavar="S3_URI", help="The job's output.uri: finds a run that Temporal has forgotten."),
+]
+QueueOption = Annotated[str, typer.Option("--task-queue", metavar="Q", help="Task queue that the workers poll.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Start only; print the run id.")]
+DEFAULT_QUEUE = "docbatch"
+
+
+class CliError(Exception):
+    """What the user asked cannot be done. The message says why, and what to do."""
+
+
+def open_console(*, err: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=err)
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, default=plain_value))
+
+
+def plain_value(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)

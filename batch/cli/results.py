@@ -1,0 +1,162 @@
+"""Commands that read what a run left: `results`, `verify`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batch.cli.app import (
+    EXIT_FAILURES,
+    CliError,
+    JsonOption,
+    OutputOption,
+    RunArgument,
+    app,
+    open_console,
+    plain_value,
+    print_json,
+)
+from batch.cli.watching import find
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from batch.client import Run
+    from batch.manifest import Manifest
+    from batch.reconcile import Account
+
+
+@app.command()
+def results(
+    run_id: RunArgument,
+    *,
+    errors: Annotated[bool, typer.Option("--errors", help="Only documents that could not be answered.")] = False,
+    head: Annotated[int, typer.Option("--head", min=0, metavar="N", help="So many rows; 0: all.")] = 10,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of them to a .parquet, .csv or .jsonl file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+    output: OutputOption = None,
+) -> None:
+    """Show or export rows of a run, also while it is going."""
+    import polars as pl
+
+    found, committed = asyncio.run(_committed(run_id, output))
+    if not committed:
+        typer.echo(f"run {run_id} has no rows yet: no partition is committed", err=True)
+        return
+    frame = found.results()
+    if errors:
+        frame = frame.filter(pl.col("status") == "error")
+    if export is not None:
+        _export(frame, export)
+        return
+    shown = frame if head == 0 else frame.head(head)
+    if as_json:
+        for part in shown.collect_batches():
+            for row in part.iter_rows(named=True):
+                typer.echo(json.dumps(row, ensure_ascii=False, default=plain_value))
+        return
+    _print_rows(frame, shown, errors=errors)
+
+
+async def _committed(run_id: str, output: str | None) -> tuple[Run, bool]:
+    found = await find(run_id, output)
+    layout = found.layout
+    async for page in found.connection.storage.pages(layout.output.bucket, layout.results):
+        if page:
+            return found, True
+    return found, False
+
+
+def _export(frame: pl.LazyFrame, path: Path) -> None:
+    import polars as pl
+
+    from batch.results import export
+
+    try:
+        export(frame, path)
+    except OSError as error:
+        raise CliError(f"{path} cannot be written: {error}") from None
+    typer.echo(f"{frame.select(pl.len()).collect().item():,} rows in {path}", err=True)
+
+
+def _print_rows(frame: pl.LazyFrame, shown: pl.LazyFrame, *, errors: bool) -> None:
+    import polars as pl
+
+    from batch.terminal import field_types, plain, rows_table
+
+    rows = shown.collect().to_dicts()
+    console = open_console()
+    types = field_types(frame.collect_schema())
+    console.print(rows_table(rows, types, errors=errors, width=console.width))
+    count = frame.select(pl.len()).collect().item()
+    if count > len(rows):
+        plain(console, f"{len(rows):,} of {count:,} rows; --head 0 shows all, --export FILE writes them", style="dim")
+
+
+@app.command()
+def verify(run_id: RunArgument, as_json: JsonOption = False, output: OutputOption = None) -> None:
+    """Reconcile plan, results and manifest again.
+
+    Each planned document has exactly one row, and each file is the one of the manifest.
+    """
+
+    async def go() -> int:
+        found = await find(run_id, output)
+        manifest = await found.manifest()
+        if manifest is None or manifest.state == "rerunning":
+            state = "is being rerun" if manifest else "has no manifest yet: it has not ended"
+            raise CliError(f"run {run_id!r} {state}; verify it afterwards (`docbatch status {run_id} --watch`)")
+        account = await _verified(found, manifest)
+        return _show_verified(run_id, manifest, account, as_json=as_json)
+
+    raise typer.Exit(asyncio.run(go()))
+
+
+async def _verified(found: Run, manifest: Manifest) -> Account:
+    console = open_console(err=True)
+    with console.status("reading plan and results") as shown:
+
+        def progress(account: Account) -> None:
+            shown.update(f"{account.planned_documents:,} of {manifest.planned_documents:,} documents")
+
+        return await found.verify(manifest, on_progress=progress if console.is_terminal else None)
+
+
+def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json: bool) -> int:
+    from batch.terminal import equation
+
+    totals = account.totals
+    clean = account.problem_count == 0
+    if as_json:
+        print_json(
+            {
+                "run_id": run_id,
+                "state": manifest.state,
+                "reconciled": clean,
+                "planned_documents": account.planned_documents,
+                "partitions": len(account.files),
+                "missing_partitions": account.missing,
+                **{name: getattr(totals, name) for name in ("documents", "ok", "errors", "skipped")},
+                "errors_by_type": dict(account.errors_by_type),
+                "problem_count": account.problem_count,
+                "problems": account.problems,
+            }
+        )
+        return 0 if clean else EXIT_FAILURES
+    typer.echo(f"run {run_id}, {manifest.state}: {account.planned_documents:,} documents planned")
+    typer.echo(equation(totals.documents, totals.ok, totals.errors, totals.skipped))
+    if account.missing:
+        typer.echo(f"{account.missing:,} partitions have no rows yet; docbatch rerun {run_id} goes on with them")
+    if clean:
+        typer.echo(f"verified: {len(account.files):,} result files are the manifest's, each document has one row")
+        return 0
+    for problem in account.problems:
+        typer.echo(f"problem: {problem}")
+    typer.echo(f"NOT verified: {account.problem_count:,} problems")
+    return EXIT_FAILURES
