@@ -29,6 +29,7 @@ R = TypeVar("R")
 
 PROCESS_TIMEOUT = timedelta(hours=24)
 PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 GIVEN_UP_NAMED = 100
 
 
@@ -41,7 +42,7 @@ async def control_activity(name: str, argument: Any, result: type[R], summary: s
             argument,
             result_type=result,
             start_to_close_timeout=timedelta(hours=4),
-            heartbeat_timeout=timedelta(seconds=60),
+            heartbeat_timeout=CONTROL_HEARTBEAT_TIMEOUT,
             retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             summary=summary or None,
         ),

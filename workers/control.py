@@ -125,7 +125,6 @@ class RunControl:
         """Those of the workflows that run no more."""
         closed = []
         for workflow_id in task.workflow_ids:
-            activity.heartbeat()
             try:
                 description = await self._client.get_workflow_handle(workflow_id).describe()
             except RPCError as error:

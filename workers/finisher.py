@@ -44,18 +44,14 @@ class Finisher:
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         file = await load_run(self._storage, task.run)
         cancelled = task.state == c.CANCELLED
-        beat = asyncio.create_task(_beat())
-        try:
-            settle = None if cancelled else Settler(self._storage, layout, file, task.generation).settle
-            account = await Reconciler(self._storage, layout, settle=settle, expected={} if cancelled else None).run(
-                plan_complete=task.plan_complete
-            )
-            state = _state(task, account)
-            manifest = _manifest(task, file, account, state)
-            await write_manifest(self._storage, layout, manifest)
-            await self._clean(layout, account)
-        finally:
-            beat.cancel()
+        settle = None if cancelled else Settler(self._storage, layout, file, task.generation).settle
+        account = await Reconciler(self._storage, layout, settle=settle, expected={} if cancelled else None).run(
+            plan_complete=task.plan_complete
+        )
+        state = _state(task, account)
+        manifest = _manifest(task, file, account, state)
+        await write_manifest(self._storage, layout, manifest)
+        await self._clean(layout, account)
         if account.problem_count and not cancelled:
             self._metrics.reconciliation_failures.labels(file.job.name).inc()
             log.error("run %s does not reconcile: %s", task.run.run_id, "; ".join(account.problems[:10]))
@@ -108,12 +104,6 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
         problems=account.problems,
         files=account.files,
     )
-
-
-async def _beat() -> None:
-    while True:
-        activity.heartbeat()
-        await asyncio.sleep(10)
 
 
 class Settler:

@@ -41,7 +41,6 @@ class Planner:
         )
         full = False
         async for page in self._storage.pages(source.bucket, source.prefix, after=task.cursor):
-            activity.heartbeat()
             for entry in page:
                 if entry.key <= task.cursor or not selects(entry.key):
                     continue
@@ -78,7 +77,7 @@ class Planner:
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:
         """A page of the shards that have something to do again, from `start_shard` on."""
-        return await find_work(self._storage, task, on_progress=activity.heartbeat)
+        return await find_work(self._storage, task)
 
 
 def _planned(footer: PlanFooter) -> c.PlannedShard:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pyarrow.parquet as pq
 
@@ -18,9 +17,7 @@ SHARDS_A_PAGE = 10
 AT_ONCE = 16
 
 
-async def find_work(
-    storage: Storage, task: c.RerunPlanInput, *, on_progress: Callable[[], None] = lambda: None
-) -> c.RerunPlan:
+async def find_work(storage: Storage, task: c.RerunPlanInput) -> c.RerunPlan:
     """One page, from shard `start_shard` on. Reads footers only, never rows."""
     layout = RunLayout.of(task.run.output_uri, task.run.run_id)
     wanted = set(task.request.partitions)
@@ -39,7 +36,6 @@ async def find_work(
                 plan_partitions=footer.first_partition + footer.partitions if footer else 0,
             )
         footer = following
-        on_progress()
         numbers = range(footer.first_partition, footer.first_partition + footer.partitions)
         chosen = [number for number in numbers if not wanted or number in wanted]
         work = await _work(storage, layout, task, footer, chosen)
