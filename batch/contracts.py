@@ -55,6 +55,7 @@ BY_USER = "by_user"
 PROVIDER_UNREACHABLE = "provider_unreachable"
 STORAGE_UNREACHABLE = "storage_unreachable"
 STORAGE_REFUSED = "storage_refused"
+SOURCE_REFUSED = "source_refused"
 ERROR_RATE = "max_error_rate"
 PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
