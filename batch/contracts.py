@@ -99,6 +99,8 @@ class Totals:
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = 0
+    """Documents that were answered by a model without a known price: `cost_usd` lacks them."""
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))

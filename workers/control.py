@@ -143,7 +143,7 @@ class RunControl:
             job = (await load_run(self._storage, task.run)).job if task.run else Job.parse(json.loads(task.job_json))
         except (StorageError, RunMissing) as error:
             return c.CheckResult(problem=str(error)[:500])
-        verdict = await probe(job, self._transport)
+        verdict = await probe(job, self._transport, as_the_job_asks=task.run is None)
         if verdict is None:
             return c.CheckResult()
         if verdict.kind is Kind.TRANSIENT and verdict.error_type == "rate_limited":

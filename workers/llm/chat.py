@@ -62,14 +62,7 @@ class Chat:
         self._brake = brake
         self._probing = False
         self._metrics = metrics.llm(job.model.name)
-        base: dict[str, Any] = {"model": job.model.name}
-        if job.model.temperature is not None:
-            base["temperature"] = job.model.temperature
-        if job.model.max_output_tokens is not None:
-            base["max_completion_tokens"] = job.model.max_output_tokens
-        if job.output.json_schema is not None:
-            base["response_format"] = response_format(job.output.json_schema, job.name)
-        self._tail = b"," + orjson.dumps(base)[1:]
+        self._tail = b"," + orjson.dumps(_settings(job))[1:]
 
     def payload(self, system: str | None, user: str) -> bytes:
         """The request's body. The system prompt comes first: providers cache common prefixes."""
@@ -167,6 +160,18 @@ class Chat:
         return verdict
 
 
+def _settings(job: Job) -> dict[str, Any]:
+    """What every request of the job says beside its messages."""
+    settings: dict[str, Any] = {"model": job.model.name}
+    if job.model.temperature is not None:
+        settings["temperature"] = job.model.temperature
+    if job.model.max_output_tokens is not None:
+        settings["max_completion_tokens"] = job.model.max_output_tokens
+    if job.output.json_schema is not None:
+        settings["response_format"] = response_format(job.output.json_schema, job.name)
+    return settings
+
+
 def _count(value: Any) -> int:
     """Tokens as the provider reports them: none where it says nothing, never more than a column of them can hold."""
     return max(0, min(int(value or 0), 2**31))
@@ -201,9 +206,13 @@ def retry_after_of(reply: Reply) -> float | None:
     return None
 
 
-async def probe(job: Job, transport: Transport) -> Verdict | None:
-    """Asks the model one very short question; None when it answers, else what is wrong."""
-    body = {"model": job.model.name, "messages": [{"role": "user", "content": "Answer with the word ok."}]}
+async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False) -> Verdict | None:
+    """Asks the model one very short question; None when it answers, else what is wrong.
+
+    `as_the_job_asks`: with the job's sampling settings and response format, which a provider may refuse too.
+    """
+    settings = _settings(job) if as_the_job_asks else {"model": job.model.name}
+    body = {"messages": [{"role": "user", "content": "Answer with the word ok."}], **settings}
     try:
         reply = await transport.post(
             "chat/completions", orjson.dumps(body), timeout=min(PROBE_TIMEOUT, job.model.timeout_seconds)
