@@ -65,7 +65,7 @@ async def two_workers_killed(
     assert set(corpus.keys.values()) <= set(chaos.journal.paid())
     measured(
         chaos.test,
-        f"Two workers of concurrency {concurrency}, killed (`kill -9`) and restarted; provider lognormal around 300 ms.",
+        f"Two workers of concurrency {concurrency}, killed (`kill -9`) at random moments; provider around 300 ms.",
         Figure("kills with half of the concurrency in flight", len(losses), at_least=kills),
         Figure("documents with one ok row", result.ok, exactly=documents),
         Figure("answers paid again, all kills", sum(loss.paid_again for loss in losses)),
