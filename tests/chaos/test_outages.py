@@ -15,6 +15,8 @@ import pytest
 
 from batch import Job
 from batch import contracts as c
+from batch.client import Run
+from batch.store import Storage
 from benchmarks.figures import Figure
 from tests.chaos.harness import TUNING, Chaos, measured, sampled, say
 from tests.chaos.s3_proxy import Mode
@@ -151,6 +153,8 @@ async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tup
     for number in range(kills):
         target = documents * (number + 1) // (kills + 1)
         await chaos.until(partial(reached, target), within=120)
+        if number == 0:
+            await next_commit(run)  # whose completion is being reported just now
         at = time.time()
         chaos.stack.temporal.kill(signal.SIGKILL)
         await asyncio.sleep(chaos.random.uniform(*away))
@@ -169,6 +173,14 @@ async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tup
         Figure("documents with one ok row", documents, exactly=len(corpus)),
         Figure("documents paid again", again, at_most=math.floor(bounds)),
     )
+
+
+async def next_commit(run: Run) -> None:
+    """Returns the moment that one more result file stands."""
+    storage, layout = Storage(), run.layout
+    before = len(await storage.list_all(layout.output.bucket, layout.results))
+    while len(await storage.list_all(layout.output.bucket, layout.results)) == before:  # noqa: ASYNC110 - S3 tells nobody
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.soak
