@@ -40,9 +40,9 @@ class Planner:
             partitions=task.partitions,
         )
         full = False
-        async for page in self._storage.pages(source.bucket, source.prefix, after=task.cursor):
+        async for page in self._storage.source_pages(source.bucket, source.prefix, after=task.cursor):
             for entry in page:
-                if entry.key <= task.cursor or not selects(entry.key):
+                if not selects(entry.key):
                     continue
                 document = PlannedDocument(
                     document_id=entry.key, uri=object_uri(source.bucket, entry.key), etag=entry.etag, size=entry.size

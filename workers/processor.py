@@ -22,6 +22,7 @@ from temporalio import activity
 from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
+from batch.listing import is_addressable
 from batch.planning import PlannedDocument, documents_of
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
@@ -320,6 +321,10 @@ class Attempt:
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
         """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
+        if not is_addressable(document.uri.removeprefix("s3://").partition("/")[2]):
+            raise Unreadable(
+                "unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character"
+            )
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
         text = extract(document.uri, data)
         values = {"text": text, "document_id": document.document_id, "uri": document.uri}
