@@ -36,7 +36,7 @@ from batch.store import (
     StorageUnreachable,
 )
 from workers.brakes import Stop
-from workers.extract import Unreadable, extract
+from workers.extract import Unreadable, extract, is_slow
 from workers.ledger import Ledger, LedgerName, Replayed, Row, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
@@ -326,7 +326,10 @@ class Attempt:
                 "unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character"
             )
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
-        text = extract(document.uri, data)
+        if is_slow(document.uri, len(data)):
+            text = await asyncio.to_thread(extract, document.uri, data)
+        else:
+            text = extract(document.uri, data)
         values = {"text": text, "document_id": document.document_id, "uri": document.uri}
         active = self._active
         try:

@@ -36,23 +36,24 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
-async def listed(bucket: str, prefix: str = "", after: str = "") -> list[str]:
-    return [e.key async for page in Storage().source_pages(bucket, prefix, after=after) for e in page]
+async def listed(storage: Storage, bucket: str, prefix: str = "", after: str = "") -> list[str]:
+    return [e.key async for page in storage.source_pages(bucket, prefix, after=after) for e in page]
 
 
 async def test_keys_are_what_s3_has_and_a_listing_goes_on_after_each(bucket: str) -> None:
-    assert await listed(bucket) == KEYS
+    storage = Storage()
+    assert await listed(storage, bucket) == KEYS
     for position, key in enumerate(KEYS):
-        assert await listed(bucket, after=key) == KEYS[position + 1 :], key
-    assert await listed(bucket, "p/") == KEYS[3:7]
+        assert await listed(storage, bucket, after=key) == KEYS[position + 1 :], key
+    assert await listed(storage, bucket, "p/") == KEYS[3:7]
 
 
 async def test_a_missing_bucket_and_an_absent_server(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BucketMissing, match=r"list s3://none/: there is no bucket 'none' at http://"):
-        await listed("none")
+        await listed(Storage(), "none")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with pytest.raises(StorageUnreachable, match=r"no usable answer from http://127\.0\.0\.1:1 \(AWS_ENDPOINT_URL_S3"):
-        await listed("keys")
+        await listed(Storage(), "keys")
 
 
 async def test_a_prefix_with_its_marker_alone_holds_no_document(bucket: str) -> None:
