@@ -127,10 +127,12 @@ class Storage:
         reason = _reason(error)
         if isinstance(error, (AlreadyExistsError, PreconditionError)):
             return PreconditionFailed(f"{what}: {reason}")
-        if "NoSuchBucket" in reason:
+        if "<Code>NoSuchBucket</Code>" in reason:
             return BucketMissing(f"{what}: there is no bucket {bucket!r} at {self._where()}")
         if isinstance(error, (NotFoundError, FileNotFoundError)):
             return ObjectMissing(f"{what}: no such object")
+        if "External AWS credential provider" in reason:  # obstore's words: boto3 got none, so S3 was not even asked
+            return StorageUnreachable(f"{what}: the AWS credentials cannot be had at the moment: {reason}")
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
             return StorageRefused(f"{what}: access refused by {self._where()}: {reason}")
         return StorageUnreachable(

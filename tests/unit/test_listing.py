@@ -13,7 +13,7 @@ from obstore.store import MemoryStore
 from batch.checks import CheckFailed, check_source
 from batch.job import Job
 from batch.listing import is_addressable
-from batch.storage_errors import BucketMissing, StorageUnreachable
+from batch.storage_errors import BucketMissing, ObjectMissing, StorageUnreachable
 from batch.store import Storage
 from tests.unit.test_job import job
 
@@ -54,6 +54,13 @@ async def test_a_missing_bucket_and_an_absent_server(bucket: str, monkeypatch: p
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with pytest.raises(StorageUnreachable, match=r"no usable answer from http://127\.0\.0\.1:1 \(AWS_ENDPOINT_URL_S3"):
         await listed(Storage(), "keys")
+
+
+async def test_a_missing_bucket_is_no_missing_object_whatever_its_name(bucket: str) -> None:
+    with pytest.raises(BucketMissing):
+        await Storage().get("none", "a")
+    with pytest.raises(ObjectMissing):
+        await Storage().get(bucket, "about/NoSuchBucket.txt")
 
 
 async def test_a_prefix_with_its_marker_alone_holds_no_document(bucket: str) -> None:
