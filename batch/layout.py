@@ -49,8 +49,13 @@ class RunLayout:
         return cls(S3Uri.parse(output_uri, where="output.uri"), run_id)
 
     @property
+    def runs(self) -> S3Uri:
+        """Where all runs of this output are."""
+        return S3Uri(self.output.bucket, f"{self.output.prefix}runs/")
+
+    @property
     def root(self) -> str:
-        return f"{self.output.prefix}runs/{self.run_id}/"
+        return f"{self.runs.prefix}{self.run_id}/"
 
     @property
     def run_json(self) -> str:
