@@ -37,6 +37,12 @@ def object_uri(bucket: str, key: str) -> str:
     return f"s3://{bucket}/{key}"
 
 
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """What `object_uri` was made of."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
 @dataclass(frozen=True)
 class RunLayout:
     """The keys of one run, all below `s3://BUCKET/PREFIX/runs/RUN_ID/`."""

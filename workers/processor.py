@@ -22,6 +22,7 @@ from temporalio import activity
 from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
+from batch.layout import bucket_and_key
 from batch.listing import is_addressable
 from batch.planning import PlannedDocument, documents_of
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
@@ -286,8 +287,8 @@ class Attempt:
         """The group's objects as planned; None for each that `_fetch` has to look at by itself."""
         if len(group) == 1 or self._task.generation != 1:
             return [None] * len(group)
-        bucket = group[0].uri.removeprefix("s3://").partition("/")[0]
-        wanted = [(document.uri.removeprefix(f"s3://{bucket}/"), document.etag or None) for document in group]
+        bucket, _ = bucket_and_key(group[0].uri)
+        wanted = [(bucket_and_key(document.uri)[1], document.etag or None) for document in group]
         return await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
 
     async def _one(
@@ -321,7 +322,7 @@ class Attempt:
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
         """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
-        if not is_addressable(document.uri.removeprefix("s3://").partition("/")[2]):
+        if not is_addressable(bucket_and_key(document.uri)[1]):
             raise Unreadable(
                 "unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character"
             )
@@ -341,7 +342,7 @@ class Attempt:
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
         """The planned version of the object; in a rerun the current one. An unreachable source never makes a row."""
         active = self._active
-        bucket, _, key = document.uri.removeprefix("s3://").partition("/")
+        bucket, key = bucket_and_key(document.uri)
         limit = active.file.job.source.max_document_bytes
         if document.size > limit:
             raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
