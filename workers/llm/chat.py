@@ -67,7 +67,7 @@ class Chat:
         if job.model.max_output_tokens is not None:
             base["max_completion_tokens"] = job.model.max_output_tokens
         if job.output.json_schema is not None:
-            base["response_format"] = response_format(job.output.json_schema, job.name)
+            base["response_format"] = response_format(job.output.json_schema)
         self._tail = b"," + orjson.dumps(base)[1:]
 
     def payload(self, system: str | None, user: str) -> bytes:
