@@ -96,8 +96,6 @@ class Model(_Part):
 class Output(_Part):
     """Where the rows go, and the JSON schema that they obey; without one the answer is plain text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
     uri: str
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
 
@@ -223,7 +221,8 @@ class Job(_Part):
             "model": [self.model.name, self.model.temperature, self.model.max_output_tokens],
             "extraction": EXTRACTION,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        # Not sorted: in a schema the order of properties is the order in which a model writes them.
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """Compact JSON that `Job.parse(json.loads(...))` reads back; defaults are written out, so the job is frozen."""

@@ -63,11 +63,23 @@ def test_the_fingerprint_changes_just_when_answers_could(changes: dict[str, Any]
     assert (Job.parse(job(**changes)).fingerprint == Job.parse(job()).fingerprint) is same
 
 
+def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
+    """A model writes them in this order, so it reasons before or after it concludes."""
+    fields = {"reason": {"type": "string"}, "label": {"type": "string"}}
+    one, other = (
+        Job.parse(job(output__schema={"type": "object", "properties": {name: fields[name] for name in names}}))
+        for names in (["reason", "label"], ["label", "reason"])
+    )
+    assert one.fingerprint != other.fingerprint
+    assert one.fingerprint == Job.parse(json.loads(one.to_json())).fingerprint
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"sourc": {}}, "job: sourc: unknown key, did you mean 'source'?"),
         ({"source__formt": "auto"}, "job: source.formt: unknown key, did you mean 'format'?"),
+        ({"output__json_schema": {}}, "job: output.json_schema: unknown key, did you mean 'schema'?"),
         ({"output__shema": {}}, "job: output.shema: unknown key, did you mean 'schema'?"),
         ({"limits__concurrency": "many"}, "job: limits.concurrency: input should be a valid integer"),
         ({"prompt__user": "{{ text"}, "job: prompt.user, line 1: the template does not compile"),
