@@ -281,6 +281,15 @@ def test_simulate_provider_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert handed == [["--port", "0", "--latency", "0.1", "--help"]]
 
 
+def test_ctrl_c_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch, job_file: str) -> None:
+    async def connect() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(5)
+
+    monkeypatch.setattr(batch.client, "connect", connect)
+    assert command_line(["run", job_file]) == 130
+
+
 # -- run and rerun
 
 
