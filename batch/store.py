@@ -245,15 +245,18 @@ class Storage:
                 except ObjectMissing:
                     pass
 
-    async def pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
-        """Pages of our own objects below `prefix` in key order, those after the key `after` only."""
+    async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[ObjectEntry]]:
+        """Pages of our own objects below `prefix`."""
         with self._translated("list", bucket, prefix):
-            stream = obstore.list(self._store(bucket), prefix or None, offset=after or None, chunk_size=1000)
+            stream = obstore.list(self._store(bucket), prefix or None, chunk_size=1000)
             async for page in stream:
                 yield [_entry(meta) for meta in page]
 
     async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
-        """As `pages`, of objects that others wrote: their keys are exactly what S3 has (see `batch.listing`)."""
+        """As `pages`, of objects that others wrote, those after the key `after` only, in the order of the server.
+
+        Their keys are exactly what S3 has (see `batch.listing`).
+        """
         self._resolve()
         if self._lister is None:
             assert self._settings is not None

@@ -16,7 +16,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import jinja2
-import pyarrow.parquet as pq
 from temporalio import activity
 
 from batch import contracts as c
@@ -24,7 +23,8 @@ from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.layout import bucket_and_key
 from batch.listing import is_addressable
-from batch.planning import PlannedDocument, documents_of
+from batch.plan_file import read_documents
+from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
@@ -217,13 +217,8 @@ class Attempt:
         return not (row["retryable"] or (request is not None and request.all_errors))
 
     async def _read_plan(self) -> list[PlannedDocument]:
-        layout, key = self._active.layout, self._active.layout.plan(self._task.shard)
-
-        def read() -> list[PlannedDocument]:
-            with self._storage.reading(layout.output.bucket, key) as file:
-                return documents_of(pq.ParquetFile(file).read_row_group(self._task.row_group))
-
-        return await asyncio.to_thread(read)
+        task = self._task
+        return await asyncio.to_thread(read_documents, self._storage, self._active.layout, task.shard, task.row_group)
 
     def _replay(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
         """Takes over those answers of the ledger that are of the planned documents' versions."""
