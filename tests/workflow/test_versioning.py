@@ -1,38 +1,21 @@
-"""A release of the workers under a run: pinned executions end where they began, the run goes on with the new version."""
+"""A release of the workers under a run: executions end on the version they began on, the run moves to the new one."""
 
 from __future__ import annotations
 
 import uuid
 from collections import defaultdict
 
-from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
-from temporalio.service import RPCError
 from temporalio.worker import WorkerDeploymentConfig
 
 from batch import contracts as c
+from tests.workflow.releases import make_current
 from tests.workflow.standin import StandIns, until
 from workers.versioning import deployment_config
 
 
 def version(name: str, build_id: str) -> WorkerDeploymentConfig | None:
     return deployment_config({"TEMPORAL_DEPLOYMENT_NAME": name, "TEMPORAL_WORKER_BUILD_ID": build_id})
-
-
-async def make_current(client: Client, name: str, build_id: str) -> None:
-    """As the Worker Controller does it, once the version's workers poll."""
-
-    async def accepted() -> bool:
-        request = SetWorkerDeploymentCurrentVersionRequest(
-            namespace=client.namespace, deployment_name=name, build_id=build_id
-        )
-        try:
-            await client.workflow_service.set_worker_deployment_current_version(request)
-        except RPCError:
-            return False
-        return True
-
-    await until(accepted)
 
 
 async def test_a_run_moves_to_a_new_version_and_its_old_shards_end_on_theirs(temporal: Client) -> None:
