@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +63,7 @@ def manifests(chart: helm.Chart, values: dict[str, Any], **options: Any) -> list
         manifest
         for path, text in rendered.items()
         if path.endswith(".yaml")
-        for manifest in yaml.safe_load_all(text)
+        for manifest in yaml.load_all(text, yaml.CSafeLoader)
         if manifest
     ]
 
@@ -314,6 +316,45 @@ def test_keda_never_scales_in_over_a_running_partition(
     )
     metric = eval(c_like, {}, {"backlog": backlog, "in_use": in_use, "replicas": replicas})
     assert -(-metric // int(modifiers["target"])) == pods
+
+
+SERIES = """
+temporal_worker_task_slots_used{LABELS,pod="nightly-batches-partitions-a"} 3
+temporal_worker_task_slots_used{LABELS,pod="nightly-batches-partitions-b"} 2
+temporal_worker_task_slots_used{LABELS,pod="nightly-batches-control-c"} 7
+kube_pod_deletion_timestamp{namespace="batches",pod="nightly-batches-partitions-b"} 1700000000
+""".replace("LABELS", 'namespace="batches",task_queue="nightly",worker_type="ActivityWorker"')
+WANTED = 'kube_deployment_spec_replicas{namespace="batches",deployment="nightly-batches-partitions"} '
+
+
+@pytest.mark.parametrize(
+    ("series", "in_use"),
+    [
+        (SERIES + WANTED + "2", [3]),  # not of a pod that is going, not of control
+        (WANTED + "0", [0]),  # scaled to none: nobody can say it, so the wanted count does
+        (WANTED + "2", []),  # pods nobody scrapes: no answer, rather than "nothing runs"
+        ("", []),
+    ],
+)
+def test_prometheus_answers_what_keda_asks(chart: helm.Chart, tmp_path: Path, series: str, in_use: list[int]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        missing = "promtool is missing: apt-get install prometheus"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+    scaled = of(manifests(chart, VALUES["all-options"]), "ScaledObject")["spec"]
+    queries = {each["name"]: each["metadata"]["query"] for each in scaled["triggers"] if each["type"] == "prometheus"}
+    lines = [line.rsplit(" ", 1) for line in series.split("\n") if line]
+    expression = {"expr": queries["in_use"], "eval_time": "1m"}
+    expression["exp_samples"] = [{"labels": "{}", "value": value} for value in in_use]
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": f"{value} {value}"} for name, value in lines],
+        "promql_expr_test": [expression],
+    }
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": [test]}))
+    checked = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_versioned_control_workers_get_temporals_credentials_from_the_controller_alone(chart: helm.Chart) -> None:

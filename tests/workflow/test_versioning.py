@@ -21,7 +21,7 @@ def version(name: str, build_id: str) -> WorkerDeploymentConfig | None:
 async def test_a_run_moves_to_a_new_version_and_its_old_shards_end_on_theirs(temporal: Client) -> None:
     name = f"batches/control-{uuid.uuid4()}"
     tuning = c.Tuning(shard_partitions=8, window=4, upgrade_after=0.5)
-    work = StandIns(shards=8, partitions=8, seconds=0.3, in_flight=8)
+    work = StandIns(shards=6, partitions=8, seconds=0.3, in_flight=8)
     other_process = await Client.connect(temporal.service_client.config.target_host)
     async with work.worker(temporal, slots=8, control=version(name, "one")) as queue:
         await make_current(temporal, name, "one")
@@ -31,7 +31,7 @@ async def test_a_run_moves_to_a_new_version_and_its_old_shards_end_on_theirs(tem
             await make_current(temporal, name, "two")
             finished = await handle.result()
     assert finished.state == c.COMPLETED
-    assert work.begun == dict.fromkeys(range(64), 1)
+    assert work.begun == dict.fromkeys(range(48), 1)
 
     builds = defaultdict(set)
     for workflow_type in (c.RUN_WORKFLOW, c.SHARD_WORKFLOW):
@@ -41,3 +41,17 @@ async def test_a_run_moves_to_a_new_version_and_its_old_shards_end_on_theirs(tem
             assert info.behavior == 1, "pinned"
             builds[workflow_type].add(info.deployment_version.build_id)
     assert builds == {c.RUN_WORKFLOW: {"one", "two"}, c.SHARD_WORKFLOW: {"one", "two"}}
+
+
+async def test_the_first_version_takes_over_a_run_of_workers_without_versions(temporal: Client) -> None:
+    name = f"batches/control-{uuid.uuid4()}"
+    work = StandIns(shards=2, partitions=10, seconds=0.3, in_flight=4)
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(shard_partitions=10, window=4))
+        await until(lambda: len(work.begun) > 4)
+    async with work.worker(temporal, queue=queue, control=version(name, "one")):
+        await make_current(temporal, name, "one")
+        finished = await handle.result()
+    assert finished.state == c.COMPLETED
+    info = (await handle.describe()).raw_description.workflow_execution_info.versioning_info
+    assert info.deployment_version.build_id == "one"
