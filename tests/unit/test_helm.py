@@ -410,17 +410,18 @@ def test_dashboards_and_rules_are_the_repositorys_own(chart: helm.Chart) -> None
 
 def test_dashboards_and_rules_of_a_folder(tmp_path: Path) -> None:
     """As above, whatever the repository holds: text of Prometheus and Grafana that looks like Helm's stays as it is."""
-    copy = tmp_path / "docbatch"
-    subprocess.run(["cp", "-r", "--no-dereference", CHART, copy], check=True)
-    (copy / "dashboards").unlink()
-    (copy / "dashboards" / "rules").mkdir(parents=True)
+    subprocess.run(["cp", "-r", "--no-dereference", CHART, tmp_path / "helm"], check=True)
+    folder = tmp_path / "dashboards"  # where the chart's link leads now
+    (folder / "rules").mkdir(parents=True)
+    (folder / "corpus_runs.py").write_text("raise SystemExit")
     dashboard = {"title": "Corpus runs", "legend": "{{job_name}}", "text": "a\n  'b' \"c\""}
-    (copy / "dashboards" / "corpus_runs.json").write_text(json.dumps(dashboard, indent=2))
+    (folder / "corpus_runs.json").write_text(json.dumps(dashboard, indent=2))
     rule = {"alert": "Paused", "expr": "docbatch_runs > 0", "annotations": {"summary": "{{ $labels.job_name }} paused"}}
     groups = [{"name": "runs", "rules": [rule]}]
-    (copy / "dashboards" / "rules" / "alerts.yaml").write_text(yaml.safe_dump({"groups": groups}))
-    (copy / "dashboards" / "rules" / "alerts_test.yaml").write_text(yaml.safe_dump({"groups": [{"name": "no"}]}))
-    with helm.Chart.load(copy) as chart:
+    (folder / "rules" / "alerts.yaml").write_text(yaml.safe_dump({"groups": groups}))
+    (folder / "rules" / "alerts_test.yaml").write_text(yaml.safe_dump({"groups": [{"name": "no"}]}))
+    with helm.Chart.load(tmp_path / "helm") as chart:
+        assert not [file["name"] for file in chart.files if file["name"].endswith(".py")]
         found = manifests(chart, VALUES["all-options"])
     config = of(found, "ConfigMap", "-corpus-runs")
     assert json.loads(config["data"]["corpus_runs.json"]) == dashboard

@@ -47,7 +47,7 @@ async def test_the_first_version_takes_over_a_run_of_workers_without_versions(te
     name = f"batches/control-{uuid.uuid4()}"
     work = StandIns(shards=2, partitions=10, seconds=0.3, in_flight=4)
     async with work.worker(temporal) as queue:
-        handle = await work.start(temporal, queue, c.Tuning(shard_partitions=10, window=4))
+        handle = await work.start(temporal, queue, c.Tuning(shard_partitions=10, window=4, heartbeat_timeout=3.0))
         await until(lambda: len(work.begun) > 4)
     async with work.worker(temporal, queue=queue, control=version(name, "one")):
         await make_current(temporal, name, "one")
