@@ -22,4 +22,4 @@ async def make_current(client: Client, deployment_name: str, build_id: str) -> N
             return False
         return True
 
-    await until(accepted)
+    await until(accepted, 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import defaultdict
 
@@ -21,17 +22,26 @@ def version(name: str, build_id: str) -> WorkerDeploymentConfig | None:
 async def test_a_run_moves_to_a_new_version_and_its_old_shards_end_on_theirs(temporal: Client) -> None:
     name = f"batches/control-{uuid.uuid4()}"
     tuning = c.Tuning(shard_partitions=8, window=4, upgrade_after=0.5)
-    work = StandIns(shards=6, partitions=8, seconds=0.3, in_flight=8)
+    work = StandIns(shards=8, partitions=8, in_flight=8)
+    released = asyncio.Event()
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        while task.partition >= 16 and not released.is_set():
+            await work.work(0.1)
+        return work.committed(task)
+
+    work.process = process
     other_process = await Client.connect(temporal.service_client.config.target_host)
-    async with work.worker(temporal, slots=8, control=version(name, "one")) as queue:
+    async with work.worker(temporal, control=version(name, "one")) as queue:
         await make_current(temporal, name, "one")
         handle = await work.start(temporal, queue, tuning)
-        await until(lambda: len(work.begun) > 8)
-        async with work.worker(other_process, slots=8, queue=queue, control=version(name, "two")):
+        await until(lambda: len(work.begun) > 16)
+        async with work.worker(other_process, queue=queue, control=version(name, "two")):
             await make_current(temporal, name, "two")
+            released.set()
             finished = await handle.result()
     assert finished.state == c.COMPLETED
-    assert work.begun == dict.fromkeys(range(48), 1)
+    assert work.begun == dict.fromkeys(range(64), 1)
 
     builds = defaultdict(set)
     for workflow_type in (c.RUN_WORKFLOW, c.SHARD_WORKFLOW):
