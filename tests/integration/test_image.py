@@ -229,7 +229,7 @@ async def test_the_charts_containers_run_a_job_and_end_cleanly(image: Image, sta
         for process in (partitions, control):
             os.kill(process.pid, signal.SIGTERM)
         for process in (partitions, control):
-            assert await asyncio.to_thread(process.wait, 20) == 0, process.log_tail()
+            assert await asyncio.to_thread(process.wait, 60) == 0, process.log_tail()
             assert "Traceback" not in process.log_tail()
             assert process.log_tail().rstrip().endswith("stopped")
 
