@@ -75,16 +75,19 @@ async def check_run_id(storage: Storage, job: Job, run_id: str) -> None:
         )
 
 
-async def count_pollers(client: Client, task_queue: str) -> int:
-    """Workers that lately polled the queue for partitions."""
-    answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+async def unpolled_queue(client: Client, task_queue: str) -> str | None:
+    """The first of a run's two task queues that no worker polled lately; None if both are polled."""
+    for queue in (task_queue, c.control_queue(task_queue)):
+        answer = await client.workflow_service.describe_task_queue(
+            DescribeTaskQueueRequest(
+                namespace=client.namespace,
+                task_queue=TaskQueue(name=queue),
+                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+            )
         )
-    )
-    return len(answer.pollers)
+        if not answer.pollers:
+            return queue
+    return None
 
 
 async def check_model(client: Client, job: Job, task_queue: str) -> None:

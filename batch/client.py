@@ -110,8 +110,9 @@ class Connection:
         """Checks source, output and model, then starts the run. Raises `CheckFailed`, `StorageError`."""
         run_id = new_run_id(job) if run_id is None else check_run_id(run_id)
         await checks.check_job(self.storage, job, run_id)
-        if await checks.count_pollers(self.temporal, self.task_queue) == 0:
-            log.warning("no worker polls the task queue %r; the run waits for one: docbatch worker", self.task_queue)
+        unpolled = await checks.unpolled_queue(self.temporal, self.task_queue)
+        if unpolled is not None:
+            log.warning("no worker polls the task queue %r; the run waits for one: docbatch worker", unpolled)
         elif check_model:
             await checks.check_model(self.temporal, job, self.task_queue)
         try:

@@ -74,6 +74,8 @@ class Tuning:
     max_barren_attempts: int = 5
     """Attempts in a row that added nothing to the ledger before a partition is given up."""
     probe_every: float = 15.0
+    upgrade_after: float = 60.0
+    """Age of an execution before it continues as new on a newer version of the workers."""
 
 
 @dataclass(frozen=True)

@@ -255,12 +255,25 @@ class Coordinator:
             self._started_shards += 1
 
     async def _leave_when_suggested(self) -> None:
-        """Continue-as-new before the history grows long; nothing waits for it but the plan that is being written."""
+        """Continue-as-new before the history grows long, or when the workers have a new version.
+
+        Nothing waits for it but the plan that is being written.
+        """
         every = self._tuning.continue_every_shards
         await workflow.wait_condition(
-            lambda: workflow.info().is_continue_as_new_suggested() or 0 < every <= self._started_shards
+            lambda: (
+                workflow.info().is_continue_as_new_suggested()
+                or 0 < every <= self._started_shards
+                or self._may_upgrade()
+            )
         )
         self._leaving = True
+
+    def _may_upgrade(self) -> bool:
+        """Whether the workers have a newer version than this execution, which is pinned, and it has not just begun."""
+        info = workflow.info()
+        age = (workflow.now() - info.start_time).total_seconds()
+        return info.is_target_worker_deployment_version_changed() and age >= self._tuning.upgrade_after
 
     async def _start_shard(self, planned: c.PlannedShard) -> None:
         claimed = self._the_claim()
@@ -385,6 +398,8 @@ class Coordinator:
                     executions=self._executions + 1,
                 ),
             ),
+            # Executions are pinned to the version that they began on; the next one begins on the newest.
+            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
         )
 
     def _end_state(self) -> str:

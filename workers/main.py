@@ -1,7 +1,8 @@
 """The worker process: wiring, signals, health and metrics.
 
 Each process polls two task queues: partitions on `QUEUE`, and on `QUEUE-control`, with a few slots of its own, the
-workflows, planner, finisher and checks, so that a full night never starves the control of it.
+workflows, planner, finisher and checks, so that a full night never starves the control of it. In a cluster `--poll`
+splits them over two deployments, which scale and roll out apart.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ from workers.metrics import Metrics
 from workers.planner import Planner
 from workers.processor import Processor
 from workers.runs import Runs
+from workers.versioning import VersionIncomplete, deployment_config
 
 log = logging.getLogger("docbatch.worker")
 
+POLL_ALL, POLL_PARTITIONS, POLL_CONTROL = "all", "partitions", "control"
 DEFAULT_SLOTS = 8
 CONTROL_SLOTS = 8
 COUNT_RUNS_EVERY = 30.0
@@ -63,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
         "and the model's endpoint are set by TEMPORAL_*, AWS_* and OPENAI_* in the environment.",
     )
     options.add_argument("--task-queue", default=DEFAULT_TASK_QUEUE, help="(default: %(default)s)")
+    options.add_argument(
+        "--poll",
+        default=POLL_ALL,
+        choices=[POLL_ALL, POLL_PARTITIONS, POLL_CONTROL],
+        help="partitions (QUEUE), the control of runs (QUEUE-control: workflows, planning, checks), or both "
+        "(default: %(default)s)",
+    )
     options.add_argument("--metrics-port", type=int, default=9464, metavar="P", help="/metrics and /healthz; 0: none")
     options.add_argument("--metrics-host", default="0.0.0.0", metavar="H", help="(default: %(default)s)")
     options.add_argument("--processes", type=int, default=1, metavar="N", help="worker processes, on ports P, P+1, ...")
@@ -100,17 +110,19 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(Supervisor(options, sys.argv[1:] if argv is None else argv).run())
     try:
         uvloop.run(WorkerProcess(options).run())
-    except (TemporalUnreachable, CredentialsMissing, StorageError, PortTaken) as error:
+    except (TemporalUnreachable, CredentialsMissing, StorageError, PortTaken, VersionIncomplete) as error:
         print(f"docbatch worker: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
 
 class WorkerProcess:
-    """One process: two Temporal workers on one event loop."""
+    """One process: a Temporal worker for each task queue that it polls, on one event loop."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._metrics = Metrics()
+        self._deployment = deployment_config(os.environ)
+        self._counting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         options = self._options
@@ -137,36 +149,47 @@ class WorkerProcess:
             exposition.serve(options.metrics_host, options.metrics_port)
         lag = asyncio.create_task(self._measure_lag())
         _calm_collector()
-        log.info("polling %s and %s", options.task_queue, control_queue(options.task_queue))
+        version = f" as {self._deployment.version.to_canonical_string()}" if self._deployment else ""
+        log.info("polling %s%s", " and ".join(worker.task_queue for worker in workers), version)
         try:
             await self._run_workers(workers, drain, exposition)
         finally:
             lag.cancel()
-            self._counting.cancel()
+            if self._counting is not None:
+                self._counting.cancel()
             await transport.close()
             exposition.close()
         log.info("stopped")
 
     def _workers(self, client: Client, storage: Storage, transport: Transport, drain: asyncio.Event) -> list[Worker]:
-        options = self._options
-        planner, finisher = Planner(storage), Finisher(storage, self._metrics)
-        control = RunControl(storage, client, transport, self._metrics)
-        self._counting = asyncio.create_task(self._count_runs(control))
-        processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
-        throttle = timedelta(seconds=options.heartbeat_throttle_seconds)
-        grace = timedelta(seconds=options.grace_seconds)
-        partitions = Worker(
+        workers = []
+        if self._options.poll != POLL_CONTROL:
+            processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
+            workers.append(self._partitions_worker(client, processor))
+        if self._options.poll != POLL_PARTITIONS:
+            control = RunControl(storage, client, transport, self._metrics)
+            self._counting = asyncio.create_task(self._count_runs(control))
+            workers.append(self._control_worker(client, storage, control))
+        return workers
+
+    def _partitions_worker(self, client: Client, processor: Processor) -> Worker:
+        throttle = timedelta(seconds=self._options.heartbeat_throttle_seconds)
+        return Worker(
             client,
-            task_queue=options.task_queue,
+            task_queue=self._options.task_queue,
             activities=[processor.process_partition],
-            max_concurrent_activities=options.slots,
+            max_concurrent_activities=self._options.slots,
             max_heartbeat_throttle_interval=throttle,
             default_heartbeat_throttle_interval=throttle,
-            graceful_shutdown_timeout=grace,
+            graceful_shutdown_timeout=timedelta(seconds=self._options.grace_seconds),
+            deployment_config=self._deployment,
         )
-        run_control = Worker(
+
+    def _control_worker(self, client: Client, storage: Storage, control: RunControl) -> Worker:
+        planner, finisher = Planner(storage), Finisher(storage, self._metrics)
+        return Worker(
             client,
-            task_queue=control_queue(options.task_queue),
+            task_queue=control_queue(self._options.task_queue),
             workflows=WORKFLOWS,
             activities=[
                 control.claim_run,
@@ -179,10 +202,10 @@ class WorkerProcess:
             ],
             max_concurrent_activities=CONTROL_SLOTS,
             interceptors=[ControlActivities()],
-            graceful_shutdown_timeout=grace,
+            graceful_shutdown_timeout=timedelta(seconds=self._options.grace_seconds),
             workflow_runner=SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default),
+            deployment_config=self._deployment,
         )
-        return [partitions, run_control]
 
     async def _run_workers(self, workers: list[Worker], drain: asyncio.Event, exposition: Exposition) -> None:
         tasks = [asyncio.create_task(worker.run()) for worker in workers]

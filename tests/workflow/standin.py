@@ -14,7 +14,7 @@ from typing import Any
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from batch import contracts as c
 from batch.coordinator import WORKFLOWS
@@ -122,14 +122,17 @@ class StandIns:
         return c.Finished(task.state, c.Totals(), [], "s3://m", "s3://r")
 
     @asynccontextmanager
-    async def worker(self, client: Client, *, slots: int = 50, queue: str = "") -> AsyncIterator[str]:
-        """Both workers of a process; gives the task queue."""
+    async def worker(
+        self, client: Client, *, slots: int = 50, queue: str = "", control: WorkerDeploymentConfig | None = None
+    ) -> AsyncIterator[str]:
+        """Both workers of a process, by default on a new task queue; gives the queue. `control`: that one's version."""
         queue = queue or f"queue-{uuid.uuid4()}"
-        control = Worker(
+        run_control = Worker(
             client,
             task_queue=c.control_queue(queue),
             workflows=WORKFLOWS,
             activities=[self.claim, self.plan, self.plan_rerun, self.control, self.closed, self.check, self.finish],
+            deployment_config=control,
         )
         partitions = Worker(
             client,
@@ -139,7 +142,7 @@ class StandIns:
             max_heartbeat_throttle_interval=timedelta(seconds=max(0.5, self.beat_every)),
             default_heartbeat_throttle_interval=timedelta(seconds=max(0.5, self.beat_every)),
         )
-        async with control, partitions:
+        async with run_control, partitions:
             yield queue
 
     async def start(

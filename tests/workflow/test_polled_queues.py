@@ -1,0 +1,32 @@
+"""A client knows which of a run's task queues nobody polls, also where the workers of control have a version."""
+
+from __future__ import annotations
+
+import uuid
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from batch import contracts as c
+from batch.checks import unpolled_queue
+from tests.workflow.standin import StandIns, until
+from workers.versioning import deployment_config
+
+
+async def test_both_queues_are_looked_at(temporal: Client) -> None:
+    queue, work = f"queue-{uuid.uuid4()}", StandIns()
+    version = deployment_config({"TEMPORAL_DEPLOYMENT_NAME": queue, "TEMPORAL_WORKER_BUILD_ID": "one"})
+    partitions = Worker(temporal, task_queue=queue, activities=[work.partition])
+    control = Worker(temporal, task_queue=c.control_queue(queue), activities=[work.claim], deployment_config=version)
+
+    async def only_partitions_polled() -> bool:
+        return await unpolled_queue(temporal, queue) == c.control_queue(queue)
+
+    async def both_polled() -> bool:
+        return await unpolled_queue(temporal, queue) is None
+
+    assert await unpolled_queue(temporal, queue) == queue
+    async with partitions:
+        await until(only_partitions_polled)
+        async with control:
+            await until(both_polled)
