@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -21,10 +21,11 @@ from batch.store import PreconditionFailed, Storage, StorageError
 from workers.llm.chat import probe
 from workers.llm.errors import Kind
 from workers.llm.transport import Transport
-from workers.metrics import Metrics
+from workers.metrics import ABORTED, Metrics
 
 RUNS_COUNTED = 1000
-"""Runs at most that the gauge looks at."""
+"""Runs at most that the gauges look at."""
+ENDED_WITHIN = timedelta(hours=1)
 
 
 class RunControl:
@@ -32,7 +33,6 @@ class RunControl:
 
     def __init__(self, storage: Storage, client: Client, transport: Transport, metrics: Metrics) -> None:
         self._storage, self._client, self._transport, self._metrics = storage, client, transport, metrics
-        self._counted: set[tuple[str, str]] = set()
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim_run(self, task: c.ClaimInput) -> c.Claimed:
@@ -40,6 +40,7 @@ class RunControl:
         if task.run is not None:
             return await self._claim_rerun(task, task.run)
         job = Job.parse(json.loads(task.job_json))
+        self._metrics.start_job(job.name)
         layout = RunLayout.of(job.output.uri, task.run_id)
         file = RunFile.of(task.run_id, job, task.execution_run_id, datetime.now(UTC).isoformat())
         ref = c.RunRef(task.run_id, job.output.uri)
@@ -91,7 +92,7 @@ class RunControl:
     async def write_control(self, task: c.ControlInput) -> None:
         """Never over a later epoch: an attempt that comes late changes nothing."""
         if task.control.state == c.PAUSED:
-            self._metrics.pauses.labels(task.job_name, task.control.reason).inc()
+            self._metrics.pauses(task.job_name, task.control.reason)
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         data = json.dumps(asdict(task.control)).encode()
         while True:
@@ -108,17 +109,28 @@ class RunControl:
             return
 
     async def count_runs(self) -> None:
-        """Refreshes the gauge of runs that are going, by job and state, from visibility."""
-        counts: Counter[tuple[str, str]] = Counter()
-        query = f"WorkflowType = '{c.RUN_WORKFLOW}' AND ExecutionStatus = 'Running'"
-        async for execution in self._client.list_workflows(query, limit=RUNS_COUNTED):
-            memo = await execution.memo()
-            counts[str(memo.get("job_name", "")), str(memo.get("state", c.RUNNING))] += 1
-        for labels in self._counted - set(counts):
-            self._metrics.runs.labels(*labels).set(0)
-        for (job_name, state), count in counts.items():
-            self._metrics.runs.labels(job_name, state).set(count)
-        self._counted |= set(counts)
+        """Refreshes the gauges of runs, by job and state, from visibility. Raises `RPCError`, and forgets them then."""
+        since = (datetime.now(UTC) - ENDED_WITHIN).isoformat(timespec="seconds").replace("+00:00", "Z")
+        query = f"WorkflowType = '{c.RUN_WORKFLOW}' AND (ExecutionStatus = 'Running' OR CloseTime > '{since}')"
+        going: Counter[tuple[str, str]] = Counter()
+        ended: Counter[tuple[str, str]] = Counter()
+        seen: set[str] = set()
+        try:
+            # Those that are going come first, then the last to end: a run is counted by its latest execution.
+            async for execution in self._client.list_workflows(query, limit=RUNS_COUNTED):
+                memo = await execution.memo()
+                if execution.id in seen or "job_name" not in memo:
+                    continue  # a rerun has no job name before it is claimed
+                seen.add(execution.id)
+                job_name, state = str(memo["job_name"]), str(memo.get("state", c.RUNNING))
+                if execution.status == WorkflowExecutionStatus.RUNNING:
+                    going[job_name, c.PAUSED if state == c.PAUSED else c.RUNNING] += 1
+                elif execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
+                    ended[job_name, state if state in c.ENDED else ABORTED] += 1
+        except RPCError:
+            self._metrics.forget_runs()
+            raise
+        self._metrics.show_runs(going, ended)
 
     @activity.defn(name=c.FIND_CLOSED_SHARDS)
     async def find_closed_shards(self, task: c.ClosedShardsInput) -> list[str]:

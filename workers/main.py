@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -44,8 +45,6 @@ log = logging.getLogger("docbatch.worker")
 
 DEFAULT_SLOTS = 8
 CONTROL_SLOTS = 8
-COUNT_RUNS_EVERY = 30.0
-"""Seconds between two refreshes of the gauge of runs."""
 LONG_ACTIVITY_BUCKETS = [0.1, 1, 5, 10, 30, 60, 120, 180, 300, 450, 600, 1200, 3600]
 """Seconds. Temporal's own buckets end at 60 s; a partition takes 30 to 300."""
 LONG_LATENCIES = (
@@ -81,6 +80,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="most seconds between two heartbeats that are sent; each is a billed action on Temporal Cloud "
         "(default: %(default)g)",
+    )
+    options.add_argument(
+        "--count-runs-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds between two looks at Temporal's list of runs, for the metrics (default: %(default)g)",
     )
     options.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     options.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
@@ -149,7 +155,7 @@ class WorkerProcess:
 
     def _workers(self, client: Client, storage: Storage, transport: Transport, drain: asyncio.Event) -> list[Worker]:
         options = self._options
-        planner, finisher = Planner(storage), Finisher(storage, self._metrics)
+        planner, finisher = Planner(storage, self._metrics), Finisher(storage, self._metrics)
         control = RunControl(storage, client, transport, self._metrics)
         self._counting = asyncio.create_task(self._count_runs(control))
         processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
@@ -223,14 +229,14 @@ class WorkerProcess:
                 await control.count_runs()
             except RPCError as error:
                 log.warning("runs not counted: %s", error)
-            await asyncio.sleep(COUNT_RUNS_EVERY)
+            await asyncio.sleep(self._options.count_runs_seconds * random.uniform(0.8, 1.2))
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + 1.0
             await asyncio.sleep(1.0)
-            self._metrics.event_loop_lag.set(max(0.0, loop.time() - due))
+            self._metrics.event_loop_lag.observe(max(0.0, loop.time() - due))
 
 
 class Supervisor:

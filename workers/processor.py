@@ -370,6 +370,7 @@ class Attempt:
         self._rows[row["document_id"]] = row
         self._ledger.add({name: value for name, value in row.items() if name != "result"})
         self._active.brakes.documents(row["status"] == ERROR)
+        self._metrics.answers(self._active.file.job.name, row["error_type"] or OK)
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
         cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
