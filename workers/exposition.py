@@ -55,14 +55,13 @@ class Exposition:
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def text(self) -> bytes:
-        """Both expositions as one. The SDK's `namespace` label becomes `temporal_namespace`: Kubernetes has its own."""
+        """Both expositions as one; ours alone while the SDK's does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._sdk_port}/metrics", timeout=2) as answer:
                 sdk = answer.read().decode()
         except OSError:
             sdk = ""
-        sdk = re.sub(r'([{,])namespace="', r'\1temporal_namespace="', sdk)
-        return generate_latest(self._registry) + sdk.encode()
+        return merged(self._registry, sdk)
 
     def healthy(self) -> bool:
         async def answer() -> bool:
@@ -77,3 +76,8 @@ class Exposition:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+
+
+def merged(registry: CollectorRegistry, sdk: str) -> bytes:
+    """Ours, then the SDK's with its label `namespace` as `temporal_namespace`: Kubernetes has its own."""
+    return generate_latest(registry) + re.sub(r'([{,])namespace="', r'\1temporal_namespace="', sdk).encode()

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.gc_collector import GCCollector
 
 from batch import contracts as c
@@ -50,6 +58,8 @@ PAUSE_REASONS = (
     *(*REFUSED_JOB, OTHER),
 )
 STORAGE_OPERATIONS = ("get", "head", "put", "delete", "list", "read")
+
+disable_created_metrics()  # a second series for each counter, which the text format makes no use of
 
 
 class Metrics:
