@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from batch import contracts as c
-from workers.exposition import merged
+from workers.exposition import FirstScrape, merged
 from workers.llm.errors import Kind, judge_finish, judge_status
 from workers.metrics import (
     ANSWER_OUTCOMES,
@@ -66,7 +66,7 @@ def test_words_that_no_list_knows_count_as_other() -> None:
         llm.retries(f"http_{status}")
         metrics.answers("night", f"http_{status}")
         metrics.pauses("night", f"http_{status}")
-    lines = [line for line in merged(metrics.registry, "").decode().splitlines() if "http_" in line]
+    lines = [line for line in merged(metrics.registry, "").splitlines() if "http_" in line]
     assert len(lines) < 40, "a status of a provider's invention is no label"
     assert value(metrics, "docbatch_llm_requests_total", model="small", outcome=OTHER) == 500 - 8
     assert value(metrics, "docbatch_llm_requests_total", model="small", outcome="http_503") == 1
@@ -122,9 +122,7 @@ def test_one_exposition_of_ours_and_the_sdks_without_labels_of_prometheus_own() 
         'temporal_x_total{namespace="default",task_queue="a"} 1\n'
         'temporal_x_total{operation="namespace=\\"b",namespace="default"} 2\n'
     )
-    families = {
-        family.name: family for family in text_string_to_metric_families(merged(CollectorRegistry(), sdk).decode())
-    }
+    families = {family.name: family for family in text_string_to_metric_families(merged(CollectorRegistry(), sdk))}
     labels = [sample.labels for sample in families["temporal_x"].samples]
     assert labels[0] == {"temporal_namespace": "default", "task_queue": "a"}
     ours = Metrics()
@@ -133,3 +131,24 @@ def test_one_exposition_of_ours_and_the_sdks_without_labels_of_prometheus_own() 
     for family in ours.registry.collect():
         for sample in family.samples:
             assert not {"job", "instance", "namespace", "pod", "service"} & set(sample.labels), sample
+
+
+def test_the_first_scrape_of_a_counter_is_0_and_a_gauge_is_what_it_is() -> None:
+    metrics, first = Metrics(), FirstScrape()
+    metrics.answers("night", "ok", 7)
+    metrics.llm_in_flight.labels("small").set(3)
+    metrics.observe_storage("get", 0.5)
+
+    def scrape() -> dict[str, float]:
+        families = text_string_to_metric_families(first.zeroed(merged(metrics.registry, "")))
+        return {f"{s.name}{sorted(s.labels.values())}": s.value for family in families for s in family.samples}
+
+    names = ("docbatch_answers_total['night', 'ok']", "docbatch_s3_request_seconds_sum['get']")
+    one = scrape()
+    assert [one[name] for name in names] == [0, 0]
+    assert one["docbatch_llm_in_flight['small']"] == 3
+    metrics.answers("night", "refusal", 2)
+    two = scrape()
+    assert [two[name] for name in names] == [7, 0.5]
+    assert two["docbatch_answers_total['night', 'refusal']"] == 0
+    assert scrape()["docbatch_answers_total['night', 'refusal']"] == 2
