@@ -253,7 +253,7 @@ def test_every_query_of_every_panel_rule_and_alert(scraped: Scraped) -> None:
         numbers = late.numbers(query)
         if not numbers:
             empty.add(name)
-        elif not any(numbers):
+        elif not any(numbers) and not name.startswith("alert "):  # of an alert any sample is one that fires
             zero.add(name)
     print(
         f"\n{len(asked)} queries evaluated: {len(asked) - len(empty) - len(zero)} with data, "
