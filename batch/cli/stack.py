@@ -38,6 +38,7 @@ def up(
 
     Temporal with its UI, an S3 server, a simulated provider and workers.
     """
+    from batch.local.prometheus import dashboards_folder
     from batch.local.stack import LocalStack, StackOptions
 
     env_file = env_file or data / "env"
@@ -62,7 +63,8 @@ def up(
             stack.write_env_file(env_file)
             written = True
             if stack.prometheus_url:
-                typer.echo(f"grafana   add a Prometheus data source {stack.prometheus_url}, import dashboards/*.json")
+                files = dashboards_folder() / "*.json"
+                typer.echo(f"grafana   add the Prometheus data source {stack.prometheus_url}, import {files}")
             for note in stack.notes:
                 typer.echo(f"note      {note}")
             typer.echo(f"data      {stack.data}, logs in {stack.logs}")

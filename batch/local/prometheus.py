@@ -5,6 +5,7 @@ Installed by the system (`apt-get install prometheus`), not carried by a wheel: 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from batch.local.errors import StackError
 from batch.local.folder import write_private
 from batch.local.ports import LOOPBACK
 
@@ -26,10 +28,14 @@ def find_prometheus() -> str | None:
     return shutil.which("prometheus")
 
 
-def rules_folder() -> Path | None:
-    """Where docbatch's rule files are: in the package, or in the source tree."""
-    folders = (Path(__file__).parent / "prometheus_rules", Path(__file__).parents[2] / "dashboards" / "rules")
-    return next((folder for folder in folders if folder.is_dir()), None)
+def dashboards_folder() -> Path:
+    """Where docbatch's dashboards (`*.json`) and rules (`rules/*.yaml`) are. Never imported: they are files to us."""
+    spec = importlib.util.find_spec("dashboards")
+    locations = spec.submodule_search_locations if spec is not None else None
+    for location in locations or ():
+        if (Path(location) / "rules" / "docbatch.rules.yaml").is_file():
+            return Path(location)
+    raise StackError("docbatch's dashboards and rules are missing: install docbatch anew")
 
 
 class ScrapeTargets:
@@ -45,7 +51,7 @@ class ScrapeTargets:
         self._targets = folder / "workers.json"
         self._ports: dict[str, list[int]] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        rules = rules_folder()
+        rules = dashboards_folder() / "rules"
         interval = f"{scrape_seconds * 1000:.0f}ms"
         config = {
             "global": {
@@ -53,7 +59,7 @@ class ScrapeTargets:
                 "scrape_timeout": interval if scrape_seconds < 10 else "10s",
                 "evaluation_interval": interval,
             },
-            "rule_files": [str(rules / "*.rules.yaml"), str(rules / "*.alerts.yaml")] if rules else [],
+            "rule_files": [str(rules / "*.rules.yaml"), str(rules / "*.alerts.yaml")],
             "scrape_configs": [{"job_name": JOB, "file_sd_configs": [{"files": [str(self._targets)]}]}],
         }
         write_private(folder / "prometheus.yaml", yaml.safe_dump(config, sort_keys=False))

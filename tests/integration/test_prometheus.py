@@ -43,8 +43,17 @@ ROOT = Path(__file__).parents[2]
 DASHBOARDS = ROOT / "dashboards"
 JOB = "scraped"
 POISON = "POISON-9"
-GRAFANA = {"$__rate_interval": "5s", "$__range": "5m", "$job_name": ".*", "$model": ".*"}
-GRAFANA |= {"$instance": ".*", "$task_queue": ".*", "$job": "docbatch-worker"}
+GRAFANA = {
+    "$__rate_interval": "5s",
+    "$__range": "5m",
+    # Values, never `.*`, which would match series that lack the label.
+    "$job_name": JOB,
+    "$model": "simulated-small",
+    "$instance": "127.0.0.1:.+",
+    "$task_queue": "docbatch|docbatch-control",
+    "$job": "docbatch-worker",
+}
+"""What Grafana puts in the place of its variables."""
 
 EXPECTED_EMPTY = {
     "workers / Failed workflow tasks / {{workflow_type}} {{failure_reason}}": "no workflow code is at fault",
