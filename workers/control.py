@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -112,24 +112,26 @@ class RunControl:
         """Refreshes the gauges of runs, by job and state, from visibility. Raises `RPCError`, and forgets them then."""
         since = (datetime.now(UTC) - ENDED_WITHIN).isoformat(timespec="seconds").replace("+00:00", "Z")
         query = f"WorkflowType = '{c.RUN_WORKFLOW}' AND (ExecutionStatus = 'Running' OR CloseTime > '{since}')"
-        going: Counter[tuple[str, str]] = Counter()
-        ended: Counter[tuple[str, str]] = Counter()
-        seen: set[str] = set()
+        latest: dict[str, WorkflowExecution] = {}
         try:
-            # Those that are going come first, then the last to end: a run is counted by its latest execution.
             async for execution in self._client.list_workflows(query, limit=RUNS_COUNTED):
-                memo = await execution.memo()
-                if execution.id in seen or "job_name" not in memo:
-                    continue  # a rerun has no job name before it is claimed
-                seen.add(execution.id)
-                job_name, state = str(memo["job_name"]), str(memo.get("state", c.RUNNING))
-                if execution.status == WorkflowExecutionStatus.RUNNING:
-                    going[job_name, c.PAUSED if state == c.PAUSED else c.RUNNING] += 1
-                elif execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
-                    ended[job_name, state if state in c.ENDED else ABORTED] += 1
+                known = latest.get(execution.id)
+                if known is None or execution.start_time > known.start_time:
+                    latest[execution.id] = execution  # a rerun takes the place of what it does again
         except RPCError:
             self._metrics.forget_runs()
             raise
+        going: Counter[tuple[str, str]] = Counter()
+        ended: Counter[tuple[str, str]] = Counter()
+        for execution in latest.values():
+            memo = await execution.memo()
+            job_name, state = str(memo.get("job_name", "")), str(memo.get("state", c.RUNNING))
+            if not job_name:
+                continue  # a rerun that is not claimed yet
+            if execution.status == WorkflowExecutionStatus.RUNNING:
+                going[job_name, c.PAUSED if state == c.PAUSED else c.RUNNING] += 1
+            elif execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
+                ended[job_name, state if state in c.ENDED else ABORTED] += 1
         self._metrics.show_runs(going, ended)
 
     @activity.defn(name=c.FIND_CLOSED_SHARDS)

@@ -1,8 +1,8 @@
 """Every Prometheus metric of docbatch, declared in one place.
 
 Base units, prefix `docbatch_`, labels of bounded cardinality: never a document or a run id, and a word that no list
-here knows counts as `other`. Label sets start at 0 when a job is first heard of, so that the first event counts in a
-rate, and stay for as long as the process lives, so that a finished run does not vanish from it.
+here knows counts as `other`. Label sets start at 0 when the process first works on a job, and stay for as long as it
+lives, so that a finished run does not vanish from a rate.
 """
 
 from __future__ import annotations
@@ -157,13 +157,14 @@ class Metrics:
             registry=registry,
         )
         self._jobs: set[str] = set()
+        self._seen_jobs: set[str] = set()
         for status in ("written", "ignored"):
             self.ledger_segments.labels(status)
         for operation in STORAGE_OPERATIONS:
             self.storage_seconds.labels(operation)
 
     def start_job(self, job_name: str) -> None:
-        """Starts the label sets of a job at 0; called whenever this process hears of it."""
+        """Starts the label sets of a job at 0; called whenever this process works on it."""
         if job_name in self._jobs:
             return
         self._jobs.add(job_name)
@@ -185,11 +186,10 @@ class Metrics:
         self._pauses.labels(job_name, reason if reason in PAUSE_REASONS else OTHER).inc()
 
     def show_runs(self, going: Mapping[tuple[str, str], int], ended: Mapping[tuple[str, str], int]) -> None:
-        """Sets the gauges of runs to counts by (job name, state), 0 for the other states of every job known here."""
-        for job_name, _ in (*going, *ended):
-            self.start_job(job_name)
+        """Sets the gauges of runs to counts by (job name, state), 0 for the other states of every job ever seen."""
+        self._seen_jobs.update(job_name for job_name, _ in (*going, *ended))
         for gauge, states, counts in ((self.runs, GOING, going), (self.ended_runs, ENDS, ended)):
-            for job_name in self._jobs:
+            for job_name in self._seen_jobs:
                 for state in states:
                     gauge.labels(job_name, state).set(counts.get((job_name, state), 0))
 
