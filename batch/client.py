@@ -69,6 +69,8 @@ class RunResult:
     message: str = ""
     generation: int = 1
     cached_tokens: int = 0
+    unpriced: int = 0
+    """Answered documents whose model has no known price: `cost_usd` lacks them."""
     retryable_errors: int = 0
     in_progress: int = 0
     """Answered documents of partitions that are not committed yet, by their last heartbeats."""
@@ -324,6 +326,7 @@ class Run:
             cached_tokens=totals.cached_tokens,
             completion_tokens=totals.completion_tokens,
             cost_usd=round(totals.cost_usd, 6),
+            unpriced=totals.unpriced,
             retryable_errors=totals.retryable_errors,
             results_uri=layout.uri(layout.results),
             manifest_uri=layout.uri(layout.manifest),

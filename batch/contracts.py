@@ -55,6 +55,7 @@ BY_USER = "by_user"
 PROVIDER_UNREACHABLE = "provider_unreachable"
 STORAGE_UNREACHABLE = "storage_unreachable"
 STORAGE_REFUSED = "storage_refused"
+SOURCE_REFUSED = "source_refused"
 ERROR_RATE = "max_error_rate"
 PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
@@ -98,6 +99,8 @@ class Totals:
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = 0
+    """Documents that were answered by a model without a known price: `cost_usd` lacks them."""
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))

@@ -44,8 +44,8 @@ class Account:
     """Partitions of the plan without a result file."""
     errors_by_type: Counter[str] = field(default_factory=Counter)
     files: list[ResultEntry] = field(default_factory=list)
-    unsettled: set[int] = field(default_factory=set)
-    """Partitions whose ledger is still needed: without a result, or given up."""
+    settled: dict[int, int] = field(default_factory=dict)
+    """Partition -> generation of the result file that holds all its rows: older ledgers are not needed any more."""
 
     def problem(self, text: str) -> None:
         self.problem_count += 1
@@ -152,7 +152,6 @@ class Reconciler:
         name = f"partition {partition}"
         if data is None:
             account.missing += 1
-            account.unsettled.add(partition)
             if self._expected is None or partition in self._expected:
                 account.problem(f"{name}: its result file {self._layout.result(shard, partition)} is missing")
             return
@@ -163,7 +162,6 @@ class Reconciler:
         try:
             table, footer = result_file.decode(data)
         except NotOurs as error:
-            account.unsettled.add(partition)
             account.problem(f"{name}: {error}")
             return
         if (footer.run_id, footer.shard, footer.partition) != (self._layout.run_id, shard, partition):
@@ -174,8 +172,9 @@ class Reconciler:
         errors = Counter(value for value in table.column("error_type").to_pylist() if value)
         account.errors_by_type.update(errors)
         if errors[PARTITION_FAILED]:
-            account.unsettled.add(partition)
             totals = replace(totals, partitions_failed=1)
+        else:
+            account.settled[partition] = footer.generation
         if replace(footer.totals, partitions_failed=totals.partitions_failed, cost_usd=0.0) != replace(
             totals, cost_usd=0.0
         ):

@@ -58,9 +58,11 @@ def tokens(count: int) -> str:
     return str(count)
 
 
-def money(usd: float, *, simulated: bool = False) -> str:
-    """US dollars: cents, or two significant digits below one cent."""
+def money(usd: float, *, simulated: bool = False, unpriced: int = 0) -> str:
+    """US dollars: cents, or two significant digits below one cent; says where answers have no known price."""
     text = f"${usd:,.2f}" if usd >= 0.01 or usd == 0 else f"${usd:.2g}"
+    if unpriced:
+        text = f"{text} and {unpriced:,} answers of unknown price" if usd else "unknown: the model has no known price"
     return f"{text} (simulated)" if simulated else text
 
 
@@ -306,7 +308,7 @@ def _bar(status: RunResult) -> RenderableType:
 def _money_and_tokens(status: RunResult, simulated: bool) -> str:
     return (
         f"tokens {tokens(status.prompt_tokens)} in, {tokens(status.completion_tokens)} out   "
-        f"cost {money(status.cost_usd, simulated=simulated)}"
+        f"cost {money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)}"
     )
 
 
@@ -346,7 +348,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
         lines.append(_fact("errors", f"{counted}; {status.retryable_errors:,} retryable"))
     lines += [
         _fact("tokens", f"{status.prompt_tokens:,} in, {status.completion_tokens:,} out"),
-        _fact("cost", money(status.cost_usd, simulated=simulated)),
+        _fact("cost", money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)),
         _fact("seconds", f"{status.seconds:,.1f}"),
         _fact("results_uri", status.results_uri),
         _fact("manifest_uri", status.manifest_uri),

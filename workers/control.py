@@ -91,8 +91,6 @@ class RunControl:
     @activity.defn(name=c.WRITE_CONTROL)
     async def write_control(self, task: c.ControlInput) -> None:
         """Never over a later epoch: an attempt that comes late changes nothing."""
-        if task.control.state == c.PAUSED:
-            self._metrics.pauses(task.job_name, task.control.reason)
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         data = json.dumps(asdict(task.control)).encode()
         while True:
@@ -100,13 +98,15 @@ class RunControl:
             try:
                 if found is None:
                     await self._storage.create(layout.output.bucket, layout.control, data)
-                elif c.Control(**json.loads(found[0])).epoch > task.control.epoch:
+                elif _rank(c.Control(**json.loads(found[0]))) > _rank(task.control):
                     return
                 else:
                     await self._storage.replace(layout.output.bucket, layout.control, data, etag=found[1].etag)
             except PreconditionFailed:
                 continue
-            return
+            break
+        if task.control.state == c.PAUSED:
+            self._metrics.pauses(task.job_name, task.control.reason)
 
     async def count_runs(self) -> None:
         """Refreshes the gauges of runs, by job and state, from visibility. Raises `RPCError`, and forgets them then."""
@@ -157,12 +157,17 @@ class RunControl:
             job = (await load_run(self._storage, task.run)).job if task.run else Job.parse(json.loads(task.job_json))
         except (StorageError, RunMissing) as error:
             return c.CheckResult(problem=str(error)[:500])
-        verdict = await probe(job, self._transport)
+        verdict = await probe(job, self._transport, as_the_job_asks=task.run is None)
         if verdict is None:
             return c.CheckResult()
         if verdict.kind is Kind.TRANSIENT and verdict.error_type == "rate_limited":
             return c.CheckResult()  # it answers; the limiter does the rest
         return c.CheckResult(problem=f"{verdict.error_type}: {verdict.message}"[:500])
+
+
+def _rank(control: c.Control) -> tuple[int, bool]:
+    """Later words rank higher; within an epoch the way leads from running to paused only."""
+    return control.epoch, control.state != c.RUNNING
 
 
 def _no_manifest(file: RunFile) -> Manifest:

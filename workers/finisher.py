@@ -64,13 +64,12 @@ class Finisher:
         )
 
     async def _clean(self, layout: RunLayout, account: Account) -> None:
-        """Removes the ledgers of settled partitions."""
-        settled = {entry.partition for entry in account.files} - account.unsettled
+        """Removes the ledger segments whose answers stand in a result file of their generation or a later one."""
         async for page in self._storage.pages(layout.output.bucket, layout.ledgers):
             keys = []
             for entry in page:
-                match = re.search(r"/partition-(\d+)/", entry.key)
-                if match and int(match[1]) in settled:
+                match = re.search(r"/partition-(\d+)/g(\d+)-", entry.key)
+                if match and int(match[2]) <= account.settled.get(int(match[1]), 0):
                     keys.append(entry.key)
             await self._storage.delete(layout.output.bucket, keys)
 

@@ -31,7 +31,7 @@ from batch.connection import TemporalUnreachable, connect_temporal
 from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.coordinator import WORKFLOWS
 from batch.store import Storage, StorageError
-from workers.beating import Beating
+from workers.beating import ControlActivities
 from workers.control import RunControl
 from workers.exposition import Exposition
 from workers.finisher import Finisher
@@ -184,7 +184,7 @@ class WorkerProcess:
                 finisher.finish_run,
             ],
             max_concurrent_activities=CONTROL_SLOTS,
-            interceptors=[Beating()],
+            interceptors=[ControlActivities()],
             graceful_shutdown_timeout=grace,
             workflow_runner=SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default),
         )

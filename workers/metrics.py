@@ -48,13 +48,16 @@ REFUSED_DOCUMENT = (
     *("truncated", "refusal", "empty_answer"),
 )
 """The provider's answers that say that this document cannot be answered."""
-REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found")
+REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found", "unexpected_redirect")
 LLM_OUTCOMES = ("ok", *TRANSIENT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
-UNREADABLE = ("empty", "not_utf8", "not_text", "too_large", "template", "source_changed", "source_gone")
+UNREADABLE = (
+    *("empty", "not_utf8", "not_text", "too_large", "template"),
+    *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
+)
 """Why a document never reached the model."""
 ANSWER_OUTCOMES = ("ok", *UNREADABLE, *REFUSED_DOCUMENT, "invalid_answer", *TRANSIENT, PARTITION_FAILED, OTHER)
 PAUSE_REASONS = (
-    *(c.BY_USER, c.ERROR_RATE, c.PROVIDER_UNREACHABLE, c.STORAGE_UNREACHABLE, c.STORAGE_REFUSED, "source_refused"),
+    *(c.BY_USER, c.ERROR_RATE, c.PROVIDER_UNREACHABLE, c.STORAGE_UNREACHABLE, c.STORAGE_REFUSED, c.SOURCE_REFUSED),
     *(*REFUSED_JOB, OTHER),
 )
 STORAGE_OPERATIONS = ("get", "head", "put", "delete", "list", "read")

@@ -54,8 +54,6 @@ class Planner:
             if full:
                 break
         data, footer = await asyncio.to_thread(cutter.finish, last=not full)
-        if footer.partitions == 0:
-            return _planned(footer)
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
         except PreconditionFailed:

@@ -34,6 +34,7 @@ from batch.store import (
     StorageRefused,
     StorageUnreachable,
 )
+from workers.beating import Pulse
 from workers.brakes import Stop
 from workers.extract import Unreadable, extract
 from workers.ledger import Ledger, LedgerName, Replayed, Row, read_ledger
@@ -42,14 +43,11 @@ from workers.llm.errors import Kind
 from workers.metrics import Metrics
 from workers.runs import ActiveRun, Runs
 
-HEARTBEAT_EVERY = 1.0
-"""Seconds between two beats; the SDK sends far fewer."""
 BURST = 16
 BURST_BYTES = 2**20
 """Documents, and bytes of them, that are fetched at one go: half the CPU of fetching them one by one (measured)."""
-FENCE_SHARE = 0.8
-"""Share of the heartbeat timeout without a beat after which an attempt takes itself for superseded."""
-SOURCE_OUTAGE_AFTER = 60.0
+SOURCE_OUTAGE_AFTER, SOURCE_REFUSED_AFTER = 60.0, 5.0
+"""Seconds that a document is tried again whose source does not answer, or refuses, before anything is concluded."""
 
 log = logging.getLogger(__name__)
 
@@ -80,19 +78,22 @@ class Processor:
 
     async def _process(self, task: c.PartitionInput) -> c.PartitionOutcome:
         started = time.monotonic()
-        async with self._runs.use(task.run, task.epoch) as run:
-            attempt = Attempt(task, run, self._storage, self._metrics)
+        async with Pulse() as pulse, self._runs.use(task.run, task.epoch) as run:
+            attempt = Attempt(task, run, self._storage, self._metrics, pulse)
             work = asyncio.create_task(attempt.run())
-            beat = asyncio.create_task(attempt.beat())
             try:
                 outcome = await asyncio.shield(work)
             except asyncio.CancelledError:
-                # Cancelled, or another attempt took over: keep what is in flight, make it durable, then say so.
-                attempt.stop_soon()
+                details = activity.cancellation_details()
+                draining = details is not None and details.worker_shutdown
+                if draining:  # the grace period is over: calls in flight end here, answers become durable
+                    attempt.cut()
+                else:  # cancelled, or another attempt took over: keep what is in flight, make it durable, then say so
+                    attempt.stop_soon()
                 await asyncio.wait([work])
-                raise
-            finally:
-                beat.cancel()
+                if not draining:
+                    raise
+                outcome = work.result()
             job_name = run.file.job.name
             self._metrics.partitions.labels(job_name, outcome.outcome).inc()
             self._metrics.partition_seconds.labels(job_name).observe(time.monotonic() - started)
@@ -102,15 +103,15 @@ class Processor:
 class Attempt:
     """One attempt at one partition."""
 
-    def __init__(self, task: c.PartitionInput, run: ActiveRun, storage: Storage, metrics: Metrics) -> None:
+    def __init__(
+        self, task: c.PartitionInput, run: ActiveRun, storage: Storage, metrics: Metrics, pulse: Pulse
+    ) -> None:
         self._task, self._active, self._storage, self._metrics = task, run, storage, metrics
+        self._pulse = pulse
         info = activity.info()
         self._name = LedgerName(
             task.run.run_id, run.fingerprint, task.partition, task.generation, task.dispatch, info.attempt
         )
-        timeout = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 60.0
-        self._fence_after = timeout * FENCE_SHARE
-        self._last_beat = time.monotonic()
         self._ledger = Ledger(storage, run.layout, self._name, metrics)
         self._bucket = run.layout.output.bucket
         self._key = run.layout.result(task.shard, task.partition)
@@ -119,25 +120,22 @@ class Attempt:
         self._stop: Stop | None = None
         self._replaces: str | None = None
         self._failure: BaseException | None = None
+        self._asking: set[asyncio.Task[None]] = set()
 
     # -- life ----------------------------------------------------------------------------------------------------------
-
-    async def beat(self) -> None:
-        """Says that the attempt lives, and how far it is. Not a checkpoint: the ledger is what a retry resumes from."""
-        while True:
-            if time.monotonic() - self._last_beat > self._fence_after:
-                # The process was stopped for so long that another attempt may be at work: start nothing more.
-                self.stop_soon()
-            self._last_beat = time.monotonic()
-            activity.heartbeat({"done": len(self._rows), "of": self._total})
-            await asyncio.sleep(min(HEARTBEAT_EVERY, self._fence_after / 4))
 
     def stop_soon(self) -> None:
         """No new calls from here on; the attempt yields."""
         self._stop = self._stop or Stop(c.DRAIN, "the attempt was superseded or cancelled", self._active.brakes.epoch)
 
+    def cut(self) -> None:
+        """Ends the calls in flight too; what is answered is kept."""
+        self.stop_soon()
+        for task in self._asking:
+            task.cancel()
+
     def _stopping(self) -> Stop | None:
-        if self._stop is None and time.monotonic() - self._last_beat > self._fence_after:
+        if self._stop is None and (self._pulse.superseded() or self._ledger.has_failed()):
             self.stop_soon()
         if self._stop is None and self._ledger.refused is not None:
             self._stop = Stop(c.STORAGE_REFUSED, str(self._ledger.refused), self._active.brakes.epoch)
@@ -156,6 +154,7 @@ class Attempt:
             documents = await self._read_plan()
             self._total = len(documents)
             self._replay(documents, replayed)
+            self._show()
             todo = [document for document in documents if document.document_id not in self._rows]
             self._ledger.start()
             try:
@@ -255,7 +254,7 @@ class Attempt:
     async def _ask_all(self, todo: list[PlannedDocument]) -> None:
         """A task a document, as many at once as the run has room for in this process."""
         room = self._active.room
-        tasks: set[asyncio.Task[None]] = set()
+        tasks = self._asking
         limit = self._active.file.job.source.max_document_bytes
         try:
             for group in _groups(todo, limit):
@@ -287,7 +286,12 @@ class Attempt:
             return [None] * len(group)
         bucket = group[0].uri.removeprefix("s3://").partition("/")[0]
         wanted = [(document.uri.removeprefix(f"s3://{bucket}/"), document.etag or None) for document in group]
-        return await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
+        found = await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
+        for (key, _), data in zip(wanted, found, strict=True):
+            if data is not None:
+                self._active.reads.note(bucket, key)
+                break
+        return found
 
     async def _one(
         self, document: PlannedDocument, size: int, burst: asyncio.Future[list[bytes | None]], index: int
@@ -298,7 +302,7 @@ class Attempt:
                 etag, payload = await self._prepare(document, (await burst)[index])
             except Unreadable as error:
                 row = self._row(document, document.etag, Answer(None, None))
-                retryable = error.error_type in ("source_changed", "source_gone")
+                retryable = error.error_type.startswith("source_")
                 self._take(_failed(row, error.error_type, str(error), retryable=retryable))
                 return
             async with active.permits:
@@ -345,10 +349,12 @@ class Attempt:
             try:
                 if self._task.generation == 1:
                     data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
+                    active.reads.note(bucket, key)
                     return data, document.etag
                 found = await self._storage.get_entry(bucket, key, max_bytes=limit)
                 if found is None:
                     raise Unreadable("source_gone", f"{document.uri} is gone")
+                active.reads.note(bucket, key)
                 return found[0], found[1].etag
             except ObjectMissing:
                 raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
@@ -358,8 +364,12 @@ class Attempt:
                 raise Unreadable("too_large", str(error)) from None
             except StorageError as error:
                 failing_since = failing_since or time.monotonic()
-                if isinstance(error, StorageRefused) or time.monotonic() - failing_since > SOURCE_OUTAGE_AFTER:
-                    reason = "source_refused" if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+                refused = isinstance(error, StorageRefused)
+                patience = SOURCE_REFUSED_AFTER if refused else SOURCE_OUTAGE_AFTER
+                if time.monotonic() - failing_since > patience:
+                    if await active.reads.others_work(self._storage, failing_since):
+                        raise Unreadable(c.SOURCE_REFUSED if refused else "source_unreachable", str(error)) from None
+                    reason = c.SOURCE_REFUSED if refused else c.STORAGE_UNREACHABLE
                     self._stop = self._stop or Stop(reason, str(error), active.brakes.epoch)
                     raise _Stopped from None
                 await active.brakes.wait_stopped(pause)
@@ -368,9 +378,14 @@ class Attempt:
     def _take(self, row: Row) -> None:
         """An answered document: into the ledger without its typed result, which is read anew on replay."""
         self._rows[row["document_id"]] = row
+        self._show()
         self._ledger.add({name: value for name, value in row.items() if name != "result"})
         self._active.brakes.documents(row["status"] == ERROR)
         self._metrics.answers(self._active.file.job.name, row["error_type"] or OK)
+
+    def _show(self) -> None:
+        """What the heartbeats carry."""
+        self._pulse.details = {"done": len(self._rows), "of": self._total}
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
         cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)

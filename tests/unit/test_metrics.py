@@ -77,7 +77,7 @@ def test_every_verdict_of_the_taxonomy_has_a_label() -> None:
     codes = ("rate_limit_exceeded", "insufficient_quota", "content_filter", "context_length_exceeded", None)
     verdicts = [
         judge_status(status, {"error": {"code": code, "message": message}})
-        for status in (400, 401, 402, 403, 404, 408, 409, 413, 422, 425, 429, 500, 502, 503, 504, 529)
+        for status in (301, 307, 400, 401, 402, 403, 404, 408, 409, 413, 422, 425, 429, 500, 502, 503, 504, 529)
         for code in codes
         for message in ("no", "request too large")
     ]
@@ -85,8 +85,9 @@ def test_every_verdict_of_the_taxonomy_has_a_label() -> None:
     lists = {Kind.TRANSIENT: TRANSIENT, Kind.DOCUMENT: REFUSED_DOCUMENT, Kind.JOB: REFUSED_JOB}
     for verdict in verdicts:
         assert verdict.error_type in lists[verdict.kind], verdict
-    written = set(re.findall(r'Unreadable\(\s*"(\w+)"', "".join(p.read_text() for p in WORKERS.rglob("*.py"))))
-    assert written == set(UNREADABLE)
+    raised = re.findall(r"Unreadable\((.*)", "".join(p.read_text() for p in WORKERS.rglob("*.py")))
+    written = {word for line in raised for word in re.findall(r'(?:^|else )"(\w+)"', line)}
+    assert written | {c.SOURCE_REFUSED} == set(UNREADABLE)
 
 
 def test_runs_by_state_are_0_when_they_are_over_and_gone_when_nobody_knows() -> None:
