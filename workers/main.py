@@ -98,6 +98,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser().parse_args(argv)
     if options.processes < 1 or options.slots < 1:
         parser().error("--processes and --slots are at least 1")
+    if options.count_runs_seconds <= 0:
+        parser().error("--count-runs-seconds is more than 0")
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )

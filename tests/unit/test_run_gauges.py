@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from batch import contracts as c
 from workers.control import RunControl
+from workers.main import main
 from workers.metrics import ABORTED, Metrics
 
 NOW = datetime.now(UTC)
@@ -93,3 +94,10 @@ async def test_runs_are_counted_by_their_latest_execution() -> None:
     with pytest.raises(RPCError):
         await control.count_runs()
     assert value("docbatch_runs", c.PAUSED) is None, "an old count must not outlive the truth in a `max by`"
+
+
+def test_the_interval_is_more_than_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--count-runs-seconds", "0"])
+    assert exit_.value.code == 2
+    assert "--count-runs-seconds is more than 0" in capsys.readouterr().err
