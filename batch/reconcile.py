@@ -19,6 +19,7 @@ from batch import result_file
 from batch.contracts import Totals
 from batch.layout import RunLayout, partition_of_result
 from batch.manifest import Manifest, ResultEntry
+from batch.plan_file import read_footer
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs
 from batch.store import ObjectMissing, Storage
@@ -114,11 +115,7 @@ class Reconciler:
     async def _plans(self) -> AsyncIterator[tuple[PlanFooter, str]]:
         async for page in self._storage.pages(self._bucket, self._layout.plans):
             for entry in page:
-                yield await asyncio.to_thread(self._footer, entry.key), entry.key
-
-    def _footer(self, key: str) -> PlanFooter:
-        with self._storage.reading(self._bucket, key) as file:
-            return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
+                yield await asyncio.to_thread(read_footer, self._storage, self._bucket, entry.key), entry.key
 
     def _planned_ids(self, key: str, groups: range) -> list[list[str]]:
         with self._storage.reading(self._bucket, key) as file:

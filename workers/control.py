@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from batch import contracts as c
-from batch.job import Job
+from batch.job import Job, JobError
 from batch.layout import RunLayout
 from batch.manifest import Manifest, load_manifest
 from batch.run_file import RunFile, RunMissing, load_run
@@ -39,7 +39,10 @@ class RunControl:
         """Creates `run.json`; a run id that is taken by another execution fails the run at once."""
         if task.run is not None:
             return await self._claim_rerun(task, task.run)
-        job = Job.parse(json.loads(task.job_json))
+        try:
+            job = Job.parse(json.loads(task.job_json))
+        except JobError as error:  # of a client that knows other rules: no repetition mends it
+            raise ApplicationError(str(error), type="JobError", non_retryable=True) from None
         self._metrics.start_job(job.name)
         layout = RunLayout.of(job.output.uri, task.run_id)
         file = RunFile.of(task.run_id, job, task.execution_run_id, datetime.now(UTC).isoformat())

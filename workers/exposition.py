@@ -20,6 +20,10 @@ SCRAPE_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 """Sent by Prometheus and those who scrape as it does, not by people."""
 
 
+class PortTaken(Exception):
+    """`/metrics` cannot be served there. The message names the address and the option that sets it."""
+
+
 class Exposition:
     """Serves docbatch's registry and, behind it, Temporal's SDK metrics from their loopback port."""
 
@@ -30,6 +34,7 @@ class Exposition:
         self.ready = False
 
     def serve(self, host: str, port: int) -> None:
+        """Raises `PortTaken`."""
         exposition = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +59,13 @@ class Exposition:
             def log_message(self, *_: object) -> None:
                 """Scrapes are not worth a line."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except (OSError, OverflowError) as error:
+            raise PortTaken(
+                f"/metrics cannot be served on {host}:{port}: {error}; choose another --metrics-port (0: none), or "
+                "--metrics-host"
+            ) from None
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 

@@ -16,13 +16,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import jinja2
-import pyarrow.parquet as pq
 from temporalio import activity
 
 from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
-from batch.planning import PlannedDocument, documents_of
+from batch.layout import bucket_and_key
+from batch.listing import is_addressable
+from batch.plan_file import read_documents
+from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
@@ -36,7 +38,7 @@ from batch.store import (
 )
 from workers.beating import Pulse
 from workers.brakes import Stop
-from workers.extract import Unreadable, extract
+from workers.extract import Unreadable, extract, is_slow
 from workers.ledger import Ledger, LedgerName, Replayed, Row, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
@@ -214,13 +216,8 @@ class Attempt:
         return not (row["retryable"] or (request is not None and request.all_errors))
 
     async def _read_plan(self) -> list[PlannedDocument]:
-        layout, key = self._active.layout, self._active.layout.plan(self._task.shard)
-
-        def read() -> list[PlannedDocument]:
-            with self._storage.reading(layout.output.bucket, key) as file:
-                return documents_of(pq.ParquetFile(file).read_row_group(self._task.row_group))
-
-        return await asyncio.to_thread(read)
+        task = self._task
+        return await asyncio.to_thread(read_documents, self._storage, self._active.layout, task.shard, task.row_group)
 
     def _replay(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
         """Takes over those answers of the ledger that are of the planned documents' versions."""
@@ -284,8 +281,8 @@ class Attempt:
         """The group's objects as planned; None for each that `_fetch` has to look at by itself."""
         if len(group) == 1 or self._task.generation != 1:
             return [None] * len(group)
-        bucket = group[0].uri.removeprefix("s3://").partition("/")[0]
-        wanted = [(document.uri.removeprefix(f"s3://{bucket}/"), document.etag or None) for document in group]
+        bucket, _ = bucket_and_key(group[0].uri)
+        wanted = [(bucket_and_key(document.uri)[1], document.etag or None) for document in group]
         found = await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
         for (key, _), data in zip(wanted, found, strict=True):
             if data is not None:
@@ -324,8 +321,15 @@ class Attempt:
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
         """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
+        if not is_addressable(bucket_and_key(document.uri)[1]):
+            raise Unreadable(
+                "unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character"
+            )
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
-        text = extract(document.uri, data)
+        if is_slow(document.uri, len(data)):
+            text = await asyncio.to_thread(extract, document.uri, data)
+        else:
+            text = extract(document.uri, data)
         values = {"text": text, "document_id": document.document_id, "uri": document.uri}
         active = self._active
         try:
@@ -337,7 +341,7 @@ class Attempt:
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
         """The planned version of the object; in a rerun the current one. An unreachable source never makes a row."""
         active = self._active
-        bucket, _, key = document.uri.removeprefix("s3://").partition("/")
+        bucket, key = bucket_and_key(document.uri)
         limit = active.file.job.source.max_document_bytes
         if document.size > limit:
             raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")

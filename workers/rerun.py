@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from batch import contracts as c
 from batch import result_file
 from batch.layout import RunLayout
+from batch.plan_file import read_footer
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs
 from batch.store import ObjectMissing, Storage
@@ -87,11 +88,7 @@ def _sizes(storage: Storage, layout: RunLayout, shard: int) -> list[int]:
 
 
 async def _plan(storage: Storage, layout: RunLayout, shard: int) -> PlanFooter | None:
-    if await storage.head(layout.output.bucket, layout.plan(shard)) is None:
+    bucket, key = layout.output.bucket, layout.plan(shard)
+    if await storage.head(bucket, key) is None:
         return None
-
-    def read() -> PlanFooter:
-        with storage.reading(layout.output.bucket, layout.plan(shard)) as file:
-            return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
-
-    return await asyncio.to_thread(read)
+    return await asyncio.to_thread(read_footer, storage, bucket, key)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import polars as pl
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pytest
+from botocore.exceptions import ClientError
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
@@ -265,10 +267,10 @@ async def test_listing_goes_on_after_a_cursor_in_the_order_of_the_listing(env: d
     storage = Storage()
     for name in names:
         await storage.put("corpus", f"order/{name}", b"x")
-    whole = [entry.key for entry in await storage.list_all("corpus", "order/")]
+    whole = [entry.key async for page in storage.source_pages("corpus", "order/") for entry in page]
     assert sorted(whole) == sorted(f"order/{name}" for name in names)
     for position, cursor in enumerate(whole):
-        rest = [entry.key async for page in storage.pages("corpus", "order/", after=cursor) for entry in page]
+        rest = [entry.key async for page in storage.source_pages("corpus", "order/", after=cursor) for entry in page]
         assert rest == whole[position + 1 :], cursor
     for key in whole:
         assert await storage.get("corpus", key) == b"x"
@@ -315,3 +317,25 @@ async def test_a_tail_that_goes_while_it_is_planned_leaves_a_whole_plan(env: dic
     account = await Reconciler(storage, layout, expected={}).run()
     assert account.problems == []
     assert account.planned_documents == 25
+
+
+async def test_folder_markers_are_no_documents_and_odd_keys_are_rows(stack: LocalStack, env: dict[str, str]) -> None:
+    """One document a shard: each goes on after the key where the last one ended, whatever order the server lists in."""
+    name, client = "odd", stack.s3_client()
+    for key in ("", "a.txt", "a/b.txt", "a-b.txt", "sub/", "sub-1.txt", "sub/c.txt", "x//y.txt", "new\nline.txt"):
+        with suppress(ClientError):  # SeaweedFS takes `//` for `/`, moto knows no line feeds
+            client.put_object(Bucket="corpus", Key=f"{name}/{key}", Body=f"text of {key}".encode())
+    listed = [entry["Key"] for entry in client.list_objects_v2(Bucket="corpus", Prefix=f"{name}/")["Contents"]]
+    documents = sorted(key for key in listed if not key.endswith("/"))
+    odd = {key for key in documents if "//" in key or "\n" in key}
+    assert f"{name}/sub/" in listed and len(documents) >= 7 and odd
+    data = json.loads(job(name).to_json())
+    data["partitions"]["documents"] = 1
+    tuning = replace(c.Tuning(), shard_partitions=1)
+    run = await (await connect()).start(Job.parse(data), tuning=tuning, check_model=False)
+    result = await run.wait()
+    assert (result.state, result.documents) == (c.COMPLETED_WITH_FAILURES, len(documents))
+    assert (result.errors_by_type, result.retryable_errors) == ({"unsupported_key": len(odd)}, 0)
+    rows = run.results().collect()
+    assert sorted(rows["document_id"]) == documents
+    assert set(rows.filter(pl.col("status") == "error")["document_id"]) == odd

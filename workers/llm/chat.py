@@ -168,7 +168,7 @@ def _settings(job: Job) -> dict[str, Any]:
     if job.model.max_output_tokens is not None:
         settings["max_completion_tokens"] = job.model.max_output_tokens
     if job.output.json_schema is not None:
-        settings["response_format"] = response_format(job.output.json_schema, job.name)
+        settings["response_format"] = response_format(job.output.json_schema)
     return settings
 
 
