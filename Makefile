@@ -6,7 +6,7 @@ export UV_PYTHON_DOWNLOADS := never
 BIN := .venv/bin
 UV := $(shell command -v uv || echo $(CURDIR)/.tools/bin/uv)
 
-.PHONY: install demo demo-llm test check format bench soak clean
+.PHONY: install demo demo-llm test check format bench dashboards soak clean
 
 install: .venv/.installed
 
@@ -38,6 +38,9 @@ format: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+dashboards: install
+	$(BIN)/python -m dashboards
 
 soak: install
 	$(BIN)/python -m pytest -m soak -s tests/chaos --timeout 3600

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -21,10 +21,11 @@ from batch.store import PreconditionFailed, Storage, StorageError
 from workers.llm.chat import probe
 from workers.llm.errors import Kind
 from workers.llm.transport import Transport
-from workers.metrics import Metrics
+from workers.metrics import ABORTED, Metrics
 
 RUNS_COUNTED = 1000
-"""Runs at most that the gauge looks at."""
+"""Runs at most that the gauges look at."""
+ENDED_WITHIN = timedelta(hours=1)
 
 
 class RunControl:
@@ -32,7 +33,6 @@ class RunControl:
 
     def __init__(self, storage: Storage, client: Client, transport: Transport, metrics: Metrics) -> None:
         self._storage, self._client, self._transport, self._metrics = storage, client, transport, metrics
-        self._counted: set[tuple[str, str]] = set()
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim_run(self, task: c.ClaimInput) -> c.Claimed:
@@ -43,6 +43,7 @@ class RunControl:
             job = Job.parse(json.loads(task.job_json))
         except JobError as error:  # of a client that knows other rules: no repetition mends it
             raise ApplicationError(str(error), type="JobError", non_retryable=True) from None
+        self._metrics.start_job(job.name)
         layout = RunLayout.of(job.output.uri, task.run_id)
         file = RunFile.of(task.run_id, job, task.execution_run_id, datetime.now(UTC).isoformat())
         ref = c.RunRef(task.run_id, job.output.uri)
@@ -108,20 +109,33 @@ class RunControl:
                 continue
             break
         if task.control.state == c.PAUSED:
-            self._metrics.pauses.labels(task.job_name, task.control.reason).inc()
+            self._metrics.pauses(task.job_name, task.control.reason)
 
     async def count_runs(self) -> None:
-        """Refreshes the gauge of runs that are going, by job and state, from visibility."""
-        counts: Counter[tuple[str, str]] = Counter()
-        query = f"WorkflowType = '{c.RUN_WORKFLOW}' AND ExecutionStatus = 'Running'"
-        async for execution in self._client.list_workflows(query, limit=RUNS_COUNTED):
+        """Refreshes the gauges of runs, by job and state, from visibility. Raises `RPCError`, and forgets them then."""
+        since = (datetime.now(UTC) - ENDED_WITHIN).isoformat(timespec="seconds").replace("+00:00", "Z")
+        query = f"WorkflowType = '{c.RUN_WORKFLOW}' AND (ExecutionStatus = 'Running' OR CloseTime > '{since}')"
+        latest: dict[str, WorkflowExecution] = {}
+        try:
+            async for execution in self._client.list_workflows(query, limit=RUNS_COUNTED):
+                known = latest.get(execution.id)
+                if known is None or execution.start_time > known.start_time:
+                    latest[execution.id] = execution  # a rerun takes the place of what it does again
+        except RPCError:
+            self._metrics.forget_runs()
+            raise
+        going: Counter[tuple[str, str]] = Counter()
+        ended: Counter[tuple[str, str]] = Counter()
+        for execution in latest.values():
             memo = await execution.memo()
-            counts[str(memo.get("job_name", "")), str(memo.get("state", c.RUNNING))] += 1
-        for labels in self._counted - set(counts):
-            self._metrics.runs.labels(*labels).set(0)
-        for (job_name, state), count in counts.items():
-            self._metrics.runs.labels(job_name, state).set(count)
-        self._counted |= set(counts)
+            job_name, state = str(memo.get("job_name", "")), str(memo.get("state", c.RUNNING))
+            if not job_name:
+                continue  # a rerun that is not claimed yet
+            if execution.status == WorkflowExecutionStatus.RUNNING:
+                going[job_name, c.PAUSED if state == c.PAUSED else c.RUNNING] += 1
+            elif execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
+                ended[job_name, state if state in c.ENDED else ABORTED] += 1
+        self._metrics.show_runs(going, ended)
 
     @activity.defn(name=c.FIND_CLOSED_SHARDS)
     async def find_closed_shards(self, task: c.ClosedShardsInput) -> list[str]:

@@ -43,8 +43,9 @@ class Finisher:
         """The reconciled account. A mismatch makes the state `failed` and is named in `problems`."""
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         file = await load_run(self._storage, task.run)
+        self._metrics.start_job(file.job.name)
         cancelled = task.state == c.CANCELLED
-        settle = None if cancelled else Settler(self._storage, layout, file, task.generation).settle
+        settle = None if cancelled else Settler(self._storage, layout, file, task.generation, self._metrics).settle
         account = await Reconciler(self._storage, layout, settle=settle, expected={} if cancelled else None).run(
             plan_complete=task.plan_complete
         )
@@ -53,7 +54,6 @@ class Finisher:
         await write_manifest(self._storage, layout, manifest)
         await self._clean(layout, account)
         if account.problem_count and not cancelled:
-            self._metrics.reconciliation_failures.labels(file.job.name).inc()
             log.error("run %s does not reconcile: %s", task.run.run_id, "; ".join(account.problems[:10]))
         return c.Finished(
             state=state,
@@ -108,8 +108,9 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
 class Settler:
     """Writes the result file of a partition that was given up: answered rows as they are, the rest error rows."""
 
-    def __init__(self, storage: Storage, layout: RunLayout, file: RunFile, generation: int) -> None:
+    def __init__(self, storage: Storage, layout: RunLayout, file: RunFile, generation: int, metrics: Metrics) -> None:
         self._storage, self._layout, self._file, self._generation = storage, layout, file, generation
+        self._metrics = metrics
         schema = file.job.output.json_schema
         self._reader = AnswerReader(schema) if schema is not None else None
 
@@ -127,7 +128,19 @@ class Settler:
             await self._storage.create(bucket, key, data)
         except PreconditionFailed:
             return await self._storage.get(bucket, key)
+        self._count(rows)
         return data
+
+    def _count(self, rows: list[Row]) -> None:
+        """Rows of this generation; answered ones counted as answers when they came."""
+        job_name = self._file.job.name
+        fresh = [row for row in rows if row["generation"] == self._generation]
+        totals = result_file.totals_of(fresh)
+        for status, count in ((OK, totals.ok), (ERROR, totals.errors)):
+            self._metrics.documents.labels(job_name, status).inc(count)
+        self._metrics.cost.labels(job_name, self._file.job.model.name).inc(totals.cost_usd)
+        failed = sum(row["error_type"] == PARTITION_FAILED for row in fresh)
+        self._metrics.answers(job_name, PARTITION_FAILED, failed)
 
     def _row(self, document: PlannedDocument, shard: int, partition: int, answered: Row | None) -> Row:
         if answered is not None:

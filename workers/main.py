@@ -13,6 +13,7 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -47,8 +48,6 @@ log = logging.getLogger("docbatch.worker")
 POLL_ALL, POLL_PARTITIONS, POLL_CONTROL = "all", "partitions", "control"
 DEFAULT_SLOTS = 8
 CONTROL_SLOTS = 8
-COUNT_RUNS_EVERY = 30.0
-"""Seconds between two refreshes of the gauge of runs."""
 LONG_ACTIVITY_BUCKETS = [0.1, 1, 5, 10, 30, 60, 120, 180, 300, 450, 600, 1200, 3600]
 """Seconds. Temporal's own buckets end at 60 s; a partition takes 30 to 300."""
 LONG_LATENCIES = (
@@ -92,6 +91,13 @@ def parser() -> argparse.ArgumentParser:
         help="most seconds between two heartbeats that are sent; each is a billed action on Temporal Cloud "
         "(default: %(default)g)",
     )
+    options.add_argument(
+        "--count-runs-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds between two looks at Temporal's list of runs, for the metrics (default: %(default)g)",
+    )
     options.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     options.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     return options
@@ -102,6 +108,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser().parse_args(argv)
     if options.processes < 1 or options.slots < 1:
         parser().error("--processes and --slots are at least 1")
+    if options.count_runs_seconds <= 0:
+        parser().error("--count-runs-seconds is more than 0")
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
@@ -186,7 +194,7 @@ class WorkerProcess:
         )
 
     def _control_worker(self, client: Client, storage: Storage, control: RunControl) -> Worker:
-        planner, finisher = Planner(storage), Finisher(storage, self._metrics)
+        planner, finisher = Planner(storage, self._metrics), Finisher(storage, self._metrics)
         return Worker(
             client,
             task_queue=control_queue(self._options.task_queue),
@@ -246,14 +254,14 @@ class WorkerProcess:
                 await control.count_runs()
             except RPCError as error:
                 log.warning("runs not counted: %s", error)
-            await asyncio.sleep(COUNT_RUNS_EVERY)
+            await asyncio.sleep(self._options.count_runs_seconds * random.uniform(0.8, 1.2))
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + 1.0
             await asyncio.sleep(1.0)
-            self._metrics.event_loop_lag.set(max(0.0, loop.time() - due))
+            self._metrics.event_loop_lag.observe(max(0.0, loop.time() - due))
 
 
 class Supervisor:

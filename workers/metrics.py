@@ -1,23 +1,68 @@
 """Every Prometheus metric of docbatch, declared in one place.
 
-Base units, prefix `docbatch_`, labels of bounded cardinality: never a document or a run id. Label sets that a dashboard
-rates start at 0, so that the first event counts.
+Base units, prefix `docbatch_`, labels of bounded cardinality: never a document or a run id, and a word that no list
+here knows counts as `other`. Label sets start at 0 when the process first works on a job, and stay for as long as it
+lives, so that a finished run does not vanish from a rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.gc_collector import GCCollector
+
+from batch import contracts as c
+from batch.reconcile import PARTITION_FAILED
 
 REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
 PARTITION_BUCKETS = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)
 STORAGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
+LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+OTHER = "other"
 DOCUMENT_STATUSES = ("ok", "error", "skipped")
-PARTITION_STATUSES = ("committed", "yielded", "given_up")
+PARTITION_STATUSES = (c.COMMITTED, c.YIELDED, c.GIVEN_UP)
+GOING = (c.RUNNING, c.PAUSED)
+ABORTED = "aborted"
+"""The end of a run that left no account: its coordinator failed, was terminated or timed out."""
+ENDS = (*sorted(c.ENDED), ABORTED)
+
+TRANSIENT = (
+    *("rate_limited", "timeout", "unreachable", "connection", "malformed"),
+    *(f"http_{status}" for status in (408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529)),
+)
+"""Failures of a call that is repeated in place (see `workers.llm.errors`)."""
+REFUSED_DOCUMENT = (
+    *("request_too_large", "context_length_exceeded", "content_filter", "bad_request"),
+    *("truncated", "refusal", "empty_answer"),
+)
+"""The provider's answers that say that this document cannot be answered."""
+REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found", "unexpected_redirect")
+LLM_OUTCOMES = ("ok", *TRANSIENT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
+UNREADABLE = (
+    *("empty", "not_utf8", "not_text", "too_large", "too_deep", "template"),
+    *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
+)
+"""Why a document never reached the model."""
+ANSWER_OUTCOMES = ("ok", *UNREADABLE, *REFUSED_DOCUMENT, "invalid_answer", *TRANSIENT, PARTITION_FAILED, OTHER)
+PAUSE_REASONS = (
+    *(c.BY_USER, c.ERROR_RATE, c.PROVIDER_UNREACHABLE, c.STORAGE_UNREACHABLE, c.STORAGE_REFUSED, c.SOURCE_REFUSED),
+    *(*REFUSED_JOB, OTHER),
+)
+STORAGE_OPERATIONS = ("get", "head", "put", "delete", "list", "read")
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
 
 
 class Metrics:
@@ -30,6 +75,18 @@ class Metrics:
         GCCollector(registry=registry)
         self.documents = Counter(
             "docbatch_documents_total", "Documents whose row was committed.", ["job_name", "status"], registry=registry
+        )
+        self.planned_documents = Counter(
+            "docbatch_planned_documents_total",
+            "Documents that a plan, or a rerun's, holds.",
+            ["job_name"],
+            registry=registry,
+        )
+        self._answers = Counter(
+            "docbatch_answers_total",
+            "Documents answered or given up, by outcome, when it happened; one asked again counts again.",
+            ["job_name", "outcome"],
+            registry=registry,
         )
         self.partitions = Counter(
             "docbatch_partitions_total", "Attempts at partitions, by end.", ["job_name", "status"], registry=registry
@@ -75,16 +132,19 @@ class Metrics:
             registry=registry,
         )
         self.runs = Gauge(
-            "docbatch_runs", "Runs that are going; read with max by.", ["job_name", "state"], registry=registry
-        )
-        self.pauses = Counter(
-            "docbatch_pauses_total", "Pauses of runs, by reason.", ["job_name", "reason"], registry=registry
-        )
-        self.reconciliation_failures = Counter(
-            "docbatch_reconciliation_failures_total",
-            "Runs whose plan and results did not agree.",
-            ["job_name"],
+            "docbatch_runs",
+            "Runs that are going; every process says the same: read with max by.",
+            ["job_name", "state"],
             registry=registry,
+        )
+        self.ended_runs = Gauge(
+            "docbatch_ended_runs",
+            "Runs that ended within the last hour; every process says the same: read with max by.",
+            ["job_name", "state"],
+            registry=registry,
+        )
+        self._pauses = Counter(
+            "docbatch_pauses_total", "Pauses of runs, by reason.", ["job_name", "reason"], registry=registry
         )
         self.storage_seconds = Histogram(
             "docbatch_s3_request_seconds",
@@ -93,19 +153,53 @@ class Metrics:
             buckets=STORAGE_BUCKETS,
             registry=registry,
         )
-        self.event_loop_lag = Gauge(
-            "docbatch_event_loop_lag_seconds", "How late the event loop last woke a sleeper.", registry=registry
+        self.event_loop_lag = Histogram(
+            "docbatch_event_loop_lag_seconds",
+            "How late the event loop woke a sleeper, once a second.",
+            buckets=LAG_BUCKETS,
+            registry=registry,
         )
+        self._jobs: set[str] = set()
+        self._seen_jobs: set[str] = set()
         for status in ("written", "ignored"):
             self.ledger_segments.labels(status)
+        for operation in STORAGE_OPERATIONS:
+            self.storage_seconds.labels(operation)
 
-    def start_job(self, job_name: str, model: str) -> None:
-        """Starts the label sets of a job at 0."""
+    def start_job(self, job_name: str) -> None:
+        """Starts the label sets of a job at 0; called whenever this process works on it."""
+        if job_name in self._jobs:
+            return
+        self._jobs.add(job_name)
+        self.planned_documents.labels(job_name)
+        self.partition_seconds.labels(job_name)
         for status in DOCUMENT_STATUSES:
             self.documents.labels(job_name, status)
+        for outcome in ANSWER_OUTCOMES:
+            self._answers.labels(job_name, outcome)
         for status in PARTITION_STATUSES:
             self.partitions.labels(job_name, status)
-        self.cost.labels(job_name, model)
+        for reason in PAUSE_REASONS:
+            self._pauses.labels(job_name, reason)
+
+    def answers(self, job_name: str, outcome: str, count: int = 1) -> None:
+        self._answers.labels(job_name, outcome if outcome in ANSWER_OUTCOMES else OTHER).inc(count)
+
+    def pauses(self, job_name: str, reason: str) -> None:
+        self._pauses.labels(job_name, reason if reason in PAUSE_REASONS else OTHER).inc()
+
+    def show_runs(self, going: Mapping[tuple[str, str], int], ended: Mapping[tuple[str, str], int]) -> None:
+        """Sets the gauges of runs to counts by (job name, state), 0 for the other states of every job ever seen."""
+        self._seen_jobs.update(job_name for job_name, _ in (*going, *ended))
+        for gauge, states, counts in ((self.runs, GOING, going), (self.ended_runs, ENDS, ended)):
+            for job_name in self._seen_jobs:
+                for state in states:
+                    gauge.labels(job_name, state).set(counts.get((job_name, state), 0))
+
+    def forget_runs(self) -> None:
+        """Says nothing of runs any more: an old count would outlive the truth in a `max by`."""
+        self.runs.clear()
+        self.ended_runs.clear()
 
     def observe_storage(self, operation: str, seconds: float) -> None:
         self.storage_seconds.labels(operation).observe(seconds)
@@ -118,10 +212,10 @@ class LlmMetrics:
     """The `llm_*` metrics of one model, with their labels resolved once."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
-        self._metrics, self._model = metrics, model
         self._seconds = metrics.llm_seconds.labels(model)
         self._in_flight = metrics.llm_in_flight.labels(model)
-        self._ok = metrics.llm_requests.labels(model, "ok")
+        self._requests = {outcome: metrics.llm_requests.labels(model, outcome) for outcome in LLM_OUTCOMES}
+        self._retries = {reason: metrics.llm_retries.labels(model, reason) for reason in (*TRANSIENT, OTHER)}
         self._tokens = [metrics.tokens.labels(model, direction) for direction in ("prompt", "cached", "completion")]
 
     @contextmanager
@@ -134,10 +228,10 @@ class LlmMetrics:
             self._in_flight.dec()
 
     def requests(self, outcome: str) -> None:
-        (self._ok if outcome == "ok" else self._metrics.llm_requests.labels(self._model, outcome)).inc()
+        self._requests.get(outcome, self._requests[OTHER]).inc()
 
     def retries(self, reason: str) -> None:
-        self._metrics.llm_retries.labels(self._model, reason).inc()
+        self._retries.get(reason, self._retries[OTHER]).inc()
 
     def tokens(self, *counts: int) -> None:
         for counter, count in zip(self._tokens, counts, strict=True):

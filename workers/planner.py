@@ -12,14 +12,15 @@ from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import load_run
 from batch.store import PreconditionFailed, Storage
+from workers.metrics import Metrics
 from workers.rerun import find_work
 
 
 class Planner:
-    """Holds the storage that both activities read."""
+    """Holds the storage that both activities read, and the metrics."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, metrics: Metrics) -> None:
+        self._storage, self._metrics = storage, metrics
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
@@ -60,6 +61,8 @@ class Planner:
             if stored is None:
                 raise
             return stored
+        self._metrics.start_job(job.name)
+        self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
 
     async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
@@ -71,7 +74,13 @@ class Planner:
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:
         """A page of the shards that have something to do again, from `start_shard` on."""
-        return await find_work(self._storage, task)
+        plan = await find_work(self._storage, task)
+        documents = sum(shard.documents for shard in plan.shards)
+        if documents:
+            job_name = (await load_run(self._storage, task.run)).job.name
+            self._metrics.start_job(job_name)
+            self._metrics.planned_documents.labels(job_name).inc(documents)
+        return plan
 
 
 def _planned(footer: PlanFooter) -> c.PlannedShard:

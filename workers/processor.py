@@ -385,6 +385,7 @@ class Attempt:
         self._show()
         self._ledger.add({name: value for name, value in row.items() if name != "result"})
         self._active.brakes.documents(row["status"] == ERROR)
+        self._metrics.answers(self._active.file.job.name, row["error_type"] or OK)
 
     def _show(self) -> None:
         """What the heartbeats carry."""

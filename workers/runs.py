@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import jinja2
 import orjson
+from prometheus_client import Gauge
 
 from batch import contracts as c
 from batch.answer import AnswerReader
@@ -73,7 +74,10 @@ class Runs:
                 run = self._runs.get(ref.run_id) or await self._load(ref)
                 self._runs[ref.run_id] = run
         self._runs.move_to_end(ref.run_id)
+        self._metrics.start_job(run.file.job.name)
         run.partitions += 1
+        if run.partitions == 1:
+            self._limit(run).inc(run.file.job.limits.concurrency)
         try:
             if run.watcher is None:
                 run.followed.clear()
@@ -85,17 +89,22 @@ class Runs:
             yield run
         finally:
             run.partitions -= 1
-            if not run.partitions and run.watcher is not None:
-                run.watcher.cancel()
-                run.watcher = None
+            if not run.partitions:
+                self._limit(run).dec(run.file.job.limits.concurrency)
+                if run.watcher is not None:
+                    run.watcher.cancel()
+                    run.watcher = None
+
+    def _limit(self, run: ActiveRun) -> Gauge:
+        """Of all runs of the model that have partitions here, together."""
+        return self._metrics.llm_concurrency_limit.labels(run.file.job.model.name)
 
     async def _load(self, ref: c.RunRef) -> ActiveRun:
         file = await load_run(self._storage, ref)
         job = file.job
         environment = template_environment()
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
-        self._metrics.start_job(job.name, job.model.name)
-        self._metrics.llm_concurrency_limit.labels(job.model.name).set(job.limits.concurrency)
+        self._metrics.cost.labels(job.name, job.model.name)
         return ActiveRun(
             layout=RunLayout.of(ref.output_uri, ref.run_id),
             file=file,

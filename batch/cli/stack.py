@@ -12,6 +12,8 @@ import typer
 
 from batch.cli.app import app
 
+SCRAPE_SECONDS = 5.0
+"""Between two scrapes of `up`'s Prometheus: a run on a laptop lasts minutes."""
 _HANDED_OVER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -36,6 +38,7 @@ def up(
 
     Temporal with its UI, an S3 server, a simulated provider and workers.
     """
+    from batch.local.prometheus import dashboards_folder
     from batch.local.stack import LocalStack, StackOptions
 
     env_file = env_file or data / "env"
@@ -43,6 +46,7 @@ def up(
         data=data,
         workers=workers,
         ui=ui,
+        scrape_seconds=SCRAPE_SECONDS,
         provider_args=shlex.split(provider_args),
         worker_args=shlex.split(worker_args),
     )
@@ -58,6 +62,9 @@ def up(
         with LocalStack(options, on_event=on_event) as stack:
             stack.write_env_file(env_file)
             written = True
+            if stack.prometheus_url:
+                files = dashboards_folder() / "*.json"
+                typer.echo(f"grafana   add the Prometheus data source {stack.prometheus_url}, import {files}")
             for note in stack.notes:
                 typer.echo(f"note      {note}")
             typer.echo(f"data      {stack.data}, logs in {stack.logs}")

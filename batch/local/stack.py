@@ -34,6 +34,7 @@ from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_aband
 from batch.local.isolation import isolated_environment
 from batch.local.ports import GRPC_OFFSET, LOOPBACK, choose_ports
 from batch.local.processes import Process, ProcessError, http_answers, port_answers, stop_all
+from batch.local.prometheus import INSTALL, ScrapeTargets, find_prometheus
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -80,6 +81,8 @@ class StackOptions:
         provider_command: A provider to start instead, OpenAI's HTTP at `/v1`; `{port}` in it becomes the port.
         provider_health: Path on the provider that answers 200 once it is ready.
         ui: Whether to serve Temporal's web UI.
+        scrape_seconds: Time between two scrapes of the workers by a Prometheus of the stack's own, where one is
+            installed. None: no Prometheus.
         temporal_args: Further arguments of `temporal server start-dev`, such as `--dynamic-config-value`.
         temporal_port, temporal_ui_port, s3_port, provider_port: Fixed ports. None: those that the data folder had last
             time, else free ones.
@@ -97,6 +100,7 @@ class StackOptions:
     provider_command: Sequence[str] | None = None
     provider_health: str = "/healthz"
     ui: bool = True
+    scrape_seconds: float | None = None
     temporal_args: Sequence[str] = ()
     temporal_port: int | None = None
     temporal_ui_port: int | None = None
@@ -113,7 +117,7 @@ class LocalStack:
     itself, so that the stack is stopped in order. Without that the children still end with us (see `processes`).
 
     Attributes:
-        temporal, s3, provider: The servers. Each can be killed and started again on its ports and data.
+        temporal, s3, provider, prometheus: The servers. Each can be killed and started again on its ports and data.
         workers: The workers in the order of their first start.
         notes: What the user should know, a sentence each.
         start_seconds: How long each child took until healthy, and `total`.
@@ -123,6 +127,7 @@ class LocalStack:
     temporal: Process
     s3: Process
     provider: Process | None
+    prometheus: Process | None
     data: Path
     logs: Path
 
@@ -133,6 +138,7 @@ class LocalStack:
         self.workers: list[Process] = []
         self._on_event = on_event or (lambda line: None)
         self._servers: list[Process] = []
+        self._scraped: ScrapeTargets | None = None
         self._worker_lock = threading.Lock()
         self._abandoned = threading.Event()
         self._started = False
@@ -170,6 +176,8 @@ class LocalStack:
             starts: list[Callable[[], object]] = [self._start_temporal, self._start_s3]
             if self.provider:
                 starts.append(self._start_provider)
+            if self.prometheus:
+                starts.append(self._start_prometheus)
             self._in_parallel(starts)
             self._remember()
             self._in_parallel([functools.partial(self.start_worker, i) for i in range(self.options.workers)])
@@ -233,6 +241,8 @@ class LocalStack:
         # -P: a file `batch.py` in the user's folder must not be taken for ours.
         program = [sys.executable, "-P", "-m", "workers", "--task-queue", TASK_QUEUE, "--metrics-port", str(port)]
         worker.command = [*program, *self.options.worker_args, *extra_args]
+        if self._scraped is not None:
+            self._scraped.add_worker(worker.name, port, worker.command)
         began = time.monotonic()
         worker.start(wait=wait, abandoned=self._abandoned)
         self._report(worker, began, f"process {worker.pid}, {self.metrics_url(worker)}")
@@ -260,6 +270,10 @@ class LocalStack:
     def provider_url(self) -> str | None:
         """The provider's root; `OPENAI_BASE_URL` is its `/v1`."""
         return f"http://{LOOPBACK}:{self._ports['provider']}" if self.options.provider else None
+
+    @property
+    def prometheus_url(self) -> str | None:
+        return f"http://{LOOPBACK}:{self._ports['prometheus']}" if self.prometheus else None
 
     def metrics_url(self, worker: Process) -> str:
         return f"http://{LOOPBACK}:{self._ports[worker.name]}/metrics"
@@ -349,7 +363,7 @@ class LocalStack:
             "provider": self.options.provider_port,
         }
         self._fixed_ports = {name: port for name, port in asked.items() if port is not None}
-        names = [*_TEMPORAL_PORTS, *_S3_PORTS, "provider"]
+        names = [*_TEMPORAL_PORTS, *_S3_PORTS, "provider", "prometheus"]
         self._ports = choose_ports(names, fixed=self._fixed_ports, preferred=last_ports)
         self._remember()
 
@@ -391,7 +405,13 @@ class LocalStack:
             # Another provider may have a model to load.
             timeout = 120 if self.options.provider_command else 30
             self.provider = self._process("provider", self._provider_healthy, base, grace=2, timeout=timeout)
-        return [server for server in (self.provider, self.s3, self.temporal) if server]
+        self.prometheus = self._scraped = None
+        if self.options.scrape_seconds is not None and find_prometheus() is None:
+            self.notes.append(f"Prometheus is not installed ({INSTALL}): only the workers' own ports have metrics.")
+        elif self.options.scrape_seconds is not None:
+            self._scraped = ScrapeTargets(self.data / "prometheus", self.options.scrape_seconds)
+            self.prometheus = self._process("prometheus", self._prometheus_healthy, base, grace=grace)
+        return [server for server in (self.prometheus, self.provider, self.s3, self.temporal) if server]
 
     def _process(
         self,
@@ -493,6 +513,20 @@ class LocalStack:
     def _provider_healthy(self) -> None:
         headers = {"Authorization": f"Bearer {API_KEY}"}
         http_answers(self._ports["provider"], self.options.provider_health, headers=headers)
+
+    def _start_prometheus(self) -> None:
+        program = find_prometheus()
+        assert self.prometheus is not None and self._scraped is not None and program is not None
+        scraped = self._scraped
+
+        def with_port() -> list[str]:
+            return scraped.command(program, self._ports["prometheus"])
+
+        began = self._start_server(self.prometheus, with_port, ["prometheus"])
+        self._report(self.prometheus, began, f"{self.prometheus_url}, with docbatch's rules and alerts")
+
+    def _prometheus_healthy(self) -> None:
+        http_answers(self._ports["prometheus"], "/-/ready")
 
     def _start_server(self, server: Process, with_ports: Callable[[], list[str]], names: Iterable[str]) -> float:
         """Start it, once more on other ports if somebody took one since we looked. Returns when that began."""

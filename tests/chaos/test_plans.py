@@ -18,6 +18,7 @@ from batch.layout import RunLayout
 from batch.run_file import RunFile
 from batch.store import ObjectEntry, Storage
 from tests.chaos.harness import TUNING, Chaos, Corpus, say
+from workers.metrics import Metrics
 from workers.planner import Planner
 
 
@@ -58,13 +59,13 @@ async def test_two_planners_with_different_listings_agree_on_one_plan(chaos: Cha
     layout = RunLayout.of(run.output_uri, run.run_id)
     first = c.PlanInput(run=run, shard=0, first_partition=0, cursor="", partitions=5)
     gate, waiting = asyncio.Event(), asyncio.Event()
-    slow = asyncio.create_task(ActivityEnvironment().run(Planner(Delayed(gate, waiting)).plan_shard, first))
+    slow = asyncio.create_task(ActivityEnvironment().run(Planner(Delayed(gate, waiting), Metrics()).plan_shard, first))
     await waiting.wait()
     storage = Storage()
     names = sorted(corpus.keys)
     await storage.delete("corpus", names[5:8])
     await storage.put("corpus", f"{corpus.name}/documents/00000003-new.txt", b"a new document")
-    quick = await ActivityEnvironment().run(Planner(storage).plan_shard, first)
+    quick = await ActivityEnvironment().run(Planner(storage, Metrics()).plan_shard, first)
     gate.set()
     assert await slow == quick
     assert (quick.partitions, quick.documents, quick.last) == (5, 50, False)
@@ -73,7 +74,7 @@ async def test_two_planners_with_different_listings_agree_on_one_plan(chaos: Cha
     while True:
         task = c.PlanInput(run=run, shard=shard, first_partition=partition, cursor=cursor, partitions=5)
         racers = await asyncio.gather(
-            *(ActivityEnvironment().run(Planner(Storage()).plan_shard, task) for _ in range(4))
+            *(ActivityEnvironment().run(Planner(Storage(), Metrics()).plan_shard, task) for _ in range(4))
         )
         assert all(found == racers[0] for found in racers)
         planned = racers[0]

@@ -27,6 +27,7 @@ from batch.local.stack import LocalStack
 from batch.reconcile import Reconciler
 from batch.run_file import RunFile
 from batch.store import Storage
+from workers.metrics import Metrics
 from workers.planner import Planner
 
 SCHEMA = {
@@ -300,7 +301,7 @@ async def test_answers_of_a_cancelled_rerun_are_not_paid_again(env: dict[str, st
 async def test_a_tail_that_goes_while_it_is_planned_leaves_a_whole_plan(env: dict[str, str]) -> None:
     name = "tail"
     await put(env, name, texts(26, 9))
-    storage, planner = Storage(), Planner(Storage())
+    storage, planner = Storage(), Planner(Storage(), Metrics())
     the_job = job(name)
     layout = RunLayout.of(the_job.output.uri, "tail-1")
     file = RunFile.of("tail-1", the_job, "execution", "2026-01-01T00:00:00+00:00")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,3 +110,20 @@ def test_the_worker_command(home: Path) -> None:
             worker.terminate()
             code = worker.wait(60)
     assert code == 0, (home / "worker.log").read_text()
+
+
+def test_up_says_where_prometheus_is(home: Path) -> None:
+    """Where one is installed: it scrapes the worker; where none is, one line says so."""
+    log = (home / "up.log").read_text()
+    if shutil.which("prometheus") is None:
+        assert "Prometheus is not installed (apt-get install prometheus)" in log
+        return
+    url = re.findall(r"^grafana   add the Prometheus data source (\S+), import \S+json$", log, re.MULTILINE)[0]
+    for _ in range(100):
+        with urllib.request.urlopen(f"{url}/api/v1/query?query=sum(up)", timeout=10) as answer:
+            result = json.loads(answer.read())["data"]["result"]
+        if result and result[0]["value"][1] == "1":
+            break
+        time.sleep(0.2)
+    else:
+        raise AssertionError(f"the worker is not scraped: {result}")

@@ -500,6 +500,7 @@ class FakeStack:
     end: BaseException = KeyboardInterrupt()
     notes = ("moto takes its place",)
     data = logs = Path("folder")
+    prometheus_url = "http://127.0.0.1:9090"
     options: Any = None
 
     def __init__(self, options: Any, *, on_event: Callable[[str], None]) -> None:
@@ -535,6 +536,7 @@ def test_up_ends_cleanly(
     assert command_line(["up", "--data", str(tmp_path / "data"), *arguments]) == code
     out, err = capsys.readouterr()
     assert f"set -a; . '{env_file}'; set +a" in out and "moto takes its place" in out and "127.0.0.1:7233" in out
+    assert "grafana   add the Prometheus data source http://127.0.0.1:9090, import " in out
     assert (err == "docbatch: s3 ended unexpectedly\n") == (code == 2)
     assert not env_file.exists()
     assert (FakeStack.options.workers, FakeStack.options.ui) == (2, False)

@@ -1,0 +1,103 @@
+"""The gauges of runs, from what Temporal's visibility lists."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus as Status
+from temporalio.service import RPCError, RPCStatusCode
+
+from batch import contracts as c
+from workers.control import RunControl
+from workers.main import main
+from workers.metrics import ABORTED, Metrics
+
+NOW = datetime.now(UTC)
+
+
+@dataclass
+class Execution:
+    """One entry of a listing; `age` in minutes since its start."""
+
+    id: str
+    status: Status
+    of: dict[str, str]
+    age: int = 0
+    start_time: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start_time = NOW - timedelta(minutes=self.age)
+
+    async def memo(self) -> dict[str, str]:
+        return self.of
+
+
+class Visibility:
+    """Stands in for Temporal's client."""
+
+    def __init__(self, listed: list[Execution]) -> None:
+        self.listed = listed
+        self.away = False
+
+    async def list_workflows(self, query: str, limit: int) -> AsyncIterator[Execution]:
+        assert "ExecutionStatus = 'Running' OR CloseTime > '" in query
+        if self.away:
+            raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+        for execution in self.listed:
+            yield execution
+
+
+def job(state: str | None = None, name: str = "night") -> dict[str, str]:
+    return {"job_name": name} | ({"state": state} if state else {})
+
+
+async def test_runs_are_counted_by_their_latest_execution() -> None:
+    visibility = Visibility(
+        [
+            Execution("a", Status.RUNNING, job()),
+            Execution("b", Status.RUNNING, job(c.PAUSED)),
+            Execution("c", Status.COMPLETED, job(c.FAILED), age=50),
+            Execution("c", Status.RUNNING, job(c.RUNNING), age=5),  # the rerun of what failed
+            Execution("d", Status.RUNNING, job(), age=1),
+            Execution("d", Status.CONTINUED_AS_NEW, job(), age=9),
+            Execution("e", Status.COMPLETED, job(c.COMPLETED_WITH_FAILURES)),
+            Execution("f", Status.CANCELED, job(c.CANCELLED)),
+            Execution("g", Status.TERMINATED, job(c.RUNNING)),
+            Execution("h", Status.RUNNING, {}),
+            Execution("i", Status.RUNNING, job(name="other")),
+        ]
+    )
+    metrics = Metrics()
+    anything: Any = None
+    control = RunControl(anything, visibility, anything, metrics)  # type: ignore[arg-type]
+    await control.count_runs()
+
+    def value(name: str, state: str, job_name: str = "night") -> float | None:
+        return metrics.registry.get_sample_value(name, {"job_name": job_name, "state": state})
+
+    assert value("docbatch_runs", c.RUNNING) == 3
+    assert value("docbatch_runs", c.PAUSED) == 1
+    assert value("docbatch_runs", c.RUNNING, "other") == 1
+    ended = {state: value("docbatch_ended_runs", state) for state in (*c.ENDED, ABORTED)}
+    assert {state for state, count in ended.items() if count} == {c.COMPLETED_WITH_FAILURES, c.CANCELLED, ABORTED}
+    assert ended[c.FAILED] == 0
+
+    visibility.listed = []
+    await control.count_runs()
+    assert value("docbatch_runs", c.PAUSED) == 0
+
+    visibility.away = True
+    with pytest.raises(RPCError):
+        await control.count_runs()
+    assert value("docbatch_runs", c.PAUSED) is None, "an old count must not outlive the truth in a `max by`"
+
+
+def test_the_interval_is_more_than_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--count-runs-seconds", "0"])
+    assert exit_.value.code == 2
+    assert "--count-runs-seconds is more than 0" in capsys.readouterr().err
