@@ -73,6 +73,14 @@ def of(found: list[Manifest], kind: str, suffix: str = "") -> Manifest:
     return only
 
 
+def settings(found: list[Manifest]) -> dict[str, str]:
+    """The worker's environment; the other ConfigMaps are dashboards."""
+    maps = [each for each in found if each["kind"] == "ConfigMap" and "TEMPORAL_ADDRESS" in each["data"]]
+    (only,) = maps
+    data: dict[str, str] = only["data"]
+    return data
+
+
 def pod_templates(found: list[Manifest]) -> list[Manifest]:
     return [each["spec"]["template"] for each in found if each["kind"] in ("Deployment", "WorkerDeployment")]
 
@@ -172,7 +180,7 @@ def test_secrets_are_referred_to_and_never_spelt_out(chart: helm.Chart, values: 
     for template in pod_templates(found):
         for name, variable in environment(template["spec"]["containers"][0]).items():
             assert not sensitive.search(name) or set(variable) == {"name", "valueFrom"}, name
-    config = of(found, "ConfigMap")["data"]
+    config = settings(found)
     paths = {name for name in config if name.endswith("_PATH")}
     assert not [name for name in set(config) - paths if sensitive.search(name)]
 
@@ -240,13 +248,13 @@ def test_temporal_cloud_by_api_key(chart: helm.Chart) -> None:
         assert reference == {"name": "temporal-cloud", "key": "api-key"}
         assert container["image"].startswith("registry.example.com/docbatch@sha256:0123")
         assert "AWS_ACCESS_KEY_ID" not in environment(container)
-    assert of(found, "ConfigMap")["data"]["TEMPORAL_TLS"] == "true"
+    assert settings(found)["TEMPORAL_TLS"] == "true"
     assert "eks.amazonaws.com/role-arn" in of(found, "ServiceAccount")["metadata"]["annotations"]
 
 
 def test_temporal_cloud_by_client_certificate(chart: helm.Chart) -> None:
     found = manifests(chart, VALUES["temporal-cloud-mtls"])
-    config = of(found, "ConfigMap")["data"]
+    config = settings(found)
     folder = Path(config["TEMPORAL_TLS_CLIENT_CERT_PATH"]).parent
     assert Path(config["TEMPORAL_TLS_CLIENT_KEY_PATH"]).parent == folder
     for template in pod_templates(found):
@@ -259,7 +267,7 @@ def test_temporal_cloud_by_client_certificate(chart: helm.Chart) -> None:
 
 def test_an_s3_compatible_endpoint_and_ids_of_the_platform(chart: helm.Chart) -> None:
     found = manifests(chart, VALUES["s3-compatible"])
-    config = of(found, "ConfigMap")["data"]
+    config = settings(found)
     assert config["AWS_ENDPOINT_URL_S3"] == "http://minio.storage.svc.cluster.local:9000"
     assert config["OPENAI_BASE_URL"] == "http://vllm.models.svc.cluster.local:8000/v1"
     assert config["TEMPORAL_TLS_SERVER_CA_CERT_PATH"] == "/etc/temporal/ca/ca.crt"
