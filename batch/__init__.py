@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from batch.client import start as start
     from batch.job import Job as Job
     from batch.job import JobError as JobError
+    from batch.schedules import Schedule as Schedule
+    from batch.schedules import create_schedule as create_schedule
+    from batch.schedules import find_schedule as find_schedule
+    from batch.schedules import list_schedules as list_schedules
+    from batch.timing import Overlap as Overlap
+    from batch.timing import Timing as Timing
 
 __all__ = [
     "Job",
     "JobError",
+    "Overlap",
     "Run",
     "RunResult",
+    "Schedule",
+    "Timing",
     "connect",
+    "create_schedule",
+    "find_schedule",
+    "list_schedules",
     "rerun",
     "rerun_blocking",
     "run_blocking",
@@ -33,6 +45,12 @@ __all__ = [
 _HOMES = {
     "Job": "batch.job",
     "JobError": "batch.job",
+    "Overlap": "batch.timing",
+    "Schedule": "batch.schedules",
+    "Timing": "batch.timing",
+    "create_schedule": "batch.schedules",
+    "find_schedule": "batch.schedules",
+    "list_schedules": "batch.schedules",
 }
 
 

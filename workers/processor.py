@@ -322,8 +322,8 @@ class Attempt:
         """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
         text = extract(document.uri, data)
-        values = {"text": text, "document_id": document.document_id, "uri": document.uri}
         active = self._active
+        values = {**active.dates, "text": text, "document_id": document.document_id, "uri": document.uri}
         try:
             system = active.system.render(values) if active.system is not None else None
             return etag, active.chat.payload(system, active.user.render(values))
