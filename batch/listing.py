@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from batch import contracts as c
-from batch.terminal import cell, duration, money
+from batch.terminal import cell, duration, money, tokens
 
 if TYPE_CHECKING:
     from batch.schedules import ScheduleStatus
@@ -42,18 +41,23 @@ def runs_table(runs: Sequence[Mapping[str, Any]], *, width: int, now: datetime |
     """`docbatch list`. Run ids stay whole, so that they can be copied; job names give way."""
     now = now or datetime.now(UTC)
     rows = [_row(run, now) for run in runs]
-    headings = ("run", "job", "state", "age", "documents", "cost")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    headings = ("run", "job", "state", "age", "docs", "cost")
+    table = _table()
     widths = [max([len(heading), *(len(row[column]) for row in rows)]) for column, heading in enumerate(headings)]
     others = sum(widths) - widths[1] + GAP * (len(headings) - 1)
     job_width = max(NARROWEST_JOB, min(widths[1], width - others))
     table.add_column("run", overflow="fold")
     for heading in headings[1:]:
-        table.add_column(heading, no_wrap=True, justify="right" if heading in ("age", "documents", "cost") else "left")
+        table.add_column(heading, no_wrap=True, justify="right" if heading in ("age", "docs", "cost") else "left")
     for run, (run_id, job, state, *numbers) in zip(runs, rows, strict=True):
         colour = _COLOURS.get(run["state"], "cyan")
         table.add_row(Text(run_id), Text(cell(job, job_width)), Text(state, style=colour), *map(Text, numbers))
     return table
+
+
+def _table() -> Table:
+    """Without lines: the room is for run ids."""
+    return Table(box=None, pad_edge=False, padding=(0, 1))
 
 
 def _row(run: Mapping[str, Any], now: datetime) -> list[str]:
@@ -68,7 +72,7 @@ def _row(run: Mapping[str, Any], now: datetime) -> list[str]:
 
 
 def _number(count: Any) -> str:
-    return "-" if count is None else f"{count:,}"
+    return "-" if count is None else tokens(count) if count >= 10**6 else f"{count:,}"
 
 
 def _cost(usd: Any) -> str:
@@ -89,7 +93,7 @@ def when(status: ScheduleStatus) -> str:
 
 def schedules_table(statuses: Iterable[ScheduleStatus]) -> Table:
     """`docbatch schedule list`."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for heading in ("schedule", "job", "when", "next", "last run"):
         table.add_column(heading, overflow="fold")
     for status in statuses:
@@ -135,10 +139,10 @@ def _skipped(status: ScheduleStatus) -> str:
 def scheduled_runs_table(runs: Sequence[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
     """The last runs of a schedule, newest first."""
     now = now or datetime.now(UTC)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     table.add_column("last runs", overflow="fold")
     table.add_column("state", no_wrap=True)
-    for heading in ("begun", "documents", "errors", "cost"):
+    for heading in ("begun", "docs", "errors", "cost"):
         table.add_column(heading, no_wrap=True, justify="right")
     for run in runs:
         state = Text(_SHORT.get(run["state"], run["state"]), style=_COLOURS.get(run["state"], "cyan"))

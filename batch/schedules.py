@@ -153,13 +153,15 @@ class Schedule:
         """Runs the slots from `start` to `end`, both included, now; returns when they were due.
 
         By default one after another: most schedules skip a slot while a run is going, and would skip all but the first.
-        With jitter a slot is where its jittered start is. Raises `ScheduleError` for a range without a slot.
+        Without an offset a time is in the schedule's time zone. With jitter a slot is where its jittered start is.
+        Raises `ScheduleError` for a range without a slot.
         """
+        zone = find_zone(Timing.of((await self._describe()).schedule).time_zone)
+        start, end = ((at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC) for at in (start, end))
         if end < start:
             raise ScheduleError(f"a backfill goes forward in time, not from {start.isoformat()} to {end.isoformat()}")
         if start > datetime.now(UTC):
             raise ScheduleError(f"a backfill is of the past; {start.isoformat()} lies in the future")
-        zone = find_zone(Timing.of((await self._describe()).schedule).time_zone)
         end = min(end, datetime.now(UTC))
         slots = [slot.astimezone(zone) for slot in await self._slots(start - JUST_BEFORE, end)]
         if not slots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,13 +23,11 @@ from batch.cli.app import (
 from batch.cli.watching import connect
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
-
     from batch.schedules import Schedule
     from batch.timing import Overlap, Timing
 
 group = typer.Typer(
-    help="Nightly runs: create, list, show, pause, resume, trigger, backfill, delete.",
+    help="Nightly runs: a job, frozen, again and again.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -67,7 +65,15 @@ def create(
     from batch.schedules import create_schedule
 
     job = Job.from_yaml(job_file)
-    timing = _timing(cron, every, offset, time_zone, overlap, jitter, catch_up)
+    timing = _timing(
+        cron=cron,
+        every=every,
+        offset=offset,
+        time_zone=time_zone,
+        overlap=overlap,
+        jitter=jitter,
+        catch_up=catch_up,
+    )
 
     async def go() -> None:
         made = await create_schedule(
@@ -190,18 +196,12 @@ def backfill(
     Days and times are in the schedule's time zone, unless they say otherwise.
     """
     policy = _overlap(overlap)
+    first, last = _moment("--from", start, time()), _moment("--to", end, time(23, 59, 59))
 
     async def go() -> None:
-        found = await _find(name)
-        from batch.nominal import find_zone
-
-        zone = find_zone((await found.status()).timing.time_zone)
-        slots = await found.backfill(
-            _moment("--from", start, zone, time()), _moment("--to", end, zone, time(23, 59, 59)), overlap=policy
-        )
-        typer.echo(
-            f"{len(slots):,} slots from {slots[0].isoformat(' ', 'seconds')} to {slots[-1].isoformat(' ', 'seconds')}"
-        )
+        slots = await (await _find(name)).backfill(first, last, overlap=policy)
+        begin, finish = (slot.isoformat(" ", "seconds") for slot in (slots[0], slots[-1]))
+        typer.echo(f"{len(slots):,} slots, from {begin} to {finish}")
         typer.echo(f"overlap policy {policy}; docbatch schedule show {name} shows the runs", err=True)
 
     asyncio.run(go())
@@ -225,7 +225,7 @@ async def _find(name: str) -> Schedule:
 
 
 def _timing(
-    cron: str | None, every: str | None, offset: str, time_zone: str, overlap: str, jitter: str, catch_up: str
+    *, cron: str | None, every: str | None, offset: str, time_zone: str, overlap: str, jitter: str, catch_up: str
 ) -> Timing:
     from batch.timing import Timing
 
@@ -259,15 +259,13 @@ def _overlap(text: str) -> Overlap:
         raise CliError(f"--overlap: {text!r} is no policy; known are {OVERLAPS}") from None
 
 
-def _moment(where: str, text: str, zone: ZoneInfo, of_day: time) -> datetime:
-    """A day (at `of_day`) or a time in ISO 8601, in UTC; in the zone unless it says otherwise."""
+def _moment(where: str, text: str, of_day: time) -> datetime:
+    """A day (at `of_day`) or a time in ISO 8601; without an offset it is the schedule's time zone that counts."""
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        at = datetime.combine(parse_day(where, text), of_day)
-    else:
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            raise CliError(
-                f"{where}: {text!r} is no time; write 2026-11-22, 2026-11-22T02:00 or 2026-11-22T02:00+01:00"
-            ) from None
-    return (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
+        return datetime.combine(parse_day(where, text), of_day)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise CliError(
+            f"{where}: {text!r} is no time; write 2026-11-22, 2026-11-22T02:00 or 2026-11-22T02:00+01:00"
+        ) from None
