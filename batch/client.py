@@ -39,6 +39,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 QUERY_WITHIN = timedelta(seconds=10)
+CLAIMED_WITHIN = 5.0
+"""Seconds that a scheduled run which has just begun is given to be claimed."""
 SHARDS_ASKED = 25
 """Open shards that a status asks for live numbers; the rest counts by its last report."""
 
@@ -154,9 +156,12 @@ class Connection:
         return Run(self, run_id, job.output.uri)
 
     async def run(self, run_id: str, *, output_uri: str | None = None) -> Run:
-        """A run that was started before. `output_uri` finds one that Temporal has forgotten. Raises `RunNotFound`."""
+        """A run that was started before. `output_uri` finds one that Temporal has forgotten. Raises `RunNotFound`.
+
+        Where a scheduled run lies is known once a worker has claimed it: one that has just begun is waited for.
+        """
         try:
-            description = await self.temporal.get_workflow_handle(run_id).describe()
+            description = await self._claimed(run_id)
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
@@ -176,8 +181,21 @@ class Connection:
             "those there are, and --output s3://... finds one that Temporal has forgotten"
         )
 
+    async def _claimed(self, run_id: str) -> WorkflowExecutionDescription:
+        """The run's execution; unless no worker claims it in time, with its folder in the memo."""
+        deadline = asyncio.get_running_loop().time() + CLAIMED_WITHIN
+        while True:
+            description = await self.temporal.get_workflow_handle(run_id).describe()
+            if (
+                description.workflow_type != c.RUN_WORKFLOW
+                or description.status != WorkflowExecutionStatus.RUNNING
+                or "output_uri" in await description.memo()
+                or asyncio.get_running_loop().time() > deadline
+            ):
+                return description
+            await asyncio.sleep(0.2)
+
     async def _why_unclaimed(self, description: WorkflowExecutionDescription) -> str:
-        """Of a scheduled run that has no folder: where it lies is known only once a worker has claimed it."""
         if description.status == WorkflowExecutionStatus.RUNNING:
             return f"run {description.id!r} waits for a worker to begin it: docbatch worker"
         return f"run {description.id!r} ended before it began: {await _failure(self.temporal, description.id)}"
