@@ -350,7 +350,7 @@ class Coordinator:
                 execution_run_id=workflow.info().first_execution_run_id,
                 run=start.run,
                 rerun=start.rerun,
-                nominal=start.nominal or (slot or workflow.info().start_time).isoformat(),
+                nominal=start.nominal or (slot or workflow.info().workflow_start_time).isoformat(),
                 time_zone=start.time_zone,
                 scheduled=slot is not None,
             ),

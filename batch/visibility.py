@@ -20,8 +20,7 @@ from batch import contracts as c
 STATES = (c.RUNNING, c.PAUSED, c.COMPLETED, c.COMPLETED_WITH_FAILURES, c.CANCELLED, c.FAILED)
 """The states that a list knows: planning is running, and so is a rerun."""
 REGISTER = (
-    f"temporal operator search-attribute create --name {c.JOB_ATTRIBUTE} --type Keyword "
-    f"--name {c.STATE_ATTRIBUTE} --type Keyword"
+    f"temporal operator search-attribute create --name {c.JOB_ATTRIBUTE} --name {c.STATE_ATTRIBUTE} --type Keyword"
 )
 """The command that gives a namespace our search attributes (Temporal Cloud: `tcld namespace search-attributes add`)."""
 
