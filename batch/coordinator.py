@@ -31,6 +31,8 @@ PROCESS_TIMEOUT = timedelta(hours=24)
 PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 GIVEN_UP_NAMED = 100
+PUBLISH_EVERY = 10.0
+"""Seconds at least between two counts for visibility while the state stays."""
 SLOT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 """Temporal's own: the nominal time of the schedule's slot, without jitter, also of a backfilled one."""
 JOB, STATE = SearchAttributeKey.for_keyword(c.JOB_ATTRIBUTE), SearchAttributeKey.for_keyword(c.STATE_ATTRIBUTE)
@@ -81,6 +83,7 @@ class Coordinator:
         self._started_shards = 0
         self._finished_shards = carried.finished_shards if carried else 0
         self._state = c.RUNNING if carried else c.PLANNING
+        self._published_at = workflow.time()
         self._leaving = False
         self._unfinished = 0
         """Plans and starts of shards under way: continue-as-new waits for them, or they would be lost."""
@@ -119,7 +122,7 @@ class Coordinator:
             self._finished_shards += 1
         else:
             self._open[report.shard] = replace(shard, report=report)
-        if self._claimed is not None and self._claimed.shows_progress and self._state == c.RUNNING:
+        if self._the_claim().shows_progress and workflow.time() - self._published_at >= PUBLISH_EVERY:
             self._publish_progress()
         self._show()
 
@@ -371,6 +374,7 @@ class Coordinator:
             workflow.upsert_search_attributes([STATE.value_set(state)])
 
     def _publish_progress(self, **more: str) -> None:
+        self._published_at = workflow.time()
         totals = self._totals_now()
         counts = {"documents": totals.documents, "errors": totals.errors, "cost_usd": round(totals.cost_usd, 6)}
         workflow.upsert_memo({**more, **counts})

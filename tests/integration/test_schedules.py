@@ -242,6 +242,18 @@ def test_what_would_not_work_is_refused(text: str, options: list[str], message: 
     assert docbatch("schedule", "show", "refused")[0] == 2
 
 
+def test_a_slot_that_cannot_be_run_says_why(docbatch: Docbatch) -> None:
+    output = """ "s3://{{ 'corpus/sched' if date < '2026-01-01' else 'results/sched' }}/" """
+    Path("job.yaml").write_text(re.sub(r"(?<=output: {uri: ).*(?=})", output, JOB))
+    assert docbatch("schedule", "create", "sometimes", "job.yaml", "--cron", "0 2 * * *", "--paused")[0] == 0
+    assert docbatch("schedule", "backfill", "sometimes", "--from", "2025-11-22", "--to", "2025-11-22")[0] == 0
+    now = wait_for(docbatch, "sometimes", lambda now: bool(now["runs"]) and now["runs"][0]["state"] != "running")
+    assert now["runs"][0]["state"] == "failed"
+    code, _, err = docbatch("status", now["runs"][0]["run_id"])
+    assert (code, "ended before it began: job 'sched' for 2025-11-22T02:00:00+00:00" in err) == (2, True), err
+    assert docbatch("schedule", "delete", "sometimes")[0] == 0
+
+
 def test_a_dated_source_may_still_be_empty(docbatch: Docbatch) -> None:
     Path("job.yaml").write_text(JOB.replace("corpus/sched/", "corpus/sched-{{ date }}/"))
     code, _, err = docbatch("schedule", "create", "dated", "job.yaml", "--every", "6h")

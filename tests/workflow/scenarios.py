@@ -121,8 +121,14 @@ async def continue_as_new(client: Client) -> str:
 
 
 async def scheduled(client: Client) -> str:
-    """A run that a schedule started, in a namespace with our search attributes."""
+    """A run that a schedule started, in a namespace with our search attributes; long enough to publish its progress."""
     work = StandIns(shards=1, partitions=4, searchable=True)
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        await work.work(12.0 if task.partition == 3 else 0.1)
+        return work.committed(task)
+
+    work.process = process
     async with work.worker(client) as queue:
         name = f"nightly-{queue}"
         start = c.RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
