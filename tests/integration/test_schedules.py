@@ -250,7 +250,7 @@ def test_a_slot_that_cannot_be_run_says_why(docbatch: Docbatch) -> None:
     now = wait_for(docbatch, "sometimes", lambda now: bool(now["runs"]) and now["runs"][0]["state"] != "running")
     assert now["runs"][0]["state"] == "failed"
     code, _, err = docbatch("status", now["runs"][0]["run_id"])
-    assert (code, "ended before it began: job 'sched' for 2025-11-22T02:00:00+00:00" in err) == (2, True), err
+    assert (code, "began: JobError: job 'sched' for 2025-11-22T02:00:00+00:00" in err) == (2, True), err
     assert docbatch("schedule", "delete", "sometimes")[0] == 0
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from pathlib import Path
 
 import pytest
 from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleSpec
@@ -46,16 +44,3 @@ async def test_without_search_attributes(temporal: Client, caplog: pytest.LogCap
     assert visibility.REGISTER in caplog.text
     assert await visibility.list_runs(temporal, job="other", state=None, limit=10) == []
     assert len(await visibility.list_runs(temporal, job=None, state=None, limit=1)) == 1
-
-
-async def test_the_advised_command_registers_them(temporal: Client) -> None:
-    program, *arguments = visibility.REGISTER.split()
-    address = temporal.service_client.config.target_host
-    binary = Path(sys.executable).with_name(program)
-    done = await asyncio.create_subprocess_exec(binary, *arguments, "--address", address)
-    assert await done.wait() == 0
-
-    async def registered() -> bool:
-        return await visibility.registered(temporal)
-
-    await until(registered)
