@@ -23,7 +23,7 @@ REGISTER = " && ".join(
     f"temporal operator search-attribute create --name {name} --type Keyword"
     for name in (c.JOB_ATTRIBUTE, c.STATE_ATTRIBUTE)
 )
-"""Gives a namespace our search attributes. One a command: of two names, Temporal's CLI 1.9 registers the first alone."""
+"""Gives a namespace our search attributes. One a command: of two names, Temporal's CLI 1.9 takes the first alone."""
 
 log = logging.getLogger(__name__)
 

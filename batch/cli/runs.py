@@ -89,7 +89,7 @@ def list_runs(
     job: Annotated[str | None, typer.Option("--job", metavar="NAME", help="Only runs of this job.")] = None,
     state: Annotated[
         str | None,
-        typer.Option("--state", metavar="S", help="Only running, paused, completed, cancelled, failed (or see above)."),
+        typer.Option("--state", metavar="S", help="Only running, paused, completed, cancelled, failed, ..."),
     ] = None,
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="The latest N runs.")] = 20,
