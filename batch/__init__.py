@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from batch.job import Partitions as Partitions
     from batch.job import Prompt as Prompt
     from batch.job import Source as Source
+    from batch.schedules import Schedule as Schedule
+    from batch.schedules import create_schedule as create_schedule
+    from batch.schedules import find_schedule as find_schedule
+    from batch.schedules import list_schedules as list_schedules
     from batch.storage_errors import StorageError as StorageError
+    from batch.timing import Overlap as Overlap
+    from batch.timing import Timing as Timing
 
 __all__ = [
     "CheckFailed",
@@ -36,16 +42,22 @@ __all__ = [
     "Limits",
     "Model",
     "Output",
+    "Overlap",
     "Partitions",
     "Prompt",
     "Run",
     "RunBusy",
     "RunNotFound",
     "RunResult",
+    "Schedule",
     "Source",
     "StorageError",
     "TemporalUnreachable",
+    "Timing",
     "connect",
+    "create_schedule",
+    "find_schedule",
+    "list_schedules",
     "rerun",
     "rerun_blocking",
     "run_blocking",
@@ -57,6 +69,12 @@ _HOMES = {
     "CheckFailed": "batch.checks",
     "StorageError": "batch.storage_errors",
     "TemporalUnreachable": "batch.connection",
+    "Overlap": "batch.timing",
+    "Schedule": "batch.schedules",
+    "Timing": "batch.timing",
+    "create_schedule": "batch.schedules",
+    "find_schedule": "batch.schedules",
+    "list_schedules": "batch.schedules",
 }
 
 

@@ -25,6 +25,10 @@ class CheckFailed(Exception):
     """The run would not work. The message says what, where, and what to do."""
 
 
+class SourceEmpty(CheckFailed):
+    """The source can be listed, and holds no document."""
+
+
 async def check_source(storage: Storage, job: Job) -> None:
     """The source can be listed and holds at least one document."""
     source = S3Uri.parse(job.source.uri)
@@ -43,11 +47,11 @@ async def check_source(storage: Storage, job: Job) -> None:
     except StorageError as error:
         raise CheckFailed(f"source.uri: {error}") from None
     if seen:
-        raise CheckFailed(
+        raise SourceEmpty(
             f"source.uri: none of the {seen} objects under {source} is a document by source.include "
             f"{job.source.include} and source.exclude {job.source.exclude}"
         )
-    raise CheckFailed(f"source.uri: there is no object under {source}. Upload documents, or mend source.uri")
+    raise SourceEmpty(f"source.uri: there is no object under {source}. Upload documents, or mend source.uri")
 
 
 async def check_output(storage: Storage, job: Job) -> None:

@@ -7,20 +7,27 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+)
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityError, CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from batch import checks
+from batch import checks, visibility
 from batch import contracts as c
 from batch.connection import connect_temporal
 from batch.job import Job
 from batch.layout import RunLayout, check_run_id
 from batch.manifest import Manifest, load_manifest
+from batch.nominal import Nominal
 from batch.reconcile import Account, verify
 from batch.results import RerunScope, rerun_scope, scan
 from batch.store import Storage
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUERY_WITHIN = timedelta(seconds=10)
+CLAIMED_WITHIN = 5.0
+"""Seconds that a scheduled run which has just begun is given to be claimed."""
 SHARDS_ASKED = 25
 """Open shards that a status asks for live numbers; the rest counts by its last report."""
 
@@ -105,9 +114,20 @@ class Connection:
     task_queue: str = c.DEFAULT_TASK_QUEUE
 
     async def start(
-        self, job: Job, *, run_id: str | None = None, tuning: c.Tuning | None = None, check_model: bool = True
+        self,
+        job: Job,
+        *,
+        run_id: str | None = None,
+        day: date | None = None,
+        tuning: c.Tuning | None = None,
+        check_model: bool = True,
     ) -> Run:
-        """Checks source, output and model, then starts the run. Raises `CheckFailed`, `StorageError`."""
+        """Checks source, output and model, then starts the run. Raises `CheckFailed`, `JobError`, `StorageError`.
+
+        `day` is what `{{ date }}` stands for in the job; by default today, UTC.
+        """
+        nominal = Nominal.of_day(day) if day is not None else Nominal.now()
+        job = job.resolved(nominal)
         run_id = new_run_id(job) if run_id is None else check_run_id(run_id)
         await checks.check_job(self.storage, job, run_id)
         unpolled = await checks.unpolled_queue(self.temporal, self.task_queue)
@@ -118,11 +138,19 @@ class Connection:
         try:
             await self.temporal.start_workflow(
                 c.RUN_WORKFLOW,
-                c.RunInput(tuning=tuning or c.Tuning(), partitions_queue=self.task_queue, job_json=job.to_json()),
+                c.RunInput(
+                    tuning=tuning or c.Tuning(),
+                    partitions_queue=self.task_queue,
+                    job_json=job.to_json(),
+                    nominal=str(nominal),
+                ),
                 id=run_id,
                 task_queue=c.control_queue(self.task_queue),
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 memo={"job_name": job.name, "output_uri": job.output.uri},
+                search_attributes=(
+                    visibility.attributes_of(job.name) if await visibility.registered(self.temporal) else None
+                ),
                 static_summary=f"{job.name}: {job.source.uri} by {job.model.name}",
             )
         except WorkflowAlreadyStartedError:
@@ -130,9 +158,12 @@ class Connection:
         return Run(self, run_id, job.output.uri)
 
     async def run(self, run_id: str, *, output_uri: str | None = None) -> Run:
-        """A run that was started before. `output_uri` finds one that Temporal has forgotten. Raises `RunNotFound`."""
+        """A run that was started before. `output_uri` finds one that Temporal has forgotten. Raises `RunNotFound`.
+
+        Where a scheduled run lies is known once a worker has claimed it: one that has just begun is waited for.
+        """
         try:
-            description = await self.temporal.get_workflow_handle(run_id).describe()
+            description = await self._claimed(run_id)
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
@@ -141,6 +172,8 @@ class Connection:
                 found = await description.memo_value("output_uri", default=None, type_hint=str)
                 if found:
                     return Run(self, run_id, found)
+                if output_uri is None:
+                    raise RunNotFound(await self._why_unclaimed(description))
         if output_uri is not None:
             layout = RunLayout.of(output_uri, check_run_id(run_id))
             if await self.storage.head(layout.output.bucket, layout.run_json) is not None:
@@ -150,36 +183,28 @@ class Connection:
             "those there are, and --output s3://... finds one that Temporal has forgotten"
         )
 
-    async def list(self, *, limit: int = 100) -> list[dict[str, Any]]:
-        """The latest runs, newest first: run_id, job_name, state, started_at (ISO 8601, UTC)."""
-        runs: list[dict[str, Any]] = []
-        query = f"WorkflowType = '{c.RUN_WORKFLOW}'"
-        seen: set[str] = set()
-        async for execution in self.temporal.list_workflows(query):
-            if execution.id in seen or execution.status == WorkflowExecutionStatus.CONTINUED_AS_NEW:
-                continue
-            seen.add(execution.id)
-            memo = await execution.memo()
-            runs.append(
-                {
-                    "run_id": execution.id,
-                    "job_name": memo.get("job_name", ""),
-                    "state": _listed_state(execution.status, str(memo.get("state", ""))),
-                    "started_at": execution.start_time.isoformat(),
-                    "output_uri": memo.get("output_uri", ""),
-                }
-            )
-            if len(runs) >= limit:
-                break
-        return runs
+    async def _claimed(self, run_id: str) -> WorkflowExecutionDescription:
+        """The run's execution; unless no worker claims it in time, with its folder in the memo."""
+        deadline = asyncio.get_running_loop().time() + CLAIMED_WITHIN
+        while True:
+            description = await self.temporal.get_workflow_handle(run_id).describe()
+            if (
+                description.workflow_type != c.RUN_WORKFLOW
+                or description.status != WorkflowExecutionStatus.RUNNING
+                or "output_uri" in await description.memo()
+                or asyncio.get_running_loop().time() > deadline
+            ):
+                return description
+            await asyncio.sleep(0.2)
 
+    async def _why_unclaimed(self, description: WorkflowExecutionDescription) -> str:
+        if description.status == WorkflowExecutionStatus.RUNNING:
+            return f"run {description.id!r} waits for a worker to begin it: docbatch worker"
+        return f"run {description.id!r} ended before it began: {await _failure(self.temporal, description.id)}"
 
-def _listed_state(status: WorkflowExecutionStatus | None, state: str) -> str:
-    if status == WorkflowExecutionStatus.RUNNING:
-        return state if state == c.PAUSED else c.RUNNING
-    if status == WorkflowExecutionStatus.COMPLETED:
-        return state or c.COMPLETED
-    return c.CANCELLED if status == WorkflowExecutionStatus.CANCELED else c.FAILED
+    async def list(self, *, job: str | None = None, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """The latest runs, newest first; see `visibility.list_runs`."""
+        return await visibility.list_runs(self.temporal, job=job, state=state, limit=limit)
 
 
 @dataclass
@@ -269,15 +294,7 @@ class Run:
     async def _failure(self, status: WorkflowExecutionStatus | None) -> str:
         if status in (WorkflowExecutionStatus.COMPLETED, WorkflowExecutionStatus.CANCELED):
             return ""
-        try:
-            await asyncio.wait_for(self.handle.result(), 10)
-        except WorkflowFailureError as error:
-            cause = error.cause
-            cause = cause.cause if isinstance(cause, ActivityError) and cause.cause else cause
-            return str(cause)
-        except TimeoutError:
-            pass
-        return ""
+        return await _failure(self.connection.temporal, self.run_id)
 
     async def _ended_status(self, status: WorkflowExecutionStatus | None, failure: str) -> RunResult:
         manifest = await self.manifest()
@@ -369,7 +386,7 @@ class Run:
         if await self._running():
             await self.handle.cancel()
             return
-        for shard in await self._open_shards():
+        for shard in await visibility.open_shards(self.connection.temporal, self.run_id):
             await self.connection.temporal.get_workflow_handle(shard).cancel()
 
     async def pause(self, message: str = "") -> None:
@@ -426,19 +443,24 @@ class Run:
         """Raises `RunBusy` while the coordinator or any shard of the run works."""
         if await self._running():
             raise RunBusy(f"run {self.run_id!r} is going; wait for its end or `docbatch cancel` it first")
-        for shard in await self._open_shards():
+        for shard in await visibility.open_shards(self.connection.temporal, self.run_id):
             raise RunBusy(
                 f"shard {shard!r} of the run still works although its coordinator is gone; "
                 f"`docbatch cancel {self.run_id}` stops what is left of it"
             )
 
-    async def _open_shards(self) -> list[str]:
-        """Workflow ids of the run's shards that are going."""
-        query = (
-            f"WorkflowType = '{c.SHARD_WORKFLOW}' AND ExecutionStatus = 'Running' "
-            f"AND WorkflowId STARTS_WITH '{self.run_id}/'"
-        )
-        return [execution.id async for execution in self.connection.temporal.list_workflows(query)]
+
+async def _failure(client: Client, run_id: str) -> str:
+    """Why the coordinator failed, as far as Temporal knows."""
+    try:
+        await asyncio.wait_for(client.get_workflow_handle(run_id).result(), 10)
+    except WorkflowFailureError as error:
+        cause = error.cause
+        cause = cause.cause if isinstance(cause, ActivityError) and cause.cause else cause
+        return str(cause)
+    except TimeoutError:
+        pass
+    return ""
 
 
 # -- for scripts -----------------------------------------------------------------------------------------------------
@@ -448,6 +470,7 @@ async def start(
     job: Job,
     *,
     run_id: str | None = None,
+    day: date | None = None,
     tuning: c.Tuning | None = None,
     task_queue: str = c.DEFAULT_TASK_QUEUE,
 ) -> Run:
@@ -455,7 +478,7 @@ async def start(
 
     `task_queue` is the one that the workers for it poll. Raises `CheckFailed`, `StorageError`, `TemporalUnreachable`.
     """
-    return await (await connect(task_queue=task_queue)).start(job, run_id=run_id, tuning=tuning)
+    return await (await connect(task_queue=task_queue)).start(job, run_id=run_id, day=day, tuning=tuning)
 
 
 async def rerun(
@@ -470,11 +493,13 @@ async def rerun(
     return await run.rerun(all_errors=all_errors, partitions=partitions)
 
 
-def run_blocking(job: Job, *, run_id: str | None = None, task_queue: str = c.DEFAULT_TASK_QUEUE) -> RunResult:
+def run_blocking(
+    job: Job, *, run_id: str | None = None, day: date | None = None, task_queue: str = c.DEFAULT_TASK_QUEUE
+) -> RunResult:
     """Starts a run and waits for its end; for scripts without an event loop."""
 
     async def go() -> RunResult:
-        return await (await start(job, run_id=run_id, task_queue=task_queue)).wait()
+        return await (await start(job, run_id=run_id, day=day, task_queue=task_queue)).wait()
 
     return asyncio.run(go())
 

@@ -20,6 +20,10 @@ FIND_CLOSED_SHARDS = "find_closed_shards"
 FINISH_RUN = "finish_run"
 CHECK_MODEL = "check_model"
 
+# Search attributes, both of type Keyword: runs are found by them where the namespace has them.
+JOB_ATTRIBUTE = "DocbatchJob"
+STATE_ATTRIBUTE = "DocbatchState"
+
 DEFAULT_TASK_QUEUE = "docbatch"
 
 
@@ -126,6 +130,11 @@ class ClaimInput:
     execution_run_id: str
     run: RunRef | None = None
     rerun: RerunRequest | None = None
+    nominal: str = ""
+    """When the run is for, ISO 8601 with an offset."""
+    time_zone: str = ""
+    """Whose calendar gives the date; empty: that of `nominal`."""
+    scheduled: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,12 @@ class Claimed:
     in_flight: int
     generation: int = 1
     epoch: int = 1
+    rerun: RerunRequest | None = None
+    """Of a schedule's slot that has been run before: what is left to do in it."""
+    shows_progress: bool = False
+    """Whether counts go into the memo as they grow. No in claims of older versions: their histories replay."""
+    searchable: bool = False
+    """Whether the namespace has our search attributes; setting one that it does not have would stop the workflow."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +310,11 @@ class Carried:
 
 @dataclass(frozen=True)
 class RunInput:
-    """Start of a run (`job_json`), of a rerun (`claimed` by `run_ref`), or its continuation (`carried`)."""
+    """Start of a run (`job_json`), of a rerun (of `run`), or its continuation (`carried`).
+
+    `nominal` is when the run is for (ISO 8601 with an offset); empty: when its schedule's slot is, or when it started.
+    `time_zone` is its schedule's, whose calendar gives the date.
+    """
 
     tuning: Tuning
     partitions_queue: str
@@ -303,6 +322,8 @@ class RunInput:
     rerun: RerunRequest | None = None
     run: RunRef | None = None
     carried: Carried | None = None
+    nominal: str = ""
+    time_zone: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, TemporalError, is_cancelled_exception
 
 from batch import contracts as c
@@ -32,6 +32,11 @@ PROCESS_TIMEOUT = timedelta(hours=24)
 PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 GIVEN_UP_NAMED = 100
+PUBLISH_EVERY = 10.0
+"""Seconds at least between two counts for visibility while the state stays."""
+SLOT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+"""Temporal's own: the nominal time of the schedule's slot, without jitter, also of a backfilled one."""
+JOB, STATE = SearchAttributeKey.for_keyword(c.JOB_ATTRIBUTE), SearchAttributeKey.for_keyword(c.STATE_ATTRIBUTE)
 
 
 async def control_activity(
@@ -81,6 +86,7 @@ class Coordinator:
         self._started_shards = 0
         self._finished_shards = carried.finished_shards if carried else 0
         self._state = c.RUNNING if carried else c.PLANNING
+        self._published_at = workflow.time()
         self._leaving = False
         self._unfinished = 0
         """Plans and starts of shards under way: continue-as-new waits for them, or they would be lost."""
@@ -119,6 +125,8 @@ class Coordinator:
             self._finished_shards += 1
         else:
             self._open[report.shard] = replace(shard, report=report)
+        if self._the_claim().shows_progress and workflow.time() - self._published_at >= PUBLISH_EVERY:
+            self._publish_progress()
         self._show()
 
     @workflow.signal
@@ -333,7 +341,7 @@ class Coordinator:
                     *(self._signal_shard(shard, control) for shard in sorted(self._open)),
                 )
                 self._delivered = control
-                workflow.upsert_memo({"state": control.state})
+                self._publish(control.state)
             if control.state == c.PAUSED and control.reason in c.PROBED:
                 await self._probe(control)
             await workflow.wait_condition(lambda: self._delivered != self._control)
@@ -355,6 +363,7 @@ class Coordinator:
     # -- the ends ------------------------------------------------------------------------------------------------------
 
     async def _claim(self, start: c.RunInput) -> c.Claimed:
+        slot = workflow.info().typed_search_attributes.get(SLOT)
         claimed = await control_activity(
             c.CLAIM_RUN,
             c.ClaimInput(
@@ -363,14 +372,32 @@ class Coordinator:
                 execution_run_id=workflow.info().first_execution_run_id,
                 run=start.run,
                 rerun=start.rerun,
+                nominal=start.nominal or (slot or workflow.info().workflow_start_time).isoformat(),
+                time_zone=start.time_zone,
+                scheduled=slot is not None,
             ),
             c.Claimed,
         )
+        self._rerun = claimed.rerun or self._rerun
         self._generation = claimed.generation
         self._delivered = c.Control(epoch=claimed.epoch)
         self._control = replace(self._control, epoch=claimed.epoch)  # it may have been paused already
         workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri})
+        if claimed.searchable:
+            workflow.upsert_search_attributes([JOB.value_set(claimed.job_name), STATE.value_set(c.RUNNING)])
         return claimed
+
+    def _publish(self, state: str) -> None:
+        """State and counts where visibility finds them: `docbatch list` and Temporal's UI."""
+        self._publish_progress(state=state)
+        if self._the_claim().searchable:
+            workflow.upsert_search_attributes([STATE.value_set(state)])
+
+    def _publish_progress(self, **more: str) -> None:
+        self._published_at = workflow.time()
+        totals = self._totals_now()
+        counts = {"documents": totals.documents, "errors": totals.errors, "cost_usd": round(totals.cost_usd, 6)}
+        workflow.upsert_memo({**more, **counts})
 
     def _continue_as_new(self) -> None:
         workflow.continue_as_new(
@@ -445,7 +472,7 @@ class Coordinator:
         )
         self._state = finished.state
         self._totals = finished.totals
-        workflow.upsert_memo({"state": finished.state})
+        self._publish(finished.state)
         self._show()
         return finished
 

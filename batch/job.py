@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from batch import strict_yaml
 from batch.globs import compile_globs
 from batch.layout import RunLayout, S3Uri
+from batch.nominal import DATE_VARIABLES, Nominal
 
 MAX_JOB_BYTES = 60 * 1024
 """Largest job as the JSON text within Temporal's JSON, escapes included: it travels in the coordinator's input, beside
@@ -28,8 +30,11 @@ a few hundred bytes of other things, and no payload may pass 64 KiB."""
 MAX_SIZE = 2**50
 """Largest size that a job may name, in bytes."""
 
-TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"})
-"""What a prompt template may name: the document's text, its id, and the URI of its object."""
+TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"}) | DATE_VARIABLES
+"""What a prompt template may name: the document's text, its id, the URI of its object, and when the run is for."""
+
+_ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
+"""Stands in for the nominal start while a job is only checked."""
 
 EXTRACTION = "text-1"
 """Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
@@ -155,13 +160,15 @@ class Job(_Part):
     @field_validator("source")
     @classmethod
     def _check_source(cls, source: Source) -> Source:
-        S3Uri.parse(source.uri, where="source.uri")
+        _check_template("source.uri", source.uri, DATE_VARIABLES)
+        S3Uri.parse(_rendered("source.uri", source.uri, _ANY_DAY), where="source.uri")
         return source
 
     @field_validator("output")
     @classmethod
     def _check_output(cls, output: Output) -> Output:
-        S3Uri.parse(output.uri, where="output.uri")
+        _check_template("output.uri", output.uri, DATE_VARIABLES)
+        S3Uri.parse(_rendered("output.uri", output.uri, _ANY_DAY), where="output.uri")
         if output.json_schema is not None:
             from batch.schema import check_schema
 
@@ -172,12 +179,13 @@ class Job(_Part):
     @classmethod
     def _check_prompt(cls, prompt: Prompt) -> Prompt:
         for where, template in (("prompt.system", prompt.system), ("prompt.user", prompt.user)):
-            _check_template(where, template)
+            _check_template(where, template, TEMPLATE_VARIABLES)
         return prompt
 
     @model_validator(mode="after")
     def _check_whole(self) -> Job:
-        source, output = S3Uri.parse(self.source.uri), S3Uri.parse(self.output.uri)
+        source = S3Uri.parse(_rendered("source.uri", self.source.uri, _ANY_DAY))
+        output = S3Uri.parse(_rendered("output.uri", self.output.uri, _ANY_DAY))
         if source.contains(output):
             raise ValueError(
                 f"output.uri {self.output.uri} lies inside source.uri {self.source.uri}: the next run would read its "
@@ -214,15 +222,44 @@ class Job(_Part):
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change whenever an answer could: templates, schema, model, sampling, extraction."""
-        variables = sorted(_variables(self.prompt.user) | _variables(self.prompt.system or ""))
-        parts = {
-            "prompt": [self.prompt.system, self.prompt.user, variables],
+        return self._fingerprint({})
+
+    def fingerprint_at(self, nominal: Nominal) -> str:
+        """The fingerprint of one run. Differs from the job's only where the prompt names the date: answers then do."""
+        return self._fingerprint({name: nominal.values[name] for name in self._prompt_variables() & DATE_VARIABLES})
+
+    def _prompt_variables(self) -> set[str]:
+        return _variables(self.prompt.user) | _variables(self.prompt.system or "")
+
+    def _fingerprint(self, dates: dict[str, str]) -> str:
+        parts: dict[str, Any] = {
+            "prompt": [self.prompt.system, self.prompt.user, sorted(self._prompt_variables())],
             "schema": self.output.json_schema,
             "model": [self.model.name, self.model.temperature, self.model.max_output_tokens],
             "extraction": EXTRACTION,
         }
+        if dates:
+            parts["dates"] = dates
         # Not sorted: in a schema the order of properties is the order in which a model writes them.
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
+    def source_is_dated(self) -> bool:
+        """Whether source.uri is another one for each run: what is not there today may be there tomorrow."""
+        return _is_template(self.source.uri)
+
+    def resolved(self, nominal: Nominal) -> Job:
+        """The job of one run: source.uri and output.uri with their dates filled in. Raises `JobError`.
+
+        The prompt stays a template; it is rendered for each document, with the same dates.
+        """
+        data = json.loads(self.to_json())
+        try:
+            for part in ("source", "output"):
+                data[part]["uri"] = _rendered(f"{part}.uri", data[part]["uri"], nominal)
+        except ValueError as error:
+            raise JobError(f"job {self.name!r} for {nominal}: {error}") from None
+        return Job.parse(data, where=f"job {self.name!r} for {nominal}")
 
     def to_json(self) -> str:
         """Compact JSON that `Job.parse(json.loads(...))` reads back; defaults are written out, so the job is frozen."""
@@ -256,7 +293,7 @@ class Job(_Part):
 
 
 def template_environment() -> SandboxedEnvironment:
-    """The one Jinja2 environment of prompts: sandboxed, strict about unknown names, nothing escaped."""
+    """The one Jinja2 environment of prompts and URIs: sandboxed, strict about unknown names, nothing escaped."""
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
@@ -264,7 +301,21 @@ def _variables(template: str) -> set[str]:
     return set(meta.find_undeclared_variables(template_environment().parse(template)))
 
 
-def _check_template(where: str, template: str | None) -> None:
+def _is_template(text: str) -> bool:
+    return "{{" in text or "{%" in text
+
+
+def _rendered(where: str, uri: str, nominal: Nominal) -> str:
+    """A URI for one nominal start. Raises `ValueError`."""
+    if not _is_template(uri):
+        return uri
+    try:
+        return template_environment().from_string(uri).render(nominal.values)
+    except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
+        raise ValueError(f"{where}: the template does not render: {error}") from None
+
+
+def _check_template(where: str, template: str | None, known: frozenset[str]) -> None:
     if template is None:
         return
     try:
@@ -274,11 +325,11 @@ def _check_template(where: str, template: str | None) -> None:
         raise ValueError(f"{where}, line {error.lineno}: the template does not compile: {error.message}") from None
     except (RecursionError, MemoryError):
         raise ValueError(f"{where}: the template does not compile: it nests too deeply") from None
-    for name in sorted(names - TEMPLATE_VARIABLES):
-        known = ", ".join(sorted(TEMPLATE_VARIABLES))
-        raise ValueError(f"{where}: unknown variable {name!r}{_nearest(name, TEMPLATE_VARIABLES)}; known are {known}")
+    for name in sorted(names - known):
+        listed = ", ".join(sorted(known))
+        raise ValueError(f"{where}: unknown variable {name!r}{_nearest(name, known)}; known are {listed}")
     try:
-        compiled.render(_SAMPLE)
+        compiled.render({**_SAMPLE, **_ANY_DAY.values})
     except (TemplateError, TypeError) as error:
         if _depends_on_the_document(error):
             return

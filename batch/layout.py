@@ -45,7 +45,10 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class RunLayout:
-    """The keys of one run, all below `s3://BUCKET/PREFIX/runs/RUN_ID/`."""
+    """The keys of one run, all below `s3://BUCKET/PREFIX/runs/RUN_ID/`, where RUN_ID has lost its colons.
+
+    Temporal puts the time of a schedule's slot into a run's id, and colons in keys trouble Hadoop, Spark and Windows.
+    """
 
     output: S3Uri
     run_id: str
@@ -61,7 +64,7 @@ class RunLayout:
 
     @property
     def root(self) -> str:
-        return f"{self.runs.prefix}{self.run_id}/"
+        return f"{self.runs.prefix}{self.run_id.replace(':', '')}/"
 
     @property
     def run_json(self) -> str:
@@ -104,14 +107,14 @@ class RunLayout:
         return object_uri(self.output.bucket, key)
 
 
-_RUN_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
+_RUN_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]{0,127}")
 
 
 def check_run_id(run_id: str) -> str:
     """Returns `run_id`, or raises `ValueError`: it names a folder in S3 and a workflow."""
     if not _RUN_ID.fullmatch(run_id):
         raise ValueError(
-            f"run id {run_id!r}: use 1 to 128 of the characters a-z A-Z 0-9 . _ - and start with a letter or digit"
+            f"run id {run_id!r}: use 1 to 128 of the characters a-z A-Z 0-9 . _ : - and start with a letter or digit"
         )
     return run_id
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from batch.contracts import RunRef
 from batch.job import Job
 from batch.layout import RunLayout
+from batch.nominal import Nominal
 from batch.schema import ROW_SCHEMA_VERSION, row_schema, schema_from_json, schema_to_json
 from batch.store import ObjectMissing, Storage
 
@@ -23,13 +24,22 @@ class RunMissing(LookupError):
 
 @dataclass(frozen=True)
 class RunFile:
-    """What a run was started with. `execution_run_id` is Temporal's id of the execution that claimed it."""
+    """What a run was started with: the job with its URIs resolved, and when the run is for.
+
+    `execution_run_id` is Temporal's id of the execution that claimed it.
+    """
 
     run_id: str
     job: Job
     schema: pa.Schema
     execution_run_id: str
     created_at: str
+    nominal: Nominal
+
+    @property
+    def fingerprint(self) -> str:
+        """The job's, for this run's nominal start."""
+        return self.job.fingerprint_at(self.nominal)
 
     def to_bytes(self) -> bytes:
         return json.dumps(
@@ -38,8 +48,9 @@ class RunFile:
                 "run_id": self.run_id,
                 "execution_run_id": self.execution_run_id,
                 "created_at": self.created_at,
+                "nominal_start": str(self.nominal),
                 "docbatch_version": version("docbatch"),
-                "fingerprint": self.job.fingerprint,
+                "fingerprint": self.fingerprint,
                 "job": json.loads(self.job.to_json()),
                 "row_schema_version": ROW_SCHEMA_VERSION,
                 "schema": schema_to_json(self.schema),
@@ -56,11 +67,12 @@ class RunFile:
             schema=schema_from_json(fields["schema"]),
             execution_run_id=fields["execution_run_id"],
             created_at=fields["created_at"],
+            nominal=Nominal.parse(fields.get("nominal_start", fields["created_at"])),
         )
 
     @classmethod
-    def of(cls, run_id: str, job: Job, execution_run_id: str, created_at: str) -> RunFile:
-        return cls(run_id, job, row_schema(job.output.json_schema), execution_run_id, created_at)
+    def of(cls, run_id: str, job: Job, execution_run_id: str, created_at: str, nominal: Nominal) -> RunFile:
+        return cls(run_id, job, row_schema(job.output.json_schema), execution_run_id, created_at, nominal)
 
 
 async def load_run(storage: Storage, run: RunRef) -> RunFile:

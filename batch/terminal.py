@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -391,20 +391,6 @@ def plain(console: Console, text: str, *, style: str = "") -> None:
 
 
 # -- tables
-
-
-def runs_table(runs: Iterable[Mapping[str, Any]]) -> Table:
-    """`docbatch list`."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    table.add_column("job", overflow="fold")
-    for name, width in (("state", len(c.COMPLETED_WITH_FAILURES)), ("started (UTC)", len("2026-01-31 23:59"))):
-        table.add_column(name, min_width=width, no_wrap=True)
-    for run in runs:
-        started = str(run["started_at"])[:16].replace("T", " ")
-        state = Text(run["state"], style=_COLOURS.get(run["state"], "cyan"))
-        table.add_row(Text(run["run_id"]), Text(str(run["job_name"])), state, started)
-    return table
 
 
 def field_types(columns: Mapping[str, pl.DataType]) -> dict[str, str]:

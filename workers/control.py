@@ -13,9 +13,11 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from batch import contracts as c
+from batch import visibility
 from batch.job import Job, JobError
 from batch.layout import RunLayout
 from batch.manifest import Manifest, load_manifest
+from batch.nominal import Nominal
 from batch.run_file import RunFile, RunMissing, load_run
 from batch.store import PreconditionFailed, Storage, StorageError
 from workers.llm.chat import probe
@@ -36,22 +38,33 @@ class RunControl:
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim_run(self, task: c.ClaimInput) -> c.Claimed:
-        """Creates `run.json`; a run id that is taken by another execution fails the run at once."""
+        """Creates `run.json`, with the URIs of the job resolved for the run's nominal start.
+
+        A run id that is taken by another execution fails the run at once; but a schedule's slot that has been run, and
+        is backfilled once more, becomes a rerun of what failed in it.
+        """
+        claimed = await self._claim(task)
+        return replace(claimed, shows_progress=True, searchable=await visibility.registered(self._client))
+
+    async def _claim(self, task: c.ClaimInput) -> c.Claimed:
         if task.run is not None:
             return await self._claim_rerun(task, task.run)
         try:
-            job = Job.parse(json.loads(task.job_json))
-        except JobError as error:  # of a client that knows other rules: no repetition mends it
+            nominal = Nominal.parse(task.nominal, task.time_zone) if task.nominal else Nominal.now()
+            job = Job.parse(json.loads(task.job_json)).resolved(nominal)
+        except (JobError, ValueError) as error:  # of a client that knows other rules: no repetition mends it
             raise ApplicationError(str(error), type="JobError", non_retryable=True) from None
         self._metrics.start_job(job.name)
         layout = RunLayout.of(job.output.uri, task.run_id)
-        file = RunFile.of(task.run_id, job, task.execution_run_id, datetime.now(UTC).isoformat())
+        file = RunFile.of(task.run_id, job, task.execution_run_id, datetime.now(UTC).isoformat(), nominal)
         ref = c.RunRef(task.run_id, job.output.uri)
         try:
             await self._storage.create(layout.output.bucket, layout.run_json, file.to_bytes())
         except PreconditionFailed:
             stored = await load_run(self._storage, ref)
             if stored.execution_run_id != task.execution_run_id:
+                if task.scheduled and not await visibility.open_shards(self._client, task.run_id):
+                    return replace(await self._claim_rerun(task, ref), rerun=c.RerunRequest())
                 raise ApplicationError(
                     f"run id {task.run_id!r} exists already at {layout.uri(layout.root)}; choose another --run-id, "
                     "or use `docbatch rerun` to do again what failed in it",
@@ -179,7 +192,7 @@ def _no_manifest(file: RunFile) -> Manifest:
         run_id=file.run_id,
         job_name=file.job.name,
         model=file.job.model.name,
-        fingerprint=file.job.fingerprint,
+        fingerprint=file.fingerprint,
         state=c.FAILED,
         reason="",
         generation=1,

@@ -89,7 +89,7 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
         run_id=task.run.run_id,
         job_name=file.job.name,
         model=file.job.model.name,
-        fingerprint=file.job.fingerprint,
+        fingerprint=file.fingerprint,
         state=state,
         reason=task.reason,
         generation=task.generation,
@@ -118,7 +118,7 @@ class Settler:
         layout = self._layout
         bucket, key = layout.output.bucket, layout.result(shard, partition)
         documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
-        name = LedgerName(layout.run_id, self._file.job.fingerprint, partition, self._generation, 0, 0)
+        name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
         answered = (await read_ledger(self._storage, layout, name)).rows
         rows = [self._row(document, shard, partition, answered.get(document.document_id)) for document in documents]
         totals = replace(result_file.totals_of(rows), partitions_failed=1)
@@ -167,7 +167,7 @@ class Settler:
             "completion_tokens": 0,
             "cost_usd": 0.0,
             "latency_seconds": 0.0,
-            "fingerprint": self._file.job.fingerprint,
+            "fingerprint": self._file.fingerprint,
             "run_id": self._layout.run_id,
             "generation": self._generation,
             "processed_at": datetime.now(UTC),

@@ -330,8 +330,8 @@ class Attempt:
             text = await asyncio.to_thread(extract, document.uri, data)
         else:
             text = extract(document.uri, data)
-        values = {"text": text, "document_id": document.document_id, "uri": document.uri}
         active = self._active
+        values = {**active.dates, "text": text, "document_id": document.document_id, "uri": document.uri}
         try:
             system = active.system.render(values) if active.system is not None else None
             return etag, active.chat.payload(system, active.user.render(values))

@@ -42,6 +42,8 @@ class ActiveRun:
     layout: RunLayout
     file: RunFile
     fingerprint: str
+    dates: dict[str, str]
+    """What `date` and `scheduled_at` are in the run's prompts."""
     reader: AnswerReader | None
     system: jinja2.Template | None
     user: jinja2.Template
@@ -108,7 +110,8 @@ class Runs:
         return ActiveRun(
             layout=RunLayout.of(ref.output_uri, ref.run_id),
             file=file,
-            fingerprint=job.fingerprint,
+            fingerprint=file.fingerprint,
+            dates=file.nominal.values,
             reader=AnswerReader(job.output.json_schema) if job.output.json_schema is not None else None,
             system=environment.from_string(job.prompt.system) if job.prompt.system else None,
             user=environment.from_string(job.prompt.user),

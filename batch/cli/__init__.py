@@ -16,10 +16,10 @@ from typing import Annotated
 
 import typer
 
-from batch.cli import results, runs, stack
+from batch.cli import results, runs, schedule, stack
 from batch.cli.app import EXIT_WRONG, CliError, app
 
-__all__ = ["command_line", "main", "results", "runs", "stack"]
+__all__ = ["command_line", "main", "results", "runs", "schedule", "stack"]
 
 
 def main() -> None:
@@ -62,10 +62,13 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from batch.local.processes import ProcessError
     from batch.results import UnknownFormat
     from batch.run_file import RunMissing
+    from batch.schedules import ScheduleForeign, ScheduleNotFound
     from batch.store import StorageError
+    from batch.timing import ScheduleError
 
     return (
         *(CliError, CheckFailed, JobError, RunBusy, RunMissing, RunNotFound, UnknownFormat),
+        *(ScheduleError, ScheduleForeign, ScheduleNotFound),
         *(StorageError, TemporalUnreachable, RPCError, PolarsError, StackError, ProcessError),
     )
 

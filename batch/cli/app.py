@@ -17,6 +17,7 @@ EXIT_FAILURES, EXIT_WRONG = 1, 2
 ORDER = [
     *("up", "demo", "worker", "simulate-provider"),
     *("run", "status", "list", "results", "verify", "pause", "resume", "cancel", "rerun"),
+    "schedule",
 ]
 """The commands as `docbatch --help` lists them."""
 
@@ -57,6 +58,16 @@ def open_console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=err)
+
+
+def parse_day(where: str, text: str) -> date:
+    """A day as YYYY-MM-DD. `where` names the option in the message."""
+    try:
+        if len(text) == len("2026-11-22"):
+            return date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise CliError(f"{where}: {text!r} is no day; write YYYY-MM-DD, for example 2026-11-22")
 
 
 def print_json(value: object) -> None:

@@ -18,6 +18,7 @@ from batch.cli.app import (
     RunArgument,
     app,
     open_console,
+    parse_day,
     print_json,
 )
 from batch.cli.watching import attend, connect, find, is_run_simulated, show, watch_to_end
@@ -33,6 +34,9 @@ def run(
     job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="What to run; see the README.")],
     *,
     run_id: Annotated[str | None, typer.Option(metavar="ID", help="Name of the run.  [default: job, time]")] = None,
+    day: Annotated[
+        str | None, typer.Option("--date", metavar="DAY", help="What {{ date }} is, YYYY-MM-DD.  [default: today, UTC]")
+    ] = None,
     detach: DetachOption = False,
     as_json: JsonOption = False,
     task_queue: QueueOption = DEFAULT_TASK_QUEUE,
@@ -49,10 +53,11 @@ def run(
 
     job = Job.from_yaml(job_file)
     _check_run_id(run_id)
+    for_day = parse_day("--date", day) if day is not None else None
 
     async def go() -> int:
         connection = await connect(task_queue)
-        started = await connection.start(job, run_id=run_id, check_model=model_check)
+        started = await connection.start(job, run_id=run_id, day=for_day, check_model=model_check)
         simulated = is_simulated(job.model.name)
         return await attend(started, simulated=simulated, detach=detach, as_json=as_json)
 
@@ -80,23 +85,38 @@ def status(
 
 @app.command(name="list")
 def list_runs(
+    *,
+    job: Annotated[str | None, typer.Option("--job", metavar="NAME", help="Only runs of this job.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="S", help="Only running, paused, completed, cancelled, failed, ..."),
+    ] = None,
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="The latest N runs.")] = 20,
 ) -> None:
-    """List the runs that Temporal knows, newest first."""
-    runs = asyncio.run(_list(limit))
+    """List the runs that Temporal knows, newest first.
+
+    A run that ended with errors is in the state completed_with_failures.
+    """
+    from batch.run_list import runs_table
+    from batch.visibility import STATES
+
+    if state is not None and state not in STATES:
+        raise CliError(f"--state: {state!r} is no state of a run; known are {', '.join(STATES)}")
+
+    async def go() -> list[dict[str, Any]]:
+        return await (await connect()).list(job=job, state=state, limit=limit)
+
+    runs = asyncio.run(go())
     if as_json:
         print_json(runs)
-    elif not runs:
-        typer.echo("there are no runs; start one with `docbatch run JOB.yaml`")
+    elif runs:
+        console = open_console()
+        console.print(runs_table(runs, width=console.width))
+    elif job or state:
+        typer.echo("no such run; `docbatch list` shows those there are")
     else:
-        from batch.terminal import runs_table
-
-        open_console().print(runs_table(runs))
-
-
-async def _list(limit: int) -> list[dict[str, Any]]:
-    return await (await connect()).list(limit=limit)
+        typer.echo("there are no runs; start one with `docbatch run JOB.yaml`")
 
 
 @app.command()

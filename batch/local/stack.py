@@ -29,6 +29,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from batch.contracts import JOB_ATTRIBUTE, STATE_ATTRIBUTE
 from batch.local.errors import StackError
 from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_abandoned, write_private
 from batch.local.isolation import isolated_environment
@@ -45,6 +46,7 @@ REGION = "us-east-1"
 API_KEY = "simulated-key"
 """What the provider is called with. No secret: it opens nothing."""
 TASK_QUEUE = "docbatch"
+SEARCH_ATTRIBUTES = (JOB_ATTRIBUTE, STATE_ATTRIBUTE)
 
 _TEMPORAL_PORTS = {
     "temporal": "--port",
@@ -445,6 +447,7 @@ class LocalStack:
             *(program, "server", "start-dev", "--ip", LOOPBACK, "--log-level", "error"),
             *("--db-filename", str(self.data / "temporal.db")),
             *("--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", f"synchronous={synchronous}"),
+            *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
             *(["--ui-disable-news-fetch"] if self.options.ui else ["--headless"]),
             *self.options.temporal_args,
         ]

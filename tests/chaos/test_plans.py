@@ -15,6 +15,7 @@ from temporalio.testing import ActivityEnvironment
 from batch import contracts as c
 from batch.job import Job
 from batch.layout import RunLayout
+from batch.nominal import Nominal
 from batch.run_file import RunFile
 from batch.store import ObjectEntry, Storage
 from tests.chaos.harness import TUNING, Chaos, Corpus, say
@@ -39,7 +40,8 @@ class Delayed(Storage):
 async def claimed(job: Job, run_id: str) -> c.RunRef:
     """A run as the claim leaves it, without a workflow."""
     layout = RunLayout.of(job.output.uri, run_id)
-    await Storage().create("results", layout.run_json, RunFile.of(run_id, job, "execution", "now").to_bytes())
+    file = RunFile.of(run_id, job, "execution", "now", Nominal.now())
+    await Storage().create("results", layout.run_json, file.to_bytes())
     return c.RunRef(run_id, job.output.uri)
 
 

@@ -114,7 +114,8 @@ def written(text: dict[str, Any] | str) -> str:
         ),
         (
             job(prompt__user="{{ txt }}"),
-            "job.yaml: prompt.user: unknown variable 'txt', did you mean 'text'?; known are document_id, text, uri",
+            "job.yaml: prompt.user: unknown variable 'txt', did you mean 'text'?; known are date, document_id, "
+            "scheduled_at, text, uri",
         ),
         (job(output__schema={"type": "strng"}), "job.yaml: output.schema"),
         (job(output__schema={"type": "object", "properties": {"a": {"type": ["string", "integer"]}}}), "output.schema"),

@@ -38,7 +38,8 @@ output: {uri: s3://results/tickets/}
 COMMANDS = [
     *("up", "demo", "worker", "simulate-provider"),
     *("run", "status", "list", "results", "verify", "pause", "resume", "cancel", "rerun"),
-]  # schedule, preview, estimate and report come later
+    "schedule",
+]  # preview, estimate and report come later
 
 
 def ended(state: str = c.COMPLETED, **fields: Any) -> RunResult:
@@ -160,7 +161,7 @@ class FakeConnection:
     async def run(self, run_id: str, *, output_uri: str | None) -> FakeRun:
         return self.found
 
-    async def list(self, *, limit: int) -> list[dict[str, Any]]:
+    async def list(self, **filters: Any) -> list[dict[str, Any]]:
         return []
 
 
@@ -310,7 +311,7 @@ def test_run_shows_the_account(use: Use, job_file: str, capsys: pytest.CaptureFi
     assert out[0] == "run t-1"
     assert "documents = ok + error + skipped: 10 = 10 + 0 + 0" in out
     assert "cost         $0.00 (simulated)" in out
-    assert run.calls == [("q", {"run_id": "t-1", "check_model": False})]
+    assert run.calls == [("q", {"run_id": "t-1", "day": None, "check_model": False})]
 
 
 def test_run_json_is_one_object_on_stdout(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from batch import contracts as c
 from batch.job import MAX_JOB_BYTES, Job, JobError, Prompt
+from batch.nominal import Nominal
 from workers.control import RunControl
 
 
@@ -53,6 +55,8 @@ def test_the_smallest_job_has_defaults_and_survives_json() -> None:
         ({"model__max_output_tokens": 5}, False),
         ({"output__schema": {"type": "object", "properties": {"a": {"type": "string"}}}}, False),
         ({"name": "other"}, True),
+        ({"source__uri": "s3://corpus/{{ date }}/"}, True),
+        ({"output__uri": "s3://elsewhere/{{ scheduled_at }}/"}, True),
         ({"limits__concurrency": 5}, True),
         ({"partitions__documents": 5}, True),
         ({"model__timeout_seconds": 5}, True),
@@ -91,6 +95,18 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             "job: output.uri s3://corpus/tickets/out/ lies inside source.uri",
         ),
         ({"source__uri": "http://x/"}, "job: source.uri: 'http://x/' is no S3 prefix; write s3://BUCKET/PREFIX/"),
+        (
+            {"source__uri": "s3://corpus/{{ text }}/"},
+            "job: source.uri: unknown variable 'text', did you mean 'date'?",
+        ),
+        ({"output__uri": "s3://x/{{ dat }}/"}, "job: output.uri: unknown variable 'dat', did you mean 'date'?"),
+        ({"output__uri": "s3://results/{{ date"}, "job: output.uri, line 1: the template does not compile"),
+        ({"output__uri": "s3://results/{{ date.day }}/"}, "job: output.uri: the template does not render"),
+        ({"output__uri": "s3://results/{{ date[20:] }}/x/"}, "job: output.uri: 's3://results//x/' has an empty"),
+        (
+            {"output__uri": "s3://corpus/tickets/{{ date }}/"},
+            "job: output.uri s3://corpus/tickets/{{ date }}/ lies inside source.uri",
+        ),
         ({"model__mode": "batch"}, "job: model.mode: batch is not supported yet"),
         ({"limits__max_cost_usd": 5}, "job: limits.max_cost_usd is not supported yet"),
         ({"limits__requests_per_minute": 5}, "job: limits.requests_per_minute is not supported yet"),
@@ -223,6 +239,53 @@ async def test_a_claim_of_a_job_that_cannot_run_is_not_repeated() -> None:
     with pytest.raises(ApplicationError, match=r"limits\.concurrency") as error:
         await control.claim_run(claim)
     assert error.value.non_retryable
+
+
+NIGHT = Nominal.parse("2026-11-21T23:30:00+00:00", "Europe/Berlin")
+
+
+def test_dates_are_those_of_the_time_zone_and_fit_into_keys() -> None:
+    assert NIGHT.values == {"date": "2026-11-22", "scheduled_at": "20261121T233000Z"}
+    assert Nominal.parse(str(NIGHT)) == NIGHT  # as run.json keeps it
+    assert Nominal.parse(str(NIGHT)).values == NIGHT.values
+    assert Nominal.of_day(date(2026, 11, 22)).values == {"date": "2026-11-22", "scheduled_at": "20261122T000000Z"}
+    with pytest.raises(ValueError, match="unknown time zone 'Mars/Olympus'; write an IANA name"):
+        Nominal.now("Mars/Olympus")
+
+
+def test_a_job_is_resolved_for_its_date_and_the_prompt_stays_a_template() -> None:
+    template = Job.parse(
+        job(
+            source__uri="s3://corpus/{{ date[:4] }}/{{ date }}/",
+            output__uri="s3://results/{{ scheduled_at }}/",
+            prompt__user="On {{ date }}: {{ text }}",
+        )
+    )
+    assert template.source_is_dated
+    resolved = template.resolved(NIGHT)
+    assert (resolved.source.uri, resolved.output.uri) == (
+        "s3://corpus/2026/2026-11-22/",
+        "s3://results/20261121T233000Z/",
+    )
+    assert resolved.prompt == template.prompt
+    assert resolved.resolved(NIGHT) == resolved
+    assert not resolved.source_is_dated
+
+
+def test_what_a_date_makes_wrong_is_refused_for_that_date() -> None:
+    only_then = Job.parse(job(output__uri="s3://{{ 'corpus/tickets' if date == '2026-11-22' else 'results' }}/"))
+    with pytest.raises(JobError, match=r"job 'tickets' for 2026-11-22T00:30:00\+01:00: output.uri .* lies inside"):
+        only_then.resolved(NIGHT)
+
+
+def test_the_date_is_in_a_runs_fingerprint_only_where_its_prompt_names_it() -> None:
+    other_night = Nominal.parse("2026-11-25T23:30:00+00:00", "Europe/Berlin")
+    plain = Job.parse(job(source__uri="s3://corpus/{{ date }}/"))
+    assert plain.fingerprint_at(NIGHT) == plain.fingerprint_at(other_night) == plain.fingerprint
+    dated = Job.parse(job(prompt__system="Today is {{ date }}."))
+    assert dated.fingerprint_at(NIGHT) != dated.fingerprint_at(other_night)
+    later_that_day = Nominal.parse("2026-11-22T10:00:00+00:00", "Europe/Berlin")
+    assert dated.fingerprint_at(NIGHT) == dated.fingerprint_at(later_that_day)
 
 
 def test_a_required_key_is_named() -> None:

@@ -267,20 +267,6 @@ def test_wide_values_do_not_make_tall_tables() -> None:
     assert len(text_of(terminal.rows_table([long], TYPES)).splitlines()) < 14
 
 
-def test_table_of_runs_fits_80_columns() -> None:
-    runs = [
-        {
-            "run_id": "support-tickets-20251122T210000-ab12",
-            "job_name": "support-tickets",
-            "state": c.COMPLETED_WITH_FAILURES,
-            "started_at": "2025-11-22T21:00:00.123456+00:00",
-        }
-    ]
-    shown = text_of(terminal.runs_table(runs))
-    assert "completed_with_failures" in shown and "2025-11-22 21:00" in shown
-    assert max(len(line) for line in shown.splitlines()) <= 80
-
-
 def test_types_of_the_result() -> None:
     columns = {"result": pl.Struct({"a": pl.String, "b": pl.List(pl.Int64), "c": pl.Struct({"d": pl.Boolean})})}
     assert terminal.field_types(columns) == {"a": "string", "b": "list[int64]", "c": "struct"}

@@ -1,6 +1,7 @@
-"""Lives of a run worth keeping as histories: `python -m tests.workflow.scenarios` records them anew.
+"""Lives of a run worth keeping as histories: `python -m tests.workflow.scenarios [NAME...]` records them anew.
 
-Record only when a change of the workflows cannot be made compatible and no run of the old kind is going any more.
+Record one that is there only when a change of the workflows cannot be made compatible, and no run of the old kind is
+going any more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleSpec,
+    WorkflowFailureError,
+)
+from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
@@ -112,9 +120,33 @@ async def continue_as_new(client: Client) -> str:
         return handle.id
 
 
+async def scheduled(client: Client) -> str:
+    """A run that a schedule started, in a namespace with our search attributes; long enough to publish its progress."""
+    work = StandIns(shards=1, partitions=4, searchable=True)
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        await work.work(12.0 if task.partition == 3 else 0.1)
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(client) as queue:
+        name = f"nightly-{queue}"
+        start = c.RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
+        action = ScheduleActionStartWorkflow(c.RUN_WORKFLOW, start, id=name, task_queue=c.control_queue(queue))
+        schedule = await client.create_schedule(name, Schedule(action, ScheduleSpec()), trigger_immediately=True)
+        await until(lambda: bool(work.finished))
+        await schedule.delete()
+        run_id = work.claims[0].run_id
+        await client.get_workflow_handle(run_id).result()
+        return run_id
+
+
 SCENARIOS: dict[str, Callable[[Client], Awaitable[str]]] = {
     scenario.__name__: scenario
-    for scenario in (normal, retries_and_yields, pause_and_resume, outage_and_probe, cancel, rerun, continue_as_new)
+    for scenario in (
+        *(normal, retries_and_yields, pause_and_resume, outage_and_probe, cancel, rerun, continue_as_new),
+        scheduled,
+    )
 }
 
 
@@ -129,16 +161,20 @@ def portable(history: str) -> str:
     return json.dumps(clean(json.loads(history)), separators=(",", ":"))
 
 
-async def record() -> None:
-    """Runs every scenario on a real server and writes the history of each execution."""
+async def record(names: list[str]) -> None:
+    """Runs the scenarios (none named: all) on a real server and writes the history of each execution."""
     HISTORIES.mkdir(exist_ok=True)
-    for old in HISTORIES.glob("*.json"):
-        old.unlink()
+    wanted = {name: SCENARIOS[name] for name in names or SCENARIOS}
+    for name in wanted:
+        for old in HISTORIES.glob(f"{name}-*.json"):
+            old.unlink()
     binary = Path(sys.executable).with_name("temporal")
     async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=str(binary), dev_server_log_level="error"
+        dev_server_existing_path=str(binary),
+        dev_server_log_level="error",
+        search_attributes=[SearchAttributeKey.for_keyword(name) for name in (c.JOB_ATTRIBUTE, c.STATE_ATTRIBUTE)],
     ) as environment:
-        for name, scenario in SCENARIOS.items():
+        for name, scenario in wanted.items():
             run_id = await scenario(environment.client)
             await asyncio.sleep(1.0)  # visibility lags
             number = 0
@@ -152,4 +188,4 @@ async def record() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(record())
+    asyncio.run(record(sys.argv[1:]))

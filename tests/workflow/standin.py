@@ -47,11 +47,22 @@ class StandIns:
     running: int = 0
     busy: list[tuple[float, int]] = field(default_factory=list)
     finished: list[c.FinishInput] = field(default_factory=list)
+    claims: list[c.ClaimInput] = field(default_factory=list)
+    searchable: bool = False
     probe_problem: str = ""
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim(self, task: c.ClaimInput) -> c.Claimed:
-        return c.Claimed(c.RunRef(task.run_id, "s3://results/"), "stand-in", "simulated-small", 3, self.in_flight)
+        self.claims.append(task)
+        return c.Claimed(
+            c.RunRef(task.run_id, "s3://results/"),
+            "stand-in",
+            "simulated-small",
+            3,
+            self.in_flight,
+            shows_progress=True,
+            searchable=self.searchable,
+        )
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan(self, task: c.PlanInput) -> c.PlannedShard:
