@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -116,6 +117,8 @@ class Attempt:
         self._key = run.layout.result(task.shard, task.partition)
         self._rows: dict[str, Row] = {}
         self._total = 0
+        self._in_flight = 0
+        self._errors = Counter[str]()
         self._stop: Stop | None = None
         self._replaces: str | None = None
         self._failure: BaseException | None = None
@@ -129,7 +132,7 @@ class Attempt:
                 # The process was stopped for so long that another attempt may be at work: start nothing more.
                 self.stop_soon()
             self._last_beat = time.monotonic()
-            activity.heartbeat({"done": len(self._rows), "of": self._total})
+            activity.heartbeat(c.Beat(len(self._rows), self._total, self._in_flight, dict(self._errors)))
             await asyncio.sleep(min(HEARTBEAT_EVERY, self._fence_after / 4))
 
     def stop_soon(self) -> None:
@@ -204,7 +207,7 @@ class Attempt:
         table, _ = result_file.decode(data)
         for row in table.to_pylist():
             if self._keeps(row):
-                self._rows[row["document_id"]] = row
+                self._keep(row)
         return None
 
     def _keeps(self, row: Row) -> bool:
@@ -235,7 +238,7 @@ class Attempt:
             if (now or self._keeps(row)) and (row["etag"] == document.etag or row["generation"] > 1):
                 restored = self._restore(row)
                 if restored is not None:
-                    self._rows[document_id] = restored
+                    self._keep(restored)
                     count += 1
         self._metrics.ledger_replayed.inc(count)
 
@@ -305,7 +308,11 @@ class Attempt:
                 await self._until_durable()
                 if self._stopping():
                     return
-                answer = await active.chat.ask(payload, lambda: self._stopping() is not None)
+                self._in_flight += 1
+                try:
+                    answer = await active.chat.ask(payload, lambda: self._stopping() is not None)
+                finally:
+                    self._in_flight -= 1
             if answer is not None:
                 self._take(self._judge(document, etag, answer))
         except _Stopped:
@@ -367,9 +374,14 @@ class Attempt:
 
     def _take(self, row: Row) -> None:
         """An answered document: into the ledger without its typed result, which is read anew on replay."""
-        self._rows[row["document_id"]] = row
+        self._keep(row)
         self._ledger.add({name: value for name, value in row.items() if name != "result"})
         self._active.brakes.documents(row["status"] == ERROR)
+
+    def _keep(self, row: Row) -> None:
+        self._rows[row["document_id"]] = row
+        if row["status"] == ERROR:
+            self._errors[row["error_type"]] += 1
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
         cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
