@@ -5,6 +5,7 @@ Only numbers, times and the words of our own error taxonomy go in: plotly takes 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
@@ -13,6 +14,8 @@ from batch.report.measures import Latencies, Measures
 from batch.terminal import duration
 
 GREEN, RED, GREY, BLUE, ORANGE = "#2e8b57", "#c0392b", "#9aa0a6", "#2f6fb2", "#d98324"
+MERGED = 4
+"""Bins of the latencies that are drawn as one."""
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -65,18 +68,28 @@ def _tokens(measures: Measures) -> Any:
 
 
 def _latency(latencies: Latencies) -> Any:
+    bins = latencies.bins
     figure = _figure("Latency of the answers", showlegend=False)
     figure.add_scatter(
-        x=[round(lower, 6) for lower, _ in latencies.bins],
-        y=[calls for _, calls in latencies.bins],
+        x=[round(lower, 6) for lower, _ in bins[::MERGED]],
+        y=[sum(calls for _, calls in bins[start : start + MERGED]) for start in range(0, len(bins), MERGED)],
         name="answers",
         fill="tozeroy",
         line={"color": BLUE, "shape": "hv"},
     )
-    for name, share in QUANTILES.items():
+    for number, (name, share) in enumerate(QUANTILES.items()):
         seconds = latencies.quantile(share)
         if seconds is not None:
-            figure.add_vline(x=seconds, line_dash="dot", line_color=GREY, annotation_text=f"{name} {seconds:.3g} s")
+            figure.add_vline(x=seconds, line_dash="dot", line_color=GREY)
+            # On a logarithmic axis a shape stands at the value, an annotation at its logarithm.
+            figure.add_annotation(
+                text=f"{name} {seconds:.3g} s",
+                x=math.log10(seconds),
+                y=1 - 0.08 * number,
+                yref="paper",
+                xanchor="left",
+                showarrow=False,
+            )
     figure.update_xaxes(type="log", title_text="seconds (logarithmic)")
     figure.update_yaxes(title_text="answers")
     return figure
@@ -121,7 +134,7 @@ def _step(measures: Measures) -> str:
 def _figure(title: str, **layout: Any) -> Any:
     return go.Figure(
         layout={
-            "title": {"text": title, "font": {"size": 15}},
+            "title": {"text": title, "font": {"size": 15}, "x": 0, "xref": "paper"},
             "template": "none",
             "height": 340,
             "margin": {"l": 60, "r": 60, "t": 45, "b": 45},

@@ -21,7 +21,7 @@ from batch.terminal import duration, equation, is_simulated, money, tokens, tota
 DRAW = """
 const figures = JSON.parse(document.getElementById("figures").textContent);
 for (const [name, figure] of Object.entries(figures)) {
-  Plotly.newPlot("chart-" + name, figure.data, figure.layout, {displaylogo: false, responsive: true});
+  Plotly.newPlot("chart-" + name, figure.data, figure.layout, {displayModeBar: false, responsive: true});
 }
 """
 

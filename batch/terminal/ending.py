@@ -66,7 +66,7 @@ def next_steps(status: RunResult) -> list[str]:
     if status.retryable_errors or status.documents < status.planned or status.state in (c.CANCELLED, c.FAILED):
         steps.append(f"docbatch rerun {run_id}")
     elif status.errors:
-        steps.append(f"docbatch rerun {run_id} --all-errors   (none of the errors is retryable)")
+        steps.append(f"docbatch rerun {run_id} --all-errors   (none is retryable)")
     return steps
 
 

@@ -173,7 +173,10 @@ class LiveDisplay(Display):
             ),
             Text(partitions_and_shards(status), style="dim"),
         ]
-        for text in (_errors(status), why(status), self._note):
+        errors = _errors(status)
+        if errors:
+            lines.append(Text(errors, style="yellow", overflow="ellipsis", no_wrap=True))
+        for text in (why(status), self._note):
             if text:
                 lines.append(Text(text, style="yellow"))
         return Group(*lines)

@@ -37,7 +37,7 @@ output: {uri: s3://results/tickets/}
 """
 COMMANDS = [
     *("up", "demo", "worker", "simulate-provider"),
-    *("run", "status", "list", "results", "verify", "pause", "resume", "cancel", "rerun"),
+    *("run", "status", "list", "results", "report", "verify", "pause", "resume", "cancel", "rerun"),
 ]  # schedule, preview, estimate and report come later
 
 
