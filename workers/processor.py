@@ -128,12 +128,13 @@ class Attempt:
     async def beat(self) -> None:
         """Says that the attempt lives, and how far it is. Not a checkpoint: the ledger is what a retry resumes from."""
         while True:
+            # Not at once: the SDK sends the first beat and then none for most of a minute, so it should have numbers.
+            await asyncio.sleep(min(HEARTBEAT_EVERY, self._fence_after / 4))
             if time.monotonic() - self._last_beat > self._fence_after:
                 # The process was stopped for so long that another attempt may be at work: start nothing more.
                 self.stop_soon()
             self._last_beat = time.monotonic()
             activity.heartbeat(c.Beat(len(self._rows), self._total, self._in_flight, dict(self._errors)))
-            await asyncio.sleep(min(HEARTBEAT_EVERY, self._fence_after / 4))
 
     def stop_soon(self) -> None:
         """No new calls from here on; the attempt yields."""

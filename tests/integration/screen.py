@@ -75,8 +75,8 @@ class Screen:
             self.lines.append("")
 
 
-def watch(command: Sequence[str], environment: Mapping[str, str], *, seconds: float = 60) -> tuple[int, list[str]]:
-    """Runs the command in a terminal of 80x24; its exit code, and each screen that differed from the one before."""
+def watch(command: Sequence[str], environment: Mapping[str, str], screens: list[str], *, seconds: float = 120) -> int:
+    """Runs the command in a terminal of 80x24, and returns its exit code; `screens` gets each new screen at once."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     size = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -84,7 +84,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], *, seconds: fl
         command, stdin=slave, stdout=slave, stderr=slave, env={**size, "TERM": "xterm-256color"}, close_fds=True
     )
     os.close(slave)
-    screen, screens, decoder = Screen(80, 24), list[str](), codecs.getincrementaldecoder("utf-8")()
+    screen, decoder = Screen(80, 24), codecs.getincrementaldecoder("utf-8")()
     deadline, waiting = time.monotonic() + seconds, ""
     try:
         while time.monotonic() < deadline:
@@ -104,7 +104,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], *, seconds: fl
             waiting = waiting[whole:]
         screen.feed(waiting)
         screens.append(screen.text)
-        return process.wait(max(1.0, deadline - time.monotonic())), screens
+        return process.wait(max(1.0, deadline - time.monotonic()))
     finally:
         if process.poll() is None:
             process.kill()
