@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from batch.report.measures import Latencies, Measures
+from batch.report.measures import BINS_PER_DOUBLING, Latencies, Measures
 from batch.terminal import duration
 
 GREEN, RED, GREY, BLUE, ORANGE = "#2e8b57", "#c0392b", "#9aa0a6", "#2f6fb2", "#d98324"
@@ -49,7 +49,9 @@ def _throughput(measures: Measures) -> Any:
 def _tokens(measures: Measures) -> Any:
     steps = measures.timeline
     times = [step.start.isoformat() for step in steps]
-    figure = _figure(f"Tokens in {_step(measures)}, cost so far", barmode="stack", bargap=0)
+    figure = _figure(
+        f"Tokens in {_step(measures)}{', cost so far' if measures.cost_usd else ''}", barmode="stack", bargap=0
+    )
     for name, text, colour in (("prompt_tokens", "in", BLUE), ("completion_tokens", "out", ORANGE)):
         figure.add_bar(
             x=times, y=[getattr(step, name) for step in steps], name=text, marker_color=colour, marker_line_width=0
@@ -70,10 +72,13 @@ def _tokens(measures: Measures) -> Any:
 def _latency(latencies: Latencies) -> Any:
     bins = latencies.bins
     figure = _figure("Latency of the answers", showlegend=False)
+    starts = range(0, len(bins), MERGED)
+    end = bins[starts[-1]][0] * 2 ** (MERGED / BINS_PER_DOUBLING)
     figure.add_scatter(
-        x=[round(lower, 6) for lower, _ in bins[::MERGED]],
-        y=[sum(calls for _, calls in bins[start : start + MERGED]) for start in range(0, len(bins), MERGED)],
+        x=[*(round(bins[start][0], 6) for start in starts), round(end, 6)],
+        y=[*(sum(calls for _, calls in bins[start : start + MERGED]) for start in starts), 0],
         name="answers",
+        mode="lines",
         fill="tozeroy",
         line={"color": BLUE, "shape": "hv"},
     )

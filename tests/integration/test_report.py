@@ -100,6 +100,7 @@ def test_report_of_a_real_run(
     assert sum(drawn["throughput"]["ok"]["y"]) == totals.ok
     assert sum(drawn["throughput"]["errors"]["y"]) == totals.errors
     assert sum(drawn["tokens"]["in"]["y"]) == totals.prompt_tokens
+    assert sum(drawn["latency"]["answers"]["y"]) == DOCUMENTS - len(bad)
     types = dict.fromkeys(drawn["errors"]["final"]["y"], 0.0)
     for trace in drawn["errors"].values():
         for kind, count in zip(trace["y"], trace["x"], strict=True):
