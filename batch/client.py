@@ -351,14 +351,19 @@ class Run:
             **{**fields, "seconds": round(fields["seconds"], 3)},
         )
 
-    async def watch(self, *, every: float = 1.0) -> AsyncIterator[RunResult]:
-        """The status again and again, until the run has ended; the last one is the end."""
+    async def watch(self, *, every: float = 1.0, every_shard: float = 0.0) -> AsyncIterator[RunResult]:
+        """The status again and again, until the run has ended; the last one is the end.
+
+        Args:
+            every: seconds between two of them.
+            every_shard: seconds more for each open shard; each is asked by a query, which Temporal Cloud bills.
+        """
         while True:
             status = await self.status()
             yield status
             if status.ended and not await self._running():
                 return
-            await asyncio.sleep(every)
+            await asyncio.sleep(every + every_shard * status.shards.get("open", 0))
 
     async def _running(self) -> bool:
         try:

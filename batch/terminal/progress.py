@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
+EVERY_SHARD = 0.25
+"""Seconds more between two looks for each open shard of the run: watching asks 4 queries a second at most."""
 AWAY_SECONDS = 2.0
 """Pause before a server that did not answer is asked again."""
 
@@ -192,7 +194,7 @@ async def follow(run: Run, shown: Display, *, every: float = 1.0) -> RunResult:
     last: RunResult | None = None
     while last is None or not last.ended:
         try:
-            async for last in run.watch(every=every):
+            async for last in run.watch(every=every, every_shard=EVERY_SHARD):
                 shown.note("")
                 shown.update(last)
         except (RPCError, StorageUnreachable) as error:

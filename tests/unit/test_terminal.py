@@ -315,7 +315,7 @@ class FlakyRun:
     def __init__(self, error: Exception) -> None:
         self._error: Exception | None = error
 
-    async def watch(self, *, every: float) -> AsyncIterator[RunResult]:
+    async def watch(self, *, every: float, every_shard: float) -> AsyncIterator[RunResult]:
         if self._error is not None:
             yield result()
             error, self._error = self._error, None
