@@ -11,8 +11,7 @@ UV := $(shell command -v uv || echo $(CURDIR)/.tools/bin/uv)
 install: .venv/.installed
 
 .tools/bin/uv:
-	$(PYTHON) -m venv .tools
-	.tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target .tools 'uv>=0.9'
 
 .venv/.installed: pyproject.toml uv.lock | $(filter $(CURDIR)/.tools/bin/uv .tools/bin/uv,$(patsubst $(CURDIR)/%,%,$(UV)))
 	$(UV) sync --locked --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --all-groups --extra local

@@ -8,21 +8,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batch.checks import CheckFailed as CheckFailed
     from batch.client import Run as Run
+    from batch.client import RunBusy as RunBusy
+    from batch.client import RunNotFound as RunNotFound
     from batch.client import RunResult as RunResult
     from batch.client import connect as connect
     from batch.client import rerun as rerun
     from batch.client import rerun_blocking as rerun_blocking
     from batch.client import run_blocking as run_blocking
     from batch.client import start as start
+    from batch.connection import TemporalUnreachable as TemporalUnreachable
     from batch.job import Job as Job
     from batch.job import JobError as JobError
+    from batch.job import Limits as Limits
+    from batch.job import Model as Model
+    from batch.job import Output as Output
+    from batch.job import Partitions as Partitions
+    from batch.job import Prompt as Prompt
+    from batch.job import Source as Source
+    from batch.storage_errors import StorageError as StorageError
 
 __all__ = [
+    "CheckFailed",
     "Job",
     "JobError",
+    "Limits",
+    "Model",
+    "Output",
+    "Partitions",
+    "Prompt",
     "Run",
+    "RunBusy",
+    "RunNotFound",
     "RunResult",
+    "Source",
+    "StorageError",
+    "TemporalUnreachable",
     "connect",
     "rerun",
     "rerun_blocking",
@@ -31,8 +53,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Job": "batch.job",
-    "JobError": "batch.job",
+    **dict.fromkeys(("Job", "JobError", "Limits", "Model", "Output", "Partitions", "Prompt", "Source"), "batch.job"),
+    "CheckFailed": "batch.checks",
+    "StorageError": "batch.storage_errors",
+    "TemporalUnreachable": "batch.connection",
 }
 
 

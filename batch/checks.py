@@ -31,7 +31,7 @@ async def check_source(storage: Storage, job: Job) -> None:
     selects = selector(job.source, source.prefix)
     seen = 0
     try:
-        async for page in storage.pages(source.bucket, source.prefix):
+        async for page in storage.source_pages(source.bucket, source.prefix):
             for entry in page:
                 seen += 1
                 if selects(entry.key):

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -29,7 +29,6 @@ from batch.store import Storage
 if TYPE_CHECKING:
     import polars as pl
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 QUERY_WITHIN = timedelta(seconds=10)
@@ -70,6 +69,8 @@ class RunResult:
     message: str = ""
     generation: int = 1
     cached_tokens: int = 0
+    unpriced: int = 0
+    """Answered documents whose model has no known price: `cost_usd` lacks them."""
     retryable_errors: int = 0
     in_progress: int = 0
     """Answered documents of partitions that are not committed yet, by their last heartbeats."""
@@ -109,9 +110,9 @@ def new_run_id(job: Job) -> str:
     return f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
-async def connect() -> Connection:
+async def connect(*, task_queue: str = c.DEFAULT_TASK_QUEUE) -> Connection:
     """A connection by the environment: `TEMPORAL_*`, `AWS_*`. Raises `TemporalUnreachable`."""
-    return Connection(await connect_temporal(), Storage())
+    return Connection(await connect_temporal(), Storage(), task_queue)
 
 
 @dataclass
@@ -344,6 +345,7 @@ class Run:
             cached_tokens=totals.cached_tokens,
             completion_tokens=totals.completion_tokens,
             cost_usd=round(totals.cost_usd, 6),
+            unpriced=totals.unpriced,
             retryable_errors=totals.retryable_errors,
             errors_by_type=totals.errors_by_type,
             results_uri=layout.uri(layout.results),
@@ -467,34 +469,52 @@ class Run:
 # -- for scripts -----------------------------------------------------------------------------------------------------
 
 
-async def start(job: Job, *, run_id: str | None = None, tuning: c.Tuning | None = None) -> Run:
-    """Starts a run of the job; the connection is the environment's. `await run.wait()` waits for its end."""
-    return await (await connect()).start(job, run_id=run_id, tuning=tuning)
+async def start(
+    job: Job,
+    *,
+    run_id: str | None = None,
+    tuning: c.Tuning | None = None,
+    task_queue: str = c.DEFAULT_TASK_QUEUE,
+) -> Run:
+    """Starts a run of the job; the connection is the environment's. `await run.wait()` waits for its end.
+
+    `task_queue` is the one that the workers for it poll. Raises `CheckFailed`, `StorageError`, `TemporalUnreachable`.
+    """
+    return await (await connect(task_queue=task_queue)).start(job, run_id=run_id, tuning=tuning)
 
 
-async def rerun(run_id: str, *, all_errors: bool = False, partitions: list[int] | None = None) -> Run:
-    """Does again what failed in a run."""
-    run = await (await connect()).run(run_id)
+async def rerun(
+    run_id: str,
+    *,
+    all_errors: bool = False,
+    partitions: list[int] | None = None,
+    task_queue: str = c.DEFAULT_TASK_QUEUE,
+) -> Run:
+    """Does again what failed in a run. Raises `RunNotFound`, `RunBusy`, `StorageError`, `TemporalUnreachable`."""
+    run = await (await connect(task_queue=task_queue)).run(run_id)
     return await run.rerun(all_errors=all_errors, partitions=partitions)
 
 
-def run_blocking(job: Job, *, run_id: str | None = None) -> RunResult:
+def run_blocking(job: Job, *, run_id: str | None = None, task_queue: str = c.DEFAULT_TASK_QUEUE) -> RunResult:
     """Starts a run and waits for its end; for scripts without an event loop."""
 
     async def go() -> RunResult:
-        return await (await start(job, run_id=run_id)).wait()
+        return await (await start(job, run_id=run_id, task_queue=task_queue)).wait()
 
-    return _blocking(go())
+    return asyncio.run(go())
 
 
-def rerun_blocking(run_id: str, *, all_errors: bool = False, partitions: list[int] | None = None) -> RunResult:
+def rerun_blocking(
+    run_id: str,
+    *,
+    all_errors: bool = False,
+    partitions: list[int] | None = None,
+    task_queue: str = c.DEFAULT_TASK_QUEUE,
+) -> RunResult:
     """Does again what failed in a run, and waits for its end."""
 
     async def go() -> RunResult:
-        return await (await rerun(run_id, all_errors=all_errors, partitions=partitions)).wait()
+        run = await rerun(run_id, all_errors=all_errors, partitions=partitions, task_queue=task_queue)
+        return await run.wait()
 
-    return _blocking(go())
-
-
-def _blocking(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(coroutine)
+    return asyncio.run(go())

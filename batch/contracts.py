@@ -55,6 +55,7 @@ BY_USER = "by_user"
 PROVIDER_UNREACHABLE = "provider_unreachable"
 STORAGE_UNREACHABLE = "storage_unreachable"
 STORAGE_REFUSED = "storage_refused"
+SOURCE_REFUSED = "source_refused"
 ERROR_RATE = "max_error_rate"
 PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
@@ -98,6 +99,8 @@ class Totals:
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
+    unpriced: int = 0
+    """Documents that were answered by a model without a known price: `cost_usd` lacks them."""
     errors_by_type: dict[str, int] = field(default_factory=dict)
     """As many keys at most as the error taxonomy has types."""
 
@@ -225,8 +228,8 @@ class PartitionOutcome:
 class Beat:
     """The heartbeat of a partition's attempt. `of` are its documents, `done` those answered, `errors` by type."""
 
-    done: int
-    of: int
+    done: int = 0
+    of: int = 0
     in_flight: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 

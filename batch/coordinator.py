@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -33,7 +34,9 @@ CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 GIVEN_UP_NAMED = 100
 
 
-async def control_activity(name: str, argument: Any, result: type[R], summary: str = "") -> R:
+async def control_activity(
+    name: str, argument: Any, result: type[R], summary: str = "", *, within: timedelta = timedelta(hours=4)
+) -> R:
     """Planner, finisher and the like: repeated for as long as it takes, unless they say that repeating is no use."""
     return cast(
         R,
@@ -41,7 +44,7 @@ async def control_activity(name: str, argument: Any, result: type[R], summary: s
             name,
             argument,
             result_type=result,
-            start_to_close_timeout=timedelta(hours=4),
+            start_to_close_timeout=within,
             heartbeat_timeout=CONTROL_HEARTBEAT_TIMEOUT,
             retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             summary=summary or None,
@@ -120,7 +123,10 @@ class Coordinator:
 
     @workflow.signal
     def pause(self, message: str) -> None:
-        """Pauses by hand."""
+        """Pauses by hand; also a run that an outage has paused, so that no probe resumes it."""
+        if self._control.state == c.PAUSED and self._control.reason in c.PROBED:
+            self._control = c.Control(c.PAUSED, self._control.epoch, c.BY_USER, message)
+            self._show()
         self._pause(c.BY_USER, message)
 
     @workflow.signal
@@ -323,8 +329,8 @@ class Coordinator:
         """One probe at a time until what was unreachable answers again; then the run resumes by itself."""
         wait = self._tuning.probe_every
         while self._control == control:
-            await asyncio.sleep(wait)
-            if self._control != control:
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._control != control, timeout=wait)
                 return
             result = await control_activity(
                 c.CHECK_MODEL, c.CheckInput(run=self._the_claim().run), c.CheckResult, f"probe after {control.reason}"
@@ -348,7 +354,8 @@ class Coordinator:
             c.Claimed,
         )
         self._generation = claimed.generation
-        self._control = self._delivered = c.Control(epoch=claimed.epoch)
+        self._delivered = c.Control(epoch=claimed.epoch)
+        self._control = replace(self._control, epoch=claimed.epoch)  # it may have been paused already
         workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri})
         return claimed
 
@@ -440,6 +447,7 @@ class Coordinator:
             c.ControlInput(self._the_claim().run, control, self._the_claim().job_name),
             type(None),
             control.state,
+            within=timedelta(seconds=10),  # a pause must not wait for a worker that was killed
         )
 
     async def _signal_shard(self, shard: int, control: c.Control) -> None:

@@ -13,15 +13,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from batch.layout import S3Uri
+from batch import strict_yaml
+from batch.globs import compile_globs
+from batch.layout import RunLayout, S3Uri
 
-MAX_JOB_BYTES = 48 * 1024
-"""Largest job as JSON: it travels once, in the coordinator's input, and no Temporal payload may pass 64 KiB."""
+MAX_JOB_BYTES = 60 * 1024
+"""Largest job as the JSON text within Temporal's JSON, escapes included: it travels in the coordinator's input, beside
+a few hundred bytes of other things, and no payload may pass 64 KiB."""
+
+MAX_SIZE = 2**50
+"""Largest size that a job may name, in bytes."""
 
 TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"})
 """What a prompt template may name: the document's text, its id, and the URI of its object."""
@@ -45,6 +50,8 @@ def _size(value: object) -> object:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?)?B?\s*", value, re.IGNORECASE)
     if not match:
         raise ValueError(f"{value!r} is no size; write for example 64MiB, 20MB or a number of bytes")
+    if len(match[1]) > 20:
+        raise ValueError(f"a size of {len(match[1])} digits is too large")
     factors = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
     return int(float(match[1]) * factors[(match[2] or "").lower()])
 
@@ -58,9 +65,15 @@ class Source(_Part):
     format: Literal["auto", "object", "jsonl", "parquet"] = "auto"
     text_field: str = "text"
     id_field: str | None = None
-    max_document_bytes: int = Field(default=20_000_000, gt=0)
+    max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
 
     _parse_size = field_validator("max_document_bytes", mode="before")(_size)
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _check_globs(cls, patterns: list[str]) -> list[str]:
+        compile_globs(patterns)
+        return patterns
 
 
 class Prompt(_Part):
@@ -75,15 +88,13 @@ class Model(_Part):
 
     name: str = Field(min_length=1)
     mode: Literal["online", "batch"] = "online"
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    max_output_tokens: int | None = Field(default=None, gt=0)
-    timeout_seconds: float = Field(default=120, gt=0, le=3600)
+    temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
+    max_output_tokens: int | None = Field(default=None, gt=0, le=2**31, strict=True)
+    timeout_seconds: float = Field(default=120, gt=0, le=3600, strict=True)
 
 
 class Output(_Part):
     """Where the rows go, and the JSON schema that they obey; without one the answer is plain text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     uri: str
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
@@ -92,20 +103,20 @@ class Output(_Part):
 class Limits(_Part):
     """What a run may use at most. `concurrency` counts requests in flight, per run within a worker process."""
 
-    concurrency: int = Field(default=256, ge=1, le=10_000)
+    concurrency: int = Field(default=256, ge=1, le=10_000, strict=True)
     quota: str | None = None
-    requests_per_minute: int | None = Field(default=None, gt=0)
-    tokens_per_minute: int | None = Field(default=None, gt=0)
-    max_cost_usd: float | None = Field(default=None, gt=0)
-    max_error_rate: float = Field(default=0.5, gt=0, le=1)
+    requests_per_minute: int | None = Field(default=None, gt=0, strict=True)
+    tokens_per_minute: int | None = Field(default=None, gt=0, strict=True)
+    max_cost_usd: float | None = Field(default=None, gt=0, strict=True, allow_inf_nan=False)
+    max_error_rate: float = Field(default=0.5, gt=0, le=1, strict=True)
 
 
 class Partitions(_Part):
     """How the corpus is cut: at most `documents` and about `bytes` a partition, `in_flight` partitions at once."""
 
-    documents: int = Field(default=500, ge=1, le=10_000)
-    bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
-    in_flight: int = Field(default=1000, ge=1, le=20_000)
+    documents: int = Field(default=500, ge=1, le=10_000, strict=True)
+    bytes: Annotated[int, Field(gt=0, le=MAX_SIZE, strict=True)] = 64 * 2**20
+    in_flight: int = Field(default=1000, ge=1, le=20_000, strict=True)
 
     _parse_size = field_validator("bytes", mode="before")(_size)
 
@@ -128,10 +139,10 @@ class Job(_Part):
     model: Model
     output: Output
     limits: Limits = Field(default_factory=Limits)
-    priority: int = Field(default=3, ge=1, le=5)
-    weight: float = Field(default=1.0, gt=0)
+    priority: int = Field(default=3, ge=1, le=5, strict=True)
+    weight: float = Field(default=1.0, gt=0, strict=True, allow_inf_nan=False)
     partitions: Partitions = Field(default_factory=Partitions)
-    incremental: bool = False
+    incremental: bool = Field(default=False, strict=True)
     state: State = Field(default_factory=State)
 
     @field_validator("name")
@@ -172,6 +183,11 @@ class Job(_Part):
                 f"output.uri {self.output.uri} lies inside source.uri {self.source.uri}: the next run would read its "
                 "own results. Choose an output outside the source prefix"
             )
+        if source.contains(RunLayout(output, "").runs):
+            raise ValueError(
+                f"source.uri {self.source.uri} is where output.uri {self.output.uri} puts its runs: the next run would "
+                "read its own results. Choose another output"
+            )
         refused = {
             "model.mode: batch": self.model.mode == "batch",
             f"source.format: {self.source.format}": self.source.format in ("jsonl", "parquet"),
@@ -188,6 +204,11 @@ class Job(_Part):
         for key, used in refused.items():
             if used:
                 raise ValueError(f"{key} is not supported yet; leave it out")
+        if len(json.dumps(self.to_json())) > MAX_JOB_BYTES:
+            raise ValueError(
+                f"the job is larger than {MAX_JOB_BYTES // 1024} KiB as JSON (a letter beyond ASCII takes 6 bytes and "
+                "more); shorten prompt or schema (documents belong in source.uri)"
+            )
         return self
 
     @property
@@ -200,7 +221,8 @@ class Job(_Part):
             "model": [self.model.name, self.model.temperature, self.model.max_output_tokens],
             "extraction": EXTRACTION,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        # Not sorted: in a schema the order of properties is the order in which a model writes them.
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """Compact JSON that `Job.parse(json.loads(...))` reads back; defaults are written out, so the job is frozen."""
@@ -212,15 +234,9 @@ class Job(_Part):
         if not isinstance(data, dict):
             raise JobError(f"{where}: a job is a mapping of keys such as name, source, prompt; this is {_kind(data)}")
         try:
-            job = cls.model_validate(data)
+            return cls.model_validate(data)
         except ValidationError as error:
             raise JobError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
-        if len(job.to_json().encode()) > MAX_JOB_BYTES:
-            raise JobError(
-                f"{where}: the job is larger than {MAX_JOB_BYTES // 1024} KiB as JSON; shorten prompt or schema "
-                "(documents belong in source.uri)"
-            )
-        return job
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Job:
@@ -233,9 +249,9 @@ class Job(_Part):
         except (OSError, UnicodeDecodeError) as error:
             raise JobError(f"{path}: cannot be read: {error}") from None
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise JobError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+            data = strict_yaml.load(text)
+        except strict_yaml.YamlError as error:
+            raise JobError(f"{path}: not valid YAML: {error}") from None
         return cls.parse(data, where=str(path))
 
 
@@ -252,14 +268,37 @@ def _check_template(where: str, template: str | None) -> None:
     if template is None:
         return
     try:
-        environment = template_environment()
-        environment.from_string(template)  # compiling also finds unknown filters and tests
+        compiled = template_environment().from_string(template)  # compiling also finds unknown filters and tests
         names = _variables(template)
     except TemplateSyntaxError as error:
         raise ValueError(f"{where}, line {error.lineno}: the template does not compile: {error.message}") from None
+    except (RecursionError, MemoryError):
+        raise ValueError(f"{where}: the template does not compile: it nests too deeply") from None
     for name in sorted(names - TEMPLATE_VARIABLES):
         known = ", ".join(sorted(TEMPLATE_VARIABLES))
         raise ValueError(f"{where}: unknown variable {name!r}{_nearest(name, TEMPLATE_VARIABLES)}; known are {known}")
+    try:
+        compiled.render(_SAMPLE)
+    except (TemplateError, TypeError) as error:
+        if _depends_on_the_document(error):
+            return
+        reason = _NO_OTHERS if "no loader" in str(error) else str(error)
+        raise ValueError(f"{where}: the template does not render: {reason}") from None
+    except (ArithmeticError, ValueError, LookupError):
+        return  # may well be this text's fault: then it is an error row of those documents where it happens
+
+
+_SAMPLE = {
+    "text": "\n".join(f"Line {n}: a few words, and 12.5 of something; more: words" for n in range(100)),
+    "document_id": "corpus/folder/document-1.txt",
+    "uri": "s3://bucket/corpus/folder/document-1.txt",
+}
+_NO_OTHERS = "there are no other templates that it could include, import or extend"
+
+
+def _depends_on_the_document(error: Exception) -> bool:
+    """Such as the tenth line of a text: missing in the sample, there in the corpus."""
+    return isinstance(error, UndefinedError) and "has no element" in str(error)
 
 
 def _nearest(name: str, known: frozenset[str] | list[str]) -> str:

@@ -37,6 +37,12 @@ def object_uri(bucket: str, key: str) -> str:
     return f"s3://{bucket}/{key}"
 
 
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """What `object_uri` was made of."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
 @dataclass(frozen=True)
 class RunLayout:
     """The keys of one run, all below `s3://BUCKET/PREFIX/runs/RUN_ID/`."""
@@ -49,8 +55,13 @@ class RunLayout:
         return cls(S3Uri.parse(output_uri, where="output.uri"), run_id)
 
     @property
+    def runs(self) -> S3Uri:
+        """Where all runs of this output are."""
+        return S3Uri(self.output.bucket, f"{self.output.prefix}runs/")
+
+    @property
     def root(self) -> str:
-        return f"{self.output.prefix}runs/{self.run_id}/"
+        return f"{self.runs.prefix}{self.run_id}/"
 
     @property
     def run_json(self) -> str:

@@ -7,15 +7,14 @@ Its footer carries the start and end cursor and the partition range; the finishe
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from wcmatch import glob
 
+from batch.globs import compile_globs
 from batch.job import Source
 
 _PLAN_FIELDS: list[pa.Field[Any]] = [
@@ -70,9 +69,7 @@ class PlanFooter:
 
 def selector(source: Source, prefix: str) -> Callable[[str], bool]:
     """Whether a key under `prefix` is a document: an include glob matches, no exclude glob does, it is no folder."""
-    flags = glob.GLOBSTAR | glob.DOTGLOB | glob.BRACE
-    include = _compile(source.include, flags)
-    exclude = _compile(source.exclude, flags)
+    include, exclude = compile_globs(source.include), compile_globs(source.exclude)
     everything = source.include == ["**"] and not source.exclude
     skip = len(prefix)
 
@@ -85,10 +82,6 @@ def selector(source: Source, prefix: str) -> Callable[[str], bool]:
         return any(p.match(name) for p in include) and not any(p.match(name) for p in exclude)
 
     return selects
-
-
-def _compile(patterns: list[str], flags: int) -> list[re.Pattern[str]]:
-    return [re.compile(regex) for pattern in patterns for regex in glob.translate(pattern, flags=flags)[0]]
 
 
 class ShardCutter:

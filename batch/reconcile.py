@@ -19,6 +19,7 @@ from batch import result_file
 from batch.contracts import Totals
 from batch.layout import RunLayout, partition_of_result
 from batch.manifest import Manifest, ResultEntry
+from batch.plan_file import read_footer
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs
 from batch.store import ObjectMissing, Storage
@@ -43,8 +44,8 @@ class Account:
     missing: int = 0
     """Partitions of the plan without a result file."""
     files: list[ResultEntry] = field(default_factory=list)
-    unsettled: set[int] = field(default_factory=set)
-    """Partitions whose ledger is still needed: without a result, or given up."""
+    settled: dict[int, int] = field(default_factory=dict)
+    """Partition -> generation of the result file that holds all its rows: older ledgers are not needed any more."""
 
     def problem(self, text: str) -> None:
         self.problem_count += 1
@@ -113,11 +114,7 @@ class Reconciler:
     async def _plans(self) -> AsyncIterator[tuple[PlanFooter, str]]:
         async for page in self._storage.pages(self._bucket, self._layout.plans):
             for entry in page:
-                yield await asyncio.to_thread(self._footer, entry.key), entry.key
-
-    def _footer(self, key: str) -> PlanFooter:
-        with self._storage.reading(self._bucket, key) as file:
-            return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
+                yield await asyncio.to_thread(read_footer, self._storage, self._bucket, entry.key), entry.key
 
     def _planned_ids(self, key: str, groups: range) -> list[list[str]]:
         with self._storage.reading(self._bucket, key) as file:
@@ -151,7 +148,6 @@ class Reconciler:
         name = f"partition {partition}"
         if data is None:
             account.missing += 1
-            account.unsettled.add(partition)
             if self._expected is None or partition in self._expected:
                 account.problem(f"{name}: its result file {self._layout.result(shard, partition)} is missing")
             return
@@ -162,7 +158,6 @@ class Reconciler:
         try:
             table, footer = result_file.decode(data)
         except NotOurs as error:
-            account.unsettled.add(partition)
             account.problem(f"{name}: {error}")
             return
         if (footer.run_id, footer.shard, footer.partition) != (self._layout.run_id, shard, partition):
@@ -172,8 +167,9 @@ class Reconciler:
         narrow = ["status", "error_type", "retryable", *tokens, "cost_usd"]
         totals = result_file.totals_of(table.select(narrow).to_pylist())
         if PARTITION_FAILED in totals.errors_by_type:
-            account.unsettled.add(partition)
             totals = replace(totals, partitions_failed=1)
+        else:
+            account.settled[partition] = footer.generation
         if replace(footer.totals, partitions_failed=totals.partitions_failed, cost_usd=0.0) != replace(
             totals, cost_usd=0.0
         ):

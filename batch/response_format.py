@@ -1,18 +1,16 @@
 """Asks the provider for answers in a JSON schema, by OpenAI's `response_format`. Strictly, if its rules allow that."""
 
-import re
 from typing import Any
 
 from batch.json_pointer import tokens
 
+NAME = "answer"
+"""What the API calls the schema. The same for every job: a job's name must not change an answer."""
 
-def response_format(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    """The value of OpenAI's `response_format` for `schema`, which is passed on as it is.
 
-    `name` is the model's only hint at what the answer is; characters that OpenAI does not allow in it become `_`.
-    """
-    allowed = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "answer"
-    return {"type": "json_schema", "json_schema": {"name": allowed, "schema": schema, "strict": is_strict(schema)}}
+def response_format(schema: dict[str, Any]) -> dict[str, Any]:
+    """The value of OpenAI's `response_format` for `schema`, which is passed on as it is."""
+    return {"type": "json_schema", "json_schema": {"name": NAME, "schema": schema, "strict": is_strict(schema)}}
 
 
 def is_strict(schema: dict[str, Any]) -> bool:

@@ -41,7 +41,7 @@ class ResultFooter:
 def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
     """The counters of one partition's rows."""
     documents = ok = errors = skipped = retryable = prompt = cached = completion = 0
-    cost = 0.0
+    cost, unpriced = 0.0, 0
     types = Counter[str]()
     for row in rows:
         documents += 1
@@ -55,7 +55,9 @@ def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
         cached += row["cached_tokens"] or 0
         completion += row["completion_tokens"] or 0
         cost += row["cost_usd"] or 0.0
-    return Totals(documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion, cost, dict(types))
+        unpriced += row["cost_usd"] is None and bool(row["completion_tokens"])
+    counts = (documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion)
+    return Totals(*counts, cost, unpriced, dict(types))
 
 
 def encode(rows: list[dict[str, Any]], schema: pa.Schema, footer: ResultFooter) -> bytes:

@@ -8,28 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from batch.aws import storage_options
 from batch.layout import RunLayout
-from batch.store import endpoint
-
-
-def storage_options() -> dict[str, str]:
-    """polars' settings for the same S3 that docbatch uses, resolved by boto3."""
-    import boto3
-
-    session = boto3.Session()
-    credentials = session.get_credentials()
-    options = {"aws_region": session.region_name or "us-east-1"}
-    if credentials is not None:
-        frozen = credentials.get_frozen_credentials()
-        options["aws_access_key_id"] = frozen.access_key or ""
-        options["aws_secret_access_key"] = frozen.secret_key or ""
-        if frozen.token:
-            options["aws_session_token"] = frozen.token
-    url = endpoint()
-    if url:
-        options["aws_endpoint_url"] = url
-        options["aws_allow_http"] = str(url.startswith("http://")).lower()
-    return options
 
 
 def scan(output_uri: str, run_id: str) -> pl.LazyFrame:

@@ -1,7 +1,7 @@
 """Object storage: atomic and conditional PUTs, checked GETs, streamed listings, errors that name bucket and key.
 
-obstore carries the data, boto3 resolves credentials, region and endpoint by AWS' own names (`AWS_ENDPOINT_URL_S3`,
-`AWS_REGION`, profiles, roles). Whatever decides a race is sent exactly once: with a client's retries on, a conditional
+obstore carries the data, boto3 resolves credentials, region and endpoint (see `batch.aws`) and lists what others wrote
+(see `batch.listing`). Whatever decides a race is sent exactly once: with a client's retries on, a conditional
 PUT that succeeded can come back as a failed precondition.
 """
 
@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import io
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -29,10 +27,34 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
+from batch import aws
+from batch.listing import ObjectEntry, list_page
+from batch.storage_errors import (
+    BucketMissing,
+    ObjectMissing,
+    ObjectTooLarge,
+    PreconditionFailed,
+    StorageError,
+    StorageRefused,
+    StorageUnreachable,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from obstore.store import RetryConfig
+
+__all__ = [
+    "BucketMissing",
+    "ObjectEntry",
+    "ObjectMissing",
+    "ObjectTooLarge",
+    "PreconditionFailed",
+    "Storage",
+    "StorageError",
+    "StorageRefused",
+    "StorageUnreachable",
+]
 
 REQUEST_TIMEOUT = "60s"
 CONNECT_TIMEOUT = "5s"
@@ -43,60 +65,6 @@ RETRIES: RetryConfig = {
 }
 NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
 DELETE_BATCH = 500
-
-
-class StorageError(Exception):
-    """A request to object storage failed. The message names operation, bucket, key and endpoint."""
-
-
-class ObjectMissing(StorageError):
-    """No such object."""
-
-
-class PreconditionFailed(StorageError):
-    """A conditional request lost: the object exists already, or is another one than expected."""
-
-
-class StorageRefused(StorageError):
-    """Credentials are missing or do not allow it: repeating does not help until somebody mends them."""
-
-
-class BucketMissing(StorageRefused):
-    """There is no such bucket (any more)."""
-
-
-class StorageUnreachable(StorageError):
-    """No usable answer. A PUT may or may not have taken place: read before deciding."""
-
-
-class ObjectTooLarge(StorageError):
-    """The object is larger than the caller allows; nothing of it was read."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectEntry:
-    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it."""
-
-    key: str
-    size: int
-    etag: str
-
-
-def endpoint() -> str | None:
-    """The S3 endpoint by AWS' own settings, None for AWS itself."""
-    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if url:
-        return url
-    import boto3
-
-    resolved = str(boto3.client("s3", region_name=_region()).meta.endpoint_url)
-    return None if resolved.endswith((".amazonaws.com", ".amazonaws.com.cn")) else resolved
-
-
-def _region() -> str:
-    import boto3
-
-    return os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
 
 
 class Storage:
@@ -111,8 +79,9 @@ class Storage:
         self._observe = observe
         self._slots = asyncio.Semaphore(concurrency)
         self._stores: dict[tuple[str, bool], S3Store] = {}
-        self._endpoint: str | None = None
+        self._settings: aws.AwsSettings | None = None
         self._config: dict[str, Any] | None = None
+        self._lister: Any = None
 
     def _store(self, bucket: str, *, retry: bool = True) -> S3Store:
         store = self._stores.get((bucket, retry))
@@ -126,26 +95,20 @@ class Storage:
         if self._config is None:
             # A process that ends while obstore's threads wind down sometimes aborts (seen in 13 of 55 short scripts).
             atexit.register(time.sleep, 0.1)
-            import boto3
             from obstore.auth.boto3 import Boto3CredentialProvider
 
-            session = boto3.Session()
-            if session.get_credentials() is None:
-                raise StorageRefused(
-                    "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
-                )
-            self._endpoint = endpoint()
+            settings = self._settings = aws.resolve()
             self._config = {
-                "region": _region(),
-                "credential_provider": Boto3CredentialProvider(session),
+                "region": settings.region,
+                "credential_provider": Boto3CredentialProvider(settings.session),
                 "client_options": {
                     "timeout": REQUEST_TIMEOUT,
                     "connect_timeout": CONNECT_TIMEOUT,
-                    "allow_http": (self._endpoint or "").startswith("http://"),
+                    "allow_http": (settings.endpoint or "").startswith("http://"),
                 },
             }
-            if self._endpoint:
-                self._config["endpoint"] = self._endpoint
+            if settings.endpoint:
+                self._config["endpoint"] = settings.endpoint
         return self._config
 
     @contextmanager
@@ -164,10 +127,12 @@ class Storage:
         reason = _reason(error)
         if isinstance(error, (AlreadyExistsError, PreconditionError)):
             return PreconditionFailed(f"{what}: {reason}")
-        if "NoSuchBucket" in reason:
+        if "<Code>NoSuchBucket</Code>" in reason:
             return BucketMissing(f"{what}: there is no bucket {bucket!r} at {self._where()}")
         if isinstance(error, (NotFoundError, FileNotFoundError)):
             return ObjectMissing(f"{what}: no such object")
+        if "External AWS credential provider" in reason:  # obstore's words: boto3 got none, so S3 was not even asked
+            return StorageUnreachable(f"{what}: the AWS credentials cannot be had at the moment: {reason}")
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
             return StorageRefused(f"{what}: access refused by {self._where()}: {reason}")
         return StorageUnreachable(
@@ -175,7 +140,7 @@ class Storage:
         )
 
     def _where(self) -> str:
-        return self._endpoint or f"AWS S3 in {_region()}"
+        return self._settings.where if self._settings else "S3"
 
     async def get(self, bucket: str, key: str, *, etag: str | None = None, max_bytes: int | None = None) -> bytes:
         """The whole object. With `etag`, only that version of it, else `PreconditionFailed`."""
@@ -280,12 +245,35 @@ class Storage:
                 except ObjectMissing:
                     pass
 
-    async def pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
-        """Pages of the objects below `prefix` in key order, those after the key `after` only."""
+    async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[ObjectEntry]]:
+        """Pages of our own objects below `prefix`."""
         with self._translated("list", bucket, prefix):
-            stream = obstore.list(self._store(bucket), prefix or None, offset=after or None, chunk_size=1000)
+            stream = obstore.list(self._store(bucket), prefix or None, chunk_size=1000)
             async for page in stream:
                 yield [_entry(meta) for meta in page]
+
+    async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
+        """As `pages`, of objects that others wrote, those after the key `after` only, in the order of the server.
+
+        Their keys are exactly what S3 has (see `batch.listing`).
+        """
+        self._resolve()
+        if self._lister is None:
+            assert self._settings is not None
+            self._lister = aws.s3_client(self._settings)
+        token: str | None = None
+        while True:
+            started = time.perf_counter()
+            async with self._slots:
+                page, token = await asyncio.to_thread(
+                    list_page, self._lister, bucket, prefix, after=after, token=token, where=self._where()
+                )
+            if self._observe:
+                self._observe("list", time.perf_counter() - started)
+            if page:
+                yield page
+            if token is None:
+                return
 
     async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
         """A listing that is known to be small, in one list."""

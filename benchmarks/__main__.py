@@ -34,7 +34,8 @@ def main() -> int:
         print(f"  took {time.monotonic() - began:.0f} s")
         print_table(name, figures)
         if options.write:
-            write(name, title, figures, quick=options.quick, idle=idle)
+            command = f"python -m benchmarks {name}{' --quick' if options.quick else ''}"
+            write(name, title, figures, command=command, idle=idle)
         missed += sum(figure.holds is False for figure in figures)
     return 1 if missed else 0
 

@@ -13,7 +13,8 @@ from pathlib import Path
 FIGURES = Path(__file__).with_name("FIGURES.md")
 _HEAD = """# Figures
 
-Written by `python -m benchmarks --write`, never by hand. Each section says how to measure it again.
+Written by `python -m benchmarks --write` and, where the command is a test, by that test under
+`DOCBATCH_WRITE_FIGURES=1`; never by hand. Each section says how to measure it again.
 """
 
 
@@ -71,15 +72,15 @@ def print_table(name: str, figures: Sequence[Figure]) -> None:
     print(flush=True)
 
 
-def write(name: str, title: str, figures: Sequence[Figure], *, quick: bool, idle: float) -> None:
-    """Replaces the benchmark's section of `FIGURES.md`; the others stay. `idle` is how idle the machine was before."""
-    command = f"python -m benchmarks {name}{' --quick' if quick else ''}"
+def write(name: str, title: str, figures: Sequence[Figure], *, command: str, idle: float | None = None) -> None:
+    """Replaces a section of `FIGURES.md`; the others stay. `idle` is how idle the machine was before."""
+    before = "" if idle is None else f", {idle:.0%} idle before".replace("%", " %")
     lines = [
         f"## {name}",
         "",
         title,
         "",
-        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}, {machine()}, {idle:.0%} idle before.".replace("%", " %"),
+        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}, {machine()}{before}.",
         "",
         "| figure | value | target | holds |",
         "|---|---:|---|---|",

@@ -6,8 +6,8 @@ import polars as pl
 import pyarrow.dataset as ds
 import pyarrow.fs
 
+from batch.aws import storage_options
 from batch.layout import RunLayout
-from batch.results import storage_options
 from benchmarks.figures import Figure, same
 from benchmarks.lab import Measured, job, measure, stack, upload
 

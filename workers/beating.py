@@ -1,41 +1,78 @@
-"""Heartbeats of the control activities: they beat by themselves, so that a killed worker is noticed within seconds.
+"""Heartbeats: an attempt says that it lives, and learns from its own clock when another may have taken over.
 
-These activities are short and few, so frequent heartbeats cost nothing. Those of partitions, which are billed by the
-hundred thousand, beat by themselves in `workers.processor`.
+A heartbeat is no checkpoint (the SDK throttles it, and it dies with the process): a retry resumes from the ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-BEAT_EVERY = 4.0
-"""Seconds; `batch.coordinator.CONTROL_HEARTBEAT_TIMEOUT` is five of them."""
+from batch.run_file import RunMissing
+
+BEAT_EVERY = 1.0
+"""Seconds between two beats; the SDK sends far fewer."""
+FENCE_SHARE = 0.8
+"""Share of the heartbeat timeout without a beat after which an attempt takes itself for superseded."""
 
 
-class Beating(Interceptor):
-    """Every activity of the worker beats for as long as the event loop turns."""
+class Pulse:
+    """Beats for as long as its context lasts. `details` is asked for what each heartbeat carries: a few counters."""
+
+    def __init__(self) -> None:
+        timeout = activity.info().heartbeat_timeout
+        self._fence_after = (timeout.total_seconds() if timeout else 60.0) * FENCE_SHARE
+        self._last = time.monotonic()
+        self._late = False
+        self.details: Callable[[], Any] = dict
+
+    def superseded(self) -> bool:
+        """Whether this process once stood still for so long that another attempt may be at work."""
+        self._late = self._late or time.monotonic() - self._last > self._fence_after
+        return self._late
+
+    async def __aenter__(self) -> Pulse:
+        self._task = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            # Not at once: the SDK sends the first beat and then none for most of a minute, so it should have numbers.
+            await asyncio.sleep(min(BEAT_EVERY, self._fence_after / 4))
+            self.superseded()
+            self._last = time.monotonic()
+            activity.heartbeat(self.details())
+
+
+class ControlActivities(Interceptor):
+    """Makes every control activity beat by itself, and fail for good where repeating it is no use.
+
+    They are few, so they have a short heartbeat timeout: a worker killed in one is noticed within seconds.
+    """
 
     def intercept_activity(
         self,
         next: ActivityInboundInterceptor,  # noqa: A002 - the name that the SDK gives
     ) -> ActivityInboundInterceptor:
-        return _BeatingActivity(next)
+        return _ControlActivity(next)
 
 
-class _BeatingActivity(ActivityInboundInterceptor):
+class _ControlActivity(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - as above
-        beat = asyncio.create_task(_beat())
         try:
-            return await super().execute_activity(input)
-        finally:
-            beat.cancel()
-
-
-async def _beat() -> None:
-    while True:
-        activity.heartbeat()
-        await asyncio.sleep(BEAT_EVERY)
+            async with Pulse():
+                return await super().execute_activity(input)
+        except (RunMissing, KeyError, ValueError) as error:  # a file of the run is gone, torn or doctored
+            raise ApplicationError(str(error) or repr(error), type=type(error).__name__, non_retryable=True) from error

@@ -37,7 +37,6 @@ class Brakes:
         self._drain = drain
         self._control = c.Control(epoch=0)
         self._stop: Stop | None = None
-        self._changed = asyncio.Event()
         self._failing_since: float | None = None
         self._last_success = 0.0
         self._recent: deque[bool] = deque(maxlen=ERROR_WINDOW)
@@ -57,7 +56,6 @@ class Brakes:
         elif control.state == c.RUNNING:
             return  # within an epoch the way leads from running to paused only
         self._control = control
-        self._changed.set()
 
     def stop(self) -> Stop | None:
         """Why to stop, None to go on."""
@@ -88,13 +86,17 @@ class Brakes:
     def last_success(self) -> float:
         return self._last_success
 
-    def transient(self, message: str) -> None:
-        """A call failed in a way that may pass; nothing but such for a while is an outage."""
+    def transient(self) -> bool:
+        """A call failed in a way that may pass. Tells whether nothing else has happened for a while: then it is an
+        outage, unless a probe is answered."""
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        elif now - self._failing_since > OUTAGE_AFTER:
-            self._brake(c.PROVIDER_UNREACHABLE, message)
+        return now - self._failing_since > OUTAGE_AFTER
+
+    def outage(self, message: str) -> None:
+        """The provider answers nobody."""
+        self._brake(c.PROVIDER_UNREACHABLE, message)
 
     def stop_job(self, verdict: Verdict) -> None:
         """No call can succeed until somebody acts."""
@@ -115,4 +117,3 @@ class Brakes:
     def _brake(self, reason: str, message: str) -> None:
         if self._stop is None:
             self._stop = Stop(reason, message, self.epoch)
-            self._changed.set()

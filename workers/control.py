@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from batch import contracts as c
-from batch.job import Job
+from batch.job import Job, JobError
 from batch.layout import RunLayout
 from batch.manifest import Manifest, load_manifest
 from batch.run_file import RunFile, RunMissing, load_run
@@ -39,7 +39,10 @@ class RunControl:
         """Creates `run.json`; a run id that is taken by another execution fails the run at once."""
         if task.run is not None:
             return await self._claim_rerun(task, task.run)
-        job = Job.parse(json.loads(task.job_json))
+        try:
+            job = Job.parse(json.loads(task.job_json))
+        except JobError as error:  # of a client that knows other rules: no repetition mends it
+            raise ApplicationError(str(error), type="JobError", non_retryable=True) from None
         layout = RunLayout.of(job.output.uri, task.run_id)
         file = RunFile.of(task.run_id, job, task.execution_run_id, datetime.now(UTC).isoformat())
         ref = c.RunRef(task.run_id, job.output.uri)
@@ -90,8 +93,6 @@ class RunControl:
     @activity.defn(name=c.WRITE_CONTROL)
     async def write_control(self, task: c.ControlInput) -> None:
         """Never over a later epoch: an attempt that comes late changes nothing."""
-        if task.control.state == c.PAUSED:
-            self._metrics.pauses.labels(task.job_name, task.control.reason).inc()
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         data = json.dumps(asdict(task.control)).encode()
         while True:
@@ -99,13 +100,15 @@ class RunControl:
             try:
                 if found is None:
                     await self._storage.create(layout.output.bucket, layout.control, data)
-                elif c.Control(**json.loads(found[0])).epoch > task.control.epoch:
+                elif _rank(c.Control(**json.loads(found[0]))) > _rank(task.control):
                     return
                 else:
                     await self._storage.replace(layout.output.bucket, layout.control, data, etag=found[1].etag)
             except PreconditionFailed:
                 continue
-            return
+            break
+        if task.control.state == c.PAUSED:
+            self._metrics.pauses.labels(task.job_name, task.control.reason).inc()
 
     async def count_runs(self) -> None:
         """Refreshes the gauge of runs that are going, by job and state, from visibility."""
@@ -143,12 +146,17 @@ class RunControl:
             job = (await load_run(self._storage, task.run)).job if task.run else Job.parse(json.loads(task.job_json))
         except (StorageError, RunMissing) as error:
             return c.CheckResult(problem=str(error)[:500])
-        verdict = await probe(job, self._transport)
+        verdict = await probe(job, self._transport, as_the_job_asks=task.run is None)
         if verdict is None:
             return c.CheckResult()
         if verdict.kind is Kind.TRANSIENT and verdict.error_type == "rate_limited":
             return c.CheckResult()  # it answers; the limiter does the rest
         return c.CheckResult(problem=f"{verdict.error_type}: {verdict.message}"[:500])
+
+
+def _rank(control: c.Control) -> tuple[int, bool]:
+    """Later words rank higher; within an epoch the way leads from running to paused only."""
+    return control.epoch, control.state != c.RUNNING
 
 
 def _no_manifest(file: RunFile) -> Manifest:

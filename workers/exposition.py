@@ -18,6 +18,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 LOOP_ANSWERS_WITHIN = 5.0
 
 
+class PortTaken(Exception):
+    """`/metrics` cannot be served there. The message names the address and the option that sets it."""
+
+
 class Exposition:
     """Serves docbatch's registry and, behind it, Temporal's SDK metrics from their loopback port."""
 
@@ -27,6 +31,7 @@ class Exposition:
         self.ready = False
 
     def serve(self, host: str, port: int) -> None:
+        """Raises `PortTaken`."""
         exposition = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +55,13 @@ class Exposition:
             def log_message(self, *_: object) -> None:
                 """Scrapes are not worth a line."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except (OSError, OverflowError) as error:
+            raise PortTaken(
+                f"/metrics cannot be served on {host}:{port}: {error}; choose another --metrics-port (0: none), or "
+                "--metrics-host"
+            ) from None
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 

@@ -13,7 +13,6 @@ import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import pyarrow.parquet as pq
 from temporalio import activity
 
 from batch import contracts as c
@@ -21,7 +20,8 @@ from batch import result_file
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.layout import RunLayout
 from batch.manifest import Manifest, write_manifest
-from batch.planning import PlannedDocument, documents_of
+from batch.plan_file import read_documents
+from batch.planning import PlannedDocument
 from batch.reconcile import PARTITION_FAILED, Account, Reconciler
 from batch.result_file import ERROR, OK, ResultFooter
 from batch.run_file import RunFile, load_run
@@ -64,13 +64,12 @@ class Finisher:
         )
 
     async def _clean(self, layout: RunLayout, account: Account) -> None:
-        """Removes the ledgers of settled partitions."""
-        settled = {entry.partition for entry in account.files} - account.unsettled
+        """Removes the ledger segments whose answers stand in a result file of their generation or a later one."""
         async for page in self._storage.pages(layout.output.bucket, layout.ledgers):
             keys = []
             for entry in page:
-                match = re.search(r"/partition-(\d+)/", entry.key)
-                if match and int(match[1]) in settled:
+                match = re.search(r"/partition-(\d+)/g(\d+)-", entry.key)
+                if match and int(match[2]) <= account.settled.get(int(match[1]), 0):
                     keys.append(entry.key)
             await self._storage.delete(layout.output.bucket, keys)
 
@@ -116,7 +115,7 @@ class Settler:
     async def settle(self, shard: int, partition: int, row_group: int) -> bytes | None:
         layout = self._layout
         bucket, key = layout.output.bucket, layout.result(shard, partition)
-        documents = await asyncio.to_thread(self._documents, shard, row_group)
+        documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
         name = LedgerName(layout.run_id, self._file.job.fingerprint, partition, self._generation, 0, 0)
         answered = (await read_ledger(self._storage, layout, name)).rows
         rows = [self._row(document, shard, partition, answered.get(document.document_id)) for document in documents]
@@ -128,10 +127,6 @@ class Settler:
         except PreconditionFailed:
             return await self._storage.get(bucket, key)
         return data
-
-    def _documents(self, shard: int, row_group: int) -> list[PlannedDocument]:
-        with self._storage.reading(self._layout.output.bucket, self._layout.plan(shard)) as file:
-            return documents_of(pq.ParquetFile(file).read_row_group(row_group))
 
     def _row(self, document: PlannedDocument, shard: int, partition: int, answered: Row | None) -> Row:
         if answered is not None:

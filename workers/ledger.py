@@ -131,7 +131,9 @@ class Ledger:
         self._oldest: float | None = None
         self._sending_since: float | None = None
         self._more = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._at_once = asyncio.Event()
+        """Closing, or so many bytes that they wait for no company."""
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._refused_since: float | None = None
         self.refused: StorageRefused | None = None
@@ -147,6 +149,12 @@ class Ledger:
         if self._oldest is None:
             self._oldest = time.monotonic()
         self._more.set()
+        if self._size >= FLUSH_BYTES:
+            self._at_once.set()
+
+    def has_failed(self) -> bool:
+        """Whether the flushing ended by a mistake of ours; `close` raises it."""
+        return self._task is not None and self._task.done() and not self._closing
 
     def is_ready(self) -> bool:
         """Whether intake may go on: nothing has waited too long to become durable."""
@@ -155,7 +163,8 @@ class Ledger:
 
     async def close(self) -> None:
         """Flushes all there is, for as long as that takes."""
-        self._closing.set()
+        self._closing = True
+        self._at_once.set()
         self._more.set()
         if self._task is not None:
             await self._task
@@ -163,18 +172,19 @@ class Ledger:
     async def _flush_always(self) -> None:
         while True:
             await self._more.wait()
-            if self._oldest is not None and self._size < FLUSH_BYTES and not self._closing.is_set():
+            if self._oldest is not None:
                 wait = self._oldest + FLUSH_EVERY - time.monotonic()
-                if wait > 0:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._closing.wait(), wait)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._at_once.wait(), max(0.0, wait))
             self._more.clear()
+            if not self._closing:
+                self._at_once.clear()
             if self._buffer:
                 rows, self._sending_since = self._buffer, self._oldest
                 self._buffer, self._size, self._oldest = [], 0, None
                 await self._send(rows)
                 self._sending_since = None
-            if self._closing.is_set() and not self._buffer:
+            if self._closing and not self._buffer:
                 return
 
     async def _send(self, rows: list[Row]) -> None:
@@ -195,7 +205,7 @@ class Ledger:
                     self.refused, self._refused_since = None, None
                 elif self._refused_since is None:
                     self.refused, self._refused_since = error, now
-                elif self._closing.is_set() and now - self._refused_since > GIVE_UP_AFTER:
+                elif self._closing and now - self._refused_since > GIVE_UP_AFTER:
                     log.error("%d answers are lost: %s", len(rows), error)
                     return
                 await asyncio.sleep(pause)

@@ -30,9 +30,9 @@ from batch.connection import TemporalUnreachable, connect_temporal
 from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.coordinator import WORKFLOWS
 from batch.store import Storage, StorageError
-from workers.beating import Beating
+from workers.beating import ControlActivities
 from workers.control import RunControl
-from workers.exposition import Exposition
+from workers.exposition import Exposition, PortTaken
 from workers.finisher import Finisher
 from workers.llm.transport import CredentialsMissing, Transport
 from workers.metrics import Metrics
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(Supervisor(options, sys.argv[1:] if argv is None else argv).run())
     try:
         uvloop.run(WorkerProcess(options).run())
-    except (TemporalUnreachable, CredentialsMissing, StorageError) as error:
+    except (TemporalUnreachable, CredentialsMissing, StorageError, PortTaken) as error:
         print(f"docbatch worker: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
@@ -178,7 +178,7 @@ class WorkerProcess:
                 finisher.finish_run,
             ],
             max_concurrent_activities=CONTROL_SLOTS,
-            interceptors=[Beating()],
+            interceptors=[ControlActivities()],
             graceful_shutdown_timeout=grace,
             workflow_runner=SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default),
         )
@@ -242,12 +242,14 @@ class Supervisor:
         self._options = options
         self._argv = argv
         self._children: list[subprocess.Popen[bytes]] = []
+        self._told: set[int] = set()
         self._stopping = False
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self._children = [self._start(index) for index in range(self._options.processes)]
+        for index in range(self._options.processes):
+            self._children.append(self._start(index))
         while True:
             time.sleep(0.2)
             alive = False
@@ -261,21 +263,31 @@ class Supervisor:
                     return 2
                 log.error("worker process %d ended with code %d; starting it again", index, code)
                 time.sleep(self.RESTART_AFTER)
-                self._children[index] = self._start(index)
-                alive = True
+                if not self._stopping:  # a signal may have come while it slept
+                    self._children[index] = self._start(index)
+                    alive = True
+            if self._stopping:  # also one that was being started when the signal came
+                self._stop_children()
             if not alive:
                 return max((abs(child.returncode) for child in self._children), default=0)
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         port = self._options.metrics_port
         own = ["--processes", "1", "--metrics-port", str(port + index if port else 0), "--supervised"]
-        return subprocess.Popen([sys.executable, "-m", "workers", *self._argv, *own])
+        # -P: nothing in the current folder may be taken for our packages.
+        return subprocess.Popen([sys.executable, "-P", "-m", "workers", *self._argv, *own])
 
     def _on_signal(self, *_: object) -> None:
         self._stopping = True
+        self._stop_children()
+
+    def _stop_children(self) -> None:
+        """One SIGTERM each: a second one ends a worker at once."""
         for child in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
+            if child.pid not in self._told:
+                self._told.add(child.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    child.terminate()
 
 
 def _calm_collector() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import pyarrow.parquet as pq
 from temporalio import activity
 
 from batch import contracts as c
 from batch.layout import RunLayout, S3Uri, object_uri
+from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import load_run
 from batch.store import PreconditionFailed, Storage
@@ -40,9 +40,9 @@ class Planner:
             partitions=task.partitions,
         )
         full = False
-        async for page in self._storage.pages(source.bucket, source.prefix, after=task.cursor):
+        async for page in self._storage.source_pages(source.bucket, source.prefix, after=task.cursor):
             for entry in page:
-                if entry.key <= task.cursor or not selects(entry.key):
+                if not selects(entry.key):
                     continue
                 document = PlannedDocument(
                     document_id=entry.key, uri=object_uri(source.bucket, entry.key), etag=entry.etag, size=entry.size
@@ -53,8 +53,6 @@ class Planner:
             if full:
                 break
         data, footer = await asyncio.to_thread(cutter.finish, last=not full)
-        if footer.partitions == 0:
-            return _planned(footer)
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
         except PreconditionFailed:
@@ -68,11 +66,7 @@ class Planner:
         bucket, key = layout.output.bucket, layout.plan(shard)
         if await self._storage.head(bucket, key) is None:
             return None
-        return _planned(await asyncio.to_thread(self._footer, bucket, key))
-
-    def _footer(self, bucket: str, key: str) -> PlanFooter:
-        with self._storage.reading(bucket, key) as file:
-            return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
+        return _planned(await asyncio.to_thread(read_footer, self._storage, bucket, key))
 
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:

@@ -17,13 +17,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import jinja2
-import pyarrow.parquet as pq
 from temporalio import activity
 
 from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
-from batch.planning import PlannedDocument, documents_of
+from batch.layout import bucket_and_key
+from batch.listing import is_addressable
+from batch.plan_file import read_documents
+from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
@@ -35,22 +37,20 @@ from batch.store import (
     StorageRefused,
     StorageUnreachable,
 )
+from workers.beating import Pulse
 from workers.brakes import Stop
-from workers.extract import Unreadable, extract
+from workers.extract import Unreadable, extract, is_slow
 from workers.ledger import Ledger, LedgerName, Replayed, Row, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.metrics import Metrics
 from workers.runs import ActiveRun, Runs
 
-HEARTBEAT_EVERY = 1.0
-"""Seconds between two beats; the SDK sends far fewer."""
 BURST = 16
 BURST_BYTES = 2**20
 """Documents, and bytes of them, that are fetched at one go: half the CPU of fetching them one by one (measured)."""
-FENCE_SHARE = 0.8
-"""Share of the heartbeat timeout without a beat after which an attempt takes itself for superseded."""
-SOURCE_OUTAGE_AFTER = 60.0
+SOURCE_OUTAGE_AFTER, SOURCE_REFUSED_AFTER = 60.0, 5.0
+"""Seconds that a document is tried again whose source does not answer, or refuses, before anything is concluded."""
 
 log = logging.getLogger(__name__)
 
@@ -81,19 +81,22 @@ class Processor:
 
     async def _process(self, task: c.PartitionInput) -> c.PartitionOutcome:
         started = time.monotonic()
-        async with self._runs.use(task.run, task.epoch) as run:
-            attempt = Attempt(task, run, self._storage, self._metrics)
+        async with Pulse() as pulse, self._runs.use(task.run, task.epoch) as run:
+            attempt = Attempt(task, run, self._storage, self._metrics, pulse)
             work = asyncio.create_task(attempt.run())
-            beat = asyncio.create_task(attempt.beat())
             try:
                 outcome = await asyncio.shield(work)
             except asyncio.CancelledError:
-                # Cancelled, or another attempt took over: keep what is in flight, make it durable, then say so.
-                attempt.stop_soon()
+                details = activity.cancellation_details()
+                draining = details is not None and details.worker_shutdown
+                if draining:  # the grace period is over: calls in flight end here, answers become durable
+                    attempt.cut()
+                else:  # cancelled, or another attempt took over: keep what is in flight, make it durable, then say so
+                    attempt.stop_soon()
                 await asyncio.wait([work])
-                raise
-            finally:
-                beat.cancel()
+                if not draining:
+                    raise
+                outcome = work.result()
             job_name = run.file.job.name
             self._metrics.partitions.labels(job_name, outcome.outcome).inc()
             self._metrics.partition_seconds.labels(job_name).observe(time.monotonic() - started)
@@ -103,15 +106,16 @@ class Processor:
 class Attempt:
     """One attempt at one partition."""
 
-    def __init__(self, task: c.PartitionInput, run: ActiveRun, storage: Storage, metrics: Metrics) -> None:
+    def __init__(
+        self, task: c.PartitionInput, run: ActiveRun, storage: Storage, metrics: Metrics, pulse: Pulse
+    ) -> None:
         self._task, self._active, self._storage, self._metrics = task, run, storage, metrics
+        self._pulse = pulse
+        pulse.details = self._beat
         info = activity.info()
         self._name = LedgerName(
             task.run.run_id, run.fingerprint, task.partition, task.generation, task.dispatch, info.attempt
         )
-        timeout = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 60.0
-        self._fence_after = timeout * FENCE_SHARE
-        self._last_beat = time.monotonic()
         self._ledger = Ledger(storage, run.layout, self._name, metrics)
         self._bucket = run.layout.output.bucket
         self._key = run.layout.result(task.shard, task.partition)
@@ -122,26 +126,22 @@ class Attempt:
         self._stop: Stop | None = None
         self._replaces: str | None = None
         self._failure: BaseException | None = None
+        self._asking: set[asyncio.Task[None]] = set()
 
     # -- life ----------------------------------------------------------------------------------------------------------
-
-    async def beat(self) -> None:
-        """Says that the attempt lives, and how far it is. Not a checkpoint: the ledger is what a retry resumes from."""
-        while True:
-            # Not at once: the SDK sends the first beat and then none for most of a minute, so it should have numbers.
-            await asyncio.sleep(min(HEARTBEAT_EVERY, self._fence_after / 4))
-            if time.monotonic() - self._last_beat > self._fence_after:
-                # The process was stopped for so long that another attempt may be at work: start nothing more.
-                self.stop_soon()
-            self._last_beat = time.monotonic()
-            activity.heartbeat(c.Beat(len(self._rows), self._total, self._in_flight, dict(self._errors)))
 
     def stop_soon(self) -> None:
         """No new calls from here on; the attempt yields."""
         self._stop = self._stop or Stop(c.DRAIN, "the attempt was superseded or cancelled", self._active.brakes.epoch)
 
+    def cut(self) -> None:
+        """Ends the calls in flight too; what is answered is kept."""
+        self.stop_soon()
+        for task in self._asking:
+            task.cancel()
+
     def _stopping(self) -> Stop | None:
-        if self._stop is None and time.monotonic() - self._last_beat > self._fence_after:
+        if self._stop is None and (self._pulse.superseded() or self._ledger.has_failed()):
             self.stop_soon()
         if self._stop is None and self._ledger.refused is not None:
             self._stop = Stop(c.STORAGE_REFUSED, str(self._ledger.refused), self._active.brakes.epoch)
@@ -219,13 +219,8 @@ class Attempt:
         return not (row["retryable"] or (request is not None and request.all_errors))
 
     async def _read_plan(self) -> list[PlannedDocument]:
-        layout, key = self._active.layout, self._active.layout.plan(self._task.shard)
-
-        def read() -> list[PlannedDocument]:
-            with self._storage.reading(layout.output.bucket, key) as file:
-                return documents_of(pq.ParquetFile(file).read_row_group(self._task.row_group))
-
-        return await asyncio.to_thread(read)
+        task = self._task
+        return await asyncio.to_thread(read_documents, self._storage, self._active.layout, task.shard, task.row_group)
 
     def _replay(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
         """Takes over those answers of the ledger that are of the planned documents' versions."""
@@ -259,7 +254,7 @@ class Attempt:
     async def _ask_all(self, todo: list[PlannedDocument]) -> None:
         """A task a document, as many at once as the run has room for in this process."""
         room = self._active.room
-        tasks: set[asyncio.Task[None]] = set()
+        tasks = self._asking
         limit = self._active.file.job.source.max_document_bytes
         try:
             for group in _groups(todo, limit):
@@ -289,9 +284,14 @@ class Attempt:
         """The group's objects as planned; None for each that `_fetch` has to look at by itself."""
         if len(group) == 1 or self._task.generation != 1:
             return [None] * len(group)
-        bucket = group[0].uri.removeprefix("s3://").partition("/")[0]
-        wanted = [(document.uri.removeprefix(f"s3://{bucket}/"), document.etag or None) for document in group]
-        return await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
+        bucket, _ = bucket_and_key(group[0].uri)
+        wanted = [(bucket_and_key(document.uri)[1], document.etag or None) for document in group]
+        found = await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
+        for (key, _), data in zip(wanted, found, strict=True):
+            if data is not None:
+                self._active.reads.note(bucket, key)
+                break
+        return found
 
     async def _one(
         self, document: PlannedDocument, size: int, burst: asyncio.Future[list[bytes | None]], index: int
@@ -302,7 +302,7 @@ class Attempt:
                 etag, payload = await self._prepare(document, (await burst)[index])
             except Unreadable as error:
                 row = self._row(document, document.etag, Answer(None, None))
-                retryable = error.error_type in ("source_changed", "source_gone")
+                retryable = error.error_type.startswith("source_")
                 self._take(_failed(row, error.error_type, str(error), retryable=retryable))
                 return
             async with active.permits:
@@ -328,8 +328,15 @@ class Attempt:
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
         """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
+        if not is_addressable(bucket_and_key(document.uri)[1]):
+            raise Unreadable(
+                "unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character"
+            )
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
-        text = extract(document.uri, data)
+        if is_slow(document.uri, len(data)):
+            text = await asyncio.to_thread(extract, document.uri, data)
+        else:
+            text = extract(document.uri, data)
         values = {"text": text, "document_id": document.document_id, "uri": document.uri}
         active = self._active
         try:
@@ -341,7 +348,7 @@ class Attempt:
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
         """The planned version of the object; in a rerun the current one. An unreachable source never makes a row."""
         active = self._active
-        bucket, _, key = document.uri.removeprefix("s3://").partition("/")
+        bucket, key = bucket_and_key(document.uri)
         limit = active.file.job.source.max_document_bytes
         if document.size > limit:
             raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
@@ -353,10 +360,12 @@ class Attempt:
             try:
                 if self._task.generation == 1:
                     data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
+                    active.reads.note(bucket, key)
                     return data, document.etag
                 found = await self._storage.get_entry(bucket, key, max_bytes=limit)
                 if found is None:
                     raise Unreadable("source_gone", f"{document.uri} is gone")
+                active.reads.note(bucket, key)
                 return found[0], found[1].etag
             except ObjectMissing:
                 raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
@@ -366,8 +375,12 @@ class Attempt:
                 raise Unreadable("too_large", str(error)) from None
             except StorageError as error:
                 failing_since = failing_since or time.monotonic()
-                if isinstance(error, StorageRefused) or time.monotonic() - failing_since > SOURCE_OUTAGE_AFTER:
-                    reason = "source_refused" if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+                refused = isinstance(error, StorageRefused)
+                patience = SOURCE_REFUSED_AFTER if refused else SOURCE_OUTAGE_AFTER
+                if time.monotonic() - failing_since > patience:
+                    if await active.reads.others_work(self._storage, failing_since):
+                        raise Unreadable(c.SOURCE_REFUSED if refused else "source_unreachable", str(error)) from None
+                    reason = c.SOURCE_REFUSED if refused else c.STORAGE_UNREACHABLE
                     self._stop = self._stop or Stop(reason, str(error), active.brakes.epoch)
                     raise _Stopped from None
                 await active.brakes.wait_stopped(pause)
@@ -383,6 +396,9 @@ class Attempt:
         self._rows[row["document_id"]] = row
         if row["status"] == ERROR:
             self._errors[row["error_type"]] += 1
+
+    def _beat(self) -> c.Beat:
+        return c.Beat(len(self._rows), self._total, self._in_flight, dict(self._errors))
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
         cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)

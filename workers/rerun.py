@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from batch import contracts as c
 from batch import result_file
 from batch.layout import RunLayout
+from batch.plan_file import read_footer
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs
 from batch.store import ObjectMissing, Storage
@@ -40,15 +41,16 @@ async def find_work(storage: Storage, task: c.RerunPlanInput) -> c.RerunPlan:
         chosen = [number for number in numbers if not wanted or number in wanted]
         work = await _work(storage, layout, task, footer, chosen)
         if work:
+            sizes = await asyncio.to_thread(_sizes, storage, layout, footer.shard)
             found.append(
                 c.PlannedShard(
                     shard=footer.shard,
                     first_partition=footer.first_partition,
                     partitions=footer.partitions,
-                    documents=sum(work.values()),
+                    documents=sum(sizes[partition - footer.first_partition] for partition in work),
                     cursor=footer.end_cursor,
                     last=footer.last,
-                    only=sorted(work),
+                    only=work,
                 )
             )
         shard += 1
@@ -57,22 +59,17 @@ async def find_work(storage: Storage, task: c.RerunPlanInput) -> c.RerunPlan:
 
 async def _work(
     storage: Storage, layout: RunLayout, task: c.RerunPlanInput, plan: PlanFooter, partitions: list[int]
-) -> dict[int, int]:
-    """Partition -> how many of its documents are to be asked again, for those with any."""
+) -> list[int]:
+    """Those of the partitions that have no result, or documents to be asked again."""
     slots = asyncio.Semaphore(AT_ONCE)
-    sizes: list[int] = []
 
-    async def look(partition: int) -> tuple[int, int]:
+    async def wants(partition: int) -> bool:
         async with slots:
             totals = await asyncio.to_thread(_totals, storage, layout, plan.shard, partition)
-            if totals is None:
-                if not sizes:
-                    sizes.extend(await asyncio.to_thread(_sizes, storage, layout, plan.shard))
-                return partition, sizes[partition - plan.first_partition]
-            return partition, totals.errors if task.request.all_errors else totals.retryable_errors
+        return totals is None or bool(totals.errors if task.request.all_errors else totals.retryable_errors)
 
-    counts = await asyncio.gather(*(look(partition) for partition in partitions))
-    return {partition: count for partition, count in counts if count}
+    wanted = await asyncio.gather(*(wants(partition) for partition in partitions))
+    return [partition for partition, is_wanted in zip(partitions, wanted, strict=True) if is_wanted]
 
 
 def _totals(storage: Storage, layout: RunLayout, shard: int, partition: int) -> c.Totals | None:
@@ -91,11 +88,7 @@ def _sizes(storage: Storage, layout: RunLayout, shard: int) -> list[int]:
 
 
 async def _plan(storage: Storage, layout: RunLayout, shard: int) -> PlanFooter | None:
-    if await storage.head(layout.output.bucket, layout.plan(shard)) is None:
+    bucket, key = layout.output.bucket, layout.plan(shard)
+    if await storage.head(bucket, key) is None:
         return None
-
-    def read() -> PlanFooter:
-        with storage.reading(layout.output.bucket, layout.plan(shard)) as file:
-            return PlanFooter.from_metadata(dict(pq.read_metadata(file).metadata or {}))
-
-    return await asyncio.to_thread(read)
+    return await asyncio.to_thread(read_footer, storage, bucket, key)

@@ -15,7 +15,7 @@ import orjson
 from batch import contracts as c
 from batch.answer import AnswerReader
 from batch.job import template_environment
-from batch.layout import RunLayout, S3Uri
+from batch.layout import RunLayout
 from batch.run_file import RunFile, load_run
 from batch.store import Storage, StorageError
 from workers.brakes import Brakes
@@ -23,6 +23,7 @@ from workers.llm.chat import Chat
 from workers.llm.prices import Pricer, pricer
 from workers.llm.transport import Transport
 from workers.metrics import Metrics
+from workers.reads import Reads
 from workers.room import Room
 
 CONTROL_EVERY = 2.5
@@ -38,7 +39,6 @@ class ActiveRun:
     """One run in this process. `permits` bound its calls in flight, `room` the documents held in memory."""
 
     layout: RunLayout
-    source: S3Uri
     file: RunFile
     fingerprint: str
     reader: AnswerReader | None
@@ -49,7 +49,10 @@ class ActiveRun:
     brakes: Brakes
     permits: asyncio.Semaphore
     room: Room
+    reads: Reads = field(default_factory=Reads)
     partitions: int = 0
+    followed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the run's control was read."""
     watcher: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -64,18 +67,21 @@ class Runs:
     @asynccontextmanager
     async def use(self, ref: c.RunRef, epoch: int) -> AsyncIterator[ActiveRun]:
         """The run, followed for as long as the context lasts; the control is read once before it begins."""
-        async with self._loading:
-            run = self._runs.get(ref.run_id) or await self._load(ref)
-            self._runs[ref.run_id] = run
-            self._runs.move_to_end(ref.run_id)
-            run.partitions += 1
+        run = self._runs.get(ref.run_id)
+        if run is None:
+            async with self._loading:
+                run = self._runs.get(ref.run_id) or await self._load(ref)
+                self._runs[ref.run_id] = run
+        self._runs.move_to_end(ref.run_id)
+        run.partitions += 1
+        try:
             if run.watcher is None:
-                await self._read_control(run)
+                run.followed.clear()
                 run.watcher = asyncio.create_task(self._watch(run), name=f"control-{ref.run_id}")
             for run_id in [run_id for run_id, other in self._runs.items() if not other.partitions][:-KEPT]:
                 del self._runs[run_id]
-        run.brakes.follow(c.Control(epoch=epoch))
-        try:
+            await run.followed.wait()
+            run.brakes.follow(c.Control(epoch=epoch))
             yield run
         finally:
             run.partitions -= 1
@@ -92,7 +98,6 @@ class Runs:
         self._metrics.llm_concurrency_limit.labels(job.model.name).set(job.limits.concurrency)
         return ActiveRun(
             layout=RunLayout.of(ref.output_uri, ref.run_id),
-            source=S3Uri.parse(job.source.uri),
             file=file,
             fingerprint=job.fingerprint,
             reader=AnswerReader(job.output.json_schema) if job.output.json_schema is not None else None,
@@ -107,8 +112,9 @@ class Runs:
 
     async def _watch(self, run: ActiveRun) -> None:
         while True:
-            await asyncio.sleep(CONTROL_EVERY)
             await self._read_control(run)
+            run.followed.set()
+            await asyncio.sleep(CONTROL_EVERY)
 
     async def _read_control(self, run: ActiveRun) -> None:
         try:

@@ -47,7 +47,6 @@ OutputOption = Annotated[
 ]
 QueueOption = Annotated[str, typer.Option("--task-queue", metavar="Q", help="Task queue that the workers poll.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Start only; print the run id.")]
-DEFAULT_QUEUE = "docbatch"
 
 
 class CliError(Exception):

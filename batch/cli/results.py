@@ -22,6 +22,8 @@ from batch.cli.app import (
 )
 from batch.cli.watching import find
 
+ROWS_SHOWN = 10
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -36,7 +38,10 @@ def results(
     run_id: RunArgument,
     *,
     errors: Annotated[bool, typer.Option("--errors", help="Only documents that could not be answered.")] = False,
-    head: Annotated[int, typer.Option("--head", min=0, metavar="N", help="So many rows; 0: all.")] = 10,
+    head: Annotated[
+        int | None,
+        typer.Option("--head", min=0, metavar="N", help="So many rows; 0: all.  [default: 10; with --json all]"),
+    ] = None,
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all of them to a .parquet, .csv or .jsonl file.")
     ] = None,
@@ -46,8 +51,12 @@ def results(
     """Show or export rows of a run, also while it is going."""
     import polars as pl
 
+    if export is not None and (head is not None or as_json):
+        raise CliError(f"--export writes all rows to {export}, in the format of its ending: without --head and --json")
     found, committed = asyncio.run(_look(run_id, output))
     if not committed:
+        if export is not None:
+            raise CliError(f"run {run_id!r} has no rows yet: no partition is committed; {export} is not written")
         typer.echo(f"run {run_id} has no rows yet: no partition is committed", err=True)
         return
     frame = found.results()
@@ -56,6 +65,8 @@ def results(
     if export is not None:
         _export(frame, export)
         return
+    if head is None:
+        head = 0 if as_json else ROWS_SHOWN
     shown = frame if head == 0 else frame.head(head)
     if as_json:
         for part in shown.collect_batches():

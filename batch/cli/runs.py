@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batch.cli.app import (
-    DEFAULT_QUEUE,
     CliError,
     DetachOption,
     JsonOption,
@@ -22,6 +21,7 @@ from batch.cli.app import (
     print_json,
 )
 from batch.cli.watching import attend, connect, find, is_run_simulated, show, watch_to_end
+from batch.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
     from batch.client import Run, RunResult
@@ -35,7 +35,7 @@ def run(
     run_id: Annotated[str | None, typer.Option(metavar="ID", help="Name of the run.  [default: job, time]")] = None,
     detach: DetachOption = False,
     as_json: JsonOption = False,
-    task_queue: QueueOption = DEFAULT_QUEUE,
+    task_queue: QueueOption = DEFAULT_TASK_QUEUE,
     model_check: Annotated[
         bool, typer.Option("--model-check/--no-model-check", help="Ask the model one short question first.")
     ] = True,
@@ -194,7 +194,7 @@ def rerun(
     detach: DetachOption = False,
     as_json: JsonOption = False,
     output: OutputOption = None,
-    task_queue: QueueOption = DEFAULT_QUEUE,
+    task_queue: QueueOption = DEFAULT_TASK_QUEUE,
 ) -> None:
     """Ask again what failed.
 

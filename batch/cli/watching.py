@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batch.cli.app import DEFAULT_QUEUE, EXIT_FAILURES, CliError, open_console, print_json
+from batch.cli.app import EXIT_FAILURES, CliError, open_console, print_json
+from batch.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
     from batch.client import Connection, Run, RunResult
 
 
-async def connect(task_queue: str = DEFAULT_QUEUE) -> Connection:
+async def connect(task_queue: str = DEFAULT_TASK_QUEUE) -> Connection:
     from batch.client import connect
 
     connection = await connect()
@@ -21,7 +22,7 @@ async def connect(task_queue: str = DEFAULT_QUEUE) -> Connection:
     return connection
 
 
-async def find(run_id: str, output: str | None, task_queue: str = DEFAULT_QUEUE) -> Run:
+async def find(run_id: str, output: str | None, task_queue: str = DEFAULT_TASK_QUEUE) -> Run:
     from batch.layout import S3Uri, check_run_id
 
     try:

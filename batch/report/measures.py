@@ -96,7 +96,7 @@ class Measures:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     unpriced: int = 0
-    """Rows without a cost, because the model's price is not known."""
+    """Answered rows without a cost, because the model's price is not known."""
     step_seconds: int = 1
     timeline: list[Step] = field(default_factory=list)
     latencies: Latencies = field(default_factory=Latencies)
@@ -119,7 +119,7 @@ def measure(frame: pl.LazyFrame) -> Measures:
                     (status == "skipped").sum().alias("skipped"),
                     (pl.col("retryable") & (status == "error")).sum().alias("retryable_errors"),
                     *_sums("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd"),
-                    pl.col("cost_usd").null_count().alias("unpriced"),
+                    (pl.col("cost_usd").is_null() & (pl.col("completion_tokens") > 0)).sum().alias("unpriced"),
                     pl.col("processed_at").min().alias("first"),
                     pl.col("processed_at").max().alias("last"),
                 ),

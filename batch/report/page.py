@@ -57,7 +57,7 @@ class Report:
             for name, share in QUANTILES.items()
         }
         cost = round(measures.cost_usd, 6)
-        known = "price not known" if measures.unpriced and not cost else money(cost, simulated=simulated)
+        known = money(cost, simulated=simulated, unpriced=measures.unpriced)
         return {
             **{name: (text, value, f"{value:,}") for name, (text, value) in counts.items()},
             **{name: (text, value, tokens(value)) for name, (text, value) in spent.items()},

@@ -41,7 +41,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
         lines.append(_fact("new errors", f"{by_type(status.errors_in_progress)} in partitions at work"))
     lines += [
         _fact("tokens", f"{status.prompt_tokens:,} in, {status.completion_tokens:,} out"),
-        _fact("cost", money(status.cost_usd, simulated=simulated)),
+        _fact("cost", money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)),
         _fact("seconds", f"{status.seconds:,.1f}"),
         _fact("results_uri", status.results_uri),
         _fact("manifest_uri", status.manifest_uri),

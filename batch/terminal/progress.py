@@ -171,7 +171,7 @@ class LiveDisplay(Display):
             ),
             Text(
                 f"tokens {tokens(status.prompt_tokens)} in, {tokens(status.completion_tokens)} out   "
-                f"cost {money(status.cost_usd, simulated=self._simulated)}"
+                f"cost {money(status.cost_usd, simulated=self._simulated, unpriced=status.unpriced)}"
             ),
             Text(partitions_and_shards(status), style="dim"),
         ]

@@ -30,9 +30,11 @@ def tokens(count: int) -> str:
     return str(count)
 
 
-def money(usd: float, *, simulated: bool = False) -> str:
-    """US dollars: cents, or two significant digits below one cent."""
+def money(usd: float, *, simulated: bool = False, unpriced: int = 0) -> str:
+    """US dollars: cents, or two significant digits below one cent; says where answers have no known price."""
     text = f"${usd:,.2f}" if usd >= 0.01 or usd == 0 else f"${usd:.2g}"
+    if unpriced:
+        text = f"{text} and {unpriced:,} answers of unknown price" if usd else "unknown: the model has no known price"
     return f"{text} (simulated)" if simulated else text
 
 

@@ -42,6 +42,7 @@ from batch.local.provider import document_key
 from batch.local.stack import LocalStack
 from batch.reconcile import Account, Reconciler
 from batch.store import Storage
+from benchmarks.figures import Figure, print_table, write
 from tests.chaos.journal import Journal, Loss
 from tests.chaos.s3_proxy import S3Proxy
 
@@ -62,6 +63,15 @@ _numbers = count(1)
 def say(text: str) -> None:
     """A figure, with the time: pytest shows it for failures, and always with `-s`."""
     print(f"[chaos {time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def measured(test: str, title: str, *figures: Figure) -> None:
+    """Prints the figures of a test; under `DOCBATCH_WRITE_FIGURES=1` they become its section of `FIGURES.md`."""
+    print_table(test, figures)
+    if os.environ.get("DOCBATCH_WRITE_FIGURES"):
+        command = f"DOCBATCH_CHAOS_SEED={SEED} python -m pytest tests/chaos -m '' -k {test}"
+        write(f"chaos-{test.replace('_', '-')}", title, figures, command=command)
+    assert all(figure.holds is not False for figure in figures), figures
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.client import Run
-from tests.chaos.harness import TUNING, Chaos, ChaosWorker, Corpus, say
+from benchmarks.figures import Figure
+from tests.chaos.harness import TUNING, Chaos, ChaosWorker, measured, say
 from tests.chaos.journal import Loss
 
 MEDIAN, SIGMA = 0.3, 0.5
@@ -54,16 +54,30 @@ def check_losses(chaos: Chaos, kills: int, half: int) -> list[Loss]:
 
 async def two_workers_killed(
     chaos: Chaos, *, documents: int, kills: int, concurrency: int, apart: tuple[float, float], within: float
-) -> tuple[Run, Corpus]:
+) -> None:
     corpus = await chaos.corpus(documents)
     workers = await chaos.start_workers("0", "1")
     chaos.provider(latency_median=MEDIAN, latency_sigma=SIGMA)
     run = await chaos.start(chaos.job(corpus, documents=100, concurrency=concurrency))
     await kill_again_and_again(chaos, workers, kills, half=concurrency // 2, apart=apart)
-    await chaos.complete(run, corpus, within=within)
-    check_losses(chaos, kills, concurrency // 2)
+    result = await chaos.complete(run, corpus, within=within)
+    losses = check_losses(chaos, kills, concurrency // 2)
     assert set(corpus.keys.values()) <= set(chaos.journal.paid())
-    return run, corpus
+    measured(
+        chaos.test,
+        f"Two workers of concurrency {concurrency}, killed (`kill -9`) at random moments; provider around 300 ms.",
+        Figure("kills with half of the concurrency in flight", len(losses), at_least=kills),
+        Figure("documents with one ok row", result.ok, exactly=documents),
+        Figure("answers paid again, all kills", sum(loss.paid_again for loss in losses)),
+        Figure("in flight plus 1.5 s of answers, all kills", math.floor(sum(loss.bound for loss in losses))),
+        Figure(
+            "worst kill: paid again by its bound",
+            max(loss.paid_again / loss.bound for loss in losses),
+            "%",
+            at_most=1.0,
+        ),
+        Figure("answers paid again for no kill", chaos.unexplained(), exactly=0),
+    )
 
 
 async def test_kill_9_repays_what_was_in_flight_and_little_more(chaos: Chaos) -> None:
@@ -89,7 +103,12 @@ async def test_without_the_ledger_the_bound_does_not_hold(chaos: Chaos) -> None:
     await worker.start()
     await chaos.complete(run, corpus)
     (loss,) = chaos.losses()
-    assert loss.paid_again > loss.bound
+    measured(
+        chaos.test,
+        "The same with the ledger switched off: the proof that the measurement can fail.",
+        Figure("answers paid again", loss.paid_again, at_least=math.floor(loss.bound) + 1),
+        Figure("in flight plus 1.5 s of answers", math.floor(loss.bound)),
+    )
 
 
 async def test_sigterm_pays_nothing_again(chaos: Chaos) -> None:
@@ -119,9 +138,13 @@ async def rolling_restarts(chaos: Chaos, *, documents: int, concurrency: int, ro
         await worker.start()
     await chaos.complete(run, corpus, within=60 + documents / 20)
     stats = chaos.ask("/stats")
-    again = stats["paid_more_than_once"]
-    say(f"after {2 * rounds} SIGTERMs: {stats['accepted']} accepted, {again} paid more than once")
-    assert (stats["accepted"], stats["paid_more_than_once"]) == (len(corpus), 0)
+    measured(
+        chaos.test,
+        f"Two workers of concurrency {concurrency}, each told to stop (SIGTERM) and started again, in turn.",
+        Figure("SIGTERMs", 2 * rounds),
+        Figure("answers paid", stats["accepted"], exactly=len(corpus)),
+        Figure("documents paid more than once", stats["paid_more_than_once"], exactly=0),
+    )
 
 
 async def test_a_worker_that_dies_between_commit_and_completion_repays_nothing(chaos: Chaos, tmp_path: Path) -> None:
@@ -158,7 +181,13 @@ async def test_fifty_drains_do_not_use_up_a_partitions_chances(chaos: Chaos) -> 
         await worker.terminate()
         await worker.start()
     chaos.provider(fail_all=None)
-    await chaos.complete(run, corpus)
+    result = await chaos.complete(run, corpus)
+    measured(
+        chaos.test,
+        "One partition, drained again and again while two attempts in a row without progress are allowed.",
+        Figure("drains", 50),
+        Figure("documents with one ok row", result.ok, exactly=len(corpus)),
+    )
 
 
 async def test_a_frozen_worker_wakes_up_beside_its_successor(chaos: Chaos) -> None:
@@ -179,6 +208,9 @@ async def test_a_frozen_worker_wakes_up_beside_its_successor(chaos: Chaos) -> No
     await asyncio.sleep(2.0)  # whatever the woken one may still try
     await chaos.check_rows(run, corpus)
     loss = chaos.journal.refresh().loss(by, at)
-    total = sum(chaos.journal.paid_again().values())
-    say(f"SIGSTOP: {loss}; paid twice in all {total}")
-    assert total <= loss.bound
+    measured(
+        chaos.test,
+        "A worker stopped (SIGSTOP) past the heartbeat timeout while another finishes its partitions, then SIGCONT.",
+        Figure("documents with one row, reconciled", len(corpus), exactly=320),
+        Figure("answers paid again", sum(chaos.journal.paid_again().values()), at_most=math.floor(loss.bound)),
+    )

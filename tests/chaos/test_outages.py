@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import time
 from dataclasses import replace
@@ -14,7 +15,10 @@ import pytest
 
 from batch import Job
 from batch import contracts as c
-from tests.chaos.harness import TUNING, Chaos, sampled, say
+from batch.client import Run
+from batch.store import Storage
+from benchmarks.figures import Figure
+from tests.chaos.harness import TUNING, Chaos, measured, sampled, say
 from tests.chaos.s3_proxy import Mode
 
 HOLD_WITHIN = 5.0
@@ -41,8 +45,13 @@ async def s3_away(chaos: Chaos, mode: Mode, seconds: float, *, documents: int) -
     assert held[-1] == held[0], "calls were made although no answer could be made durable"
     await chaos.complete(run, corpus, within=120 + seconds)
     again = sum(chaos.journal.refresh().paid_again().values())
-    say(f"S3 {mode}: {again} documents paid again")
-    assert again == 0
+    measured(
+        chaos.test,
+        f"S3 {'answers 503 to everything' if mode == '503' else 'refuses connections'} for {seconds:g} s in mid-run.",
+        Figure("documents with one ok row", documents, exactly=len(corpus)),
+        Figure(f"calls made later than {HOLD_WITHIN:g} s into it", held[-1] - held[0], exactly=0),
+        Figure("documents paid again", again, exactly=0),
+    )
 
 
 async def test_s3_answers_503_for_a_while(chaos: Chaos) -> None:
@@ -144,6 +153,8 @@ async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tup
     for number in range(kills):
         target = documents * (number + 1) // (kills + 1)
         await chaos.until(partial(reached, target), within=120)
+        if number == 0:
+            await next_commit(run)  # whose completion is being reported just now
         at = time.time()
         chaos.stack.temporal.kill(signal.SIGKILL)
         await asyncio.sleep(chaos.random.uniform(*away))
@@ -156,8 +167,20 @@ async def temporal_killed(chaos: Chaos, *, documents: int, kills: int, away: tup
         say(f"Temporal killed at {target} accepted, away for {back - at:.1f} s")
     await chaos.complete(run, corpus, within=180)
     again = sum(chaos.journal.refresh().paid_again().values())
-    say(f"Temporal killed {kills} times: {again} documents paid again, bounds add up to {bounds:.0f}")
-    assert again <= bounds
+    measured(
+        chaos.test,
+        f"Temporal's server killed (`kill -9`) {kills} times, away for up to {away[1]:g} s each time.",
+        Figure("documents with one ok row", documents, exactly=len(corpus)),
+        Figure("documents paid again", again, at_most=math.floor(bounds)),
+    )
+
+
+async def next_commit(run: Run) -> None:
+    """Returns the moment that one more result file stands."""
+    storage, layout = Storage(), run.layout
+    before = len(await storage.list_all(layout.output.bucket, layout.results))
+    while len(await storage.list_all(layout.output.bucket, layout.results)) == before:  # noqa: ASYNC110 - S3 tells nobody
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.soak
@@ -210,18 +233,23 @@ async def provider_away(chaos: Chaos, seconds: float, *, documents: int, outage_
     before = chaos.requests()
     began = time.monotonic()
     status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=10)
-    say(f"insufficient_quota: paused after {time.monotonic() - began:.1f} s: {status.message}")
+    paused = time.monotonic() - began
     assert status.reason == "insufficient_quota"
     await asyncio.sleep(2.0)
     failing = chaos.requests() - before
-    say(f"insufficient_quota: {failing} failing calls; 2 x the bound of in-flight calls is {4 * concurrency}")
-    assert failing <= 4 * concurrency
     chaos.provider(fail_all=None)
     await asyncio.sleep(1.0)
     assert (await run.status()).state == c.PAUSED, "a run that waits for a person does not resume by itself"
     await run.resume()
-    await chaos.complete(run, corpus)
-    assert sum(chaos.journal.paid_again().values()) == 0
+    result = await chaos.complete(run, corpus)
+    measured(
+        chaos.test,
+        f"The provider refuses connections for {seconds:g} s, then answers `insufficient_quota` until it is mended.",
+        Figure("documents with one ok row", result.ok, exactly=documents),
+        Figure("seconds from no quota to paused", paused, "s", at_most=10.0),
+        Figure("failing calls for want of quota (two workers)", failing, at_most=4 * concurrency),
+        Figure("documents paid again", sum(chaos.journal.paid_again().values()), exactly=0),
+    )
 
 
 @pytest.mark.soak
@@ -235,7 +263,7 @@ async def test_pause_and_cancel_by_hand(chaos: Chaos) -> None:
 
     await run.pause("a look at the prompt")
     last = await last_call(chaos, 10.0)
-    say(f"pause: the last call came {last:.1f} s after it")
+    after_pause = last
     status = await run.status()
     assert (status.state, status.message) == (c.PAUSED, "a look at the prompt")
     await run.resume()
@@ -244,13 +272,18 @@ async def test_pause_and_cancel_by_hand(chaos: Chaos) -> None:
 
     await run.cancel()
     last = await last_call(chaos, 10.0)
-    say(f"cancel: the last call came {last:.1f} s after it")
     result = await chaos.wait(run)
     assert result.state == c.CANCELLED
     assert 0 < result.documents < len(corpus)
     await run.rerun(tuning=TUNING)
     await chaos.complete(run, corpus)
-    assert sum(chaos.journal.refresh().paid_again().values()) == 0
+    measured(
+        chaos.test,
+        "A pause by hand, then a cancellation, then a rerun of the rest.",
+        Figure("the last call after the pause", after_pause, "s", at_most=10.0),
+        Figure("the last call after the cancellation", last, "s", at_most=10.0),
+        Figure("documents paid again", sum(chaos.journal.refresh().paid_again().values()), exactly=0),
+    )
 
 
 async def last_call(chaos: Chaos, allowed: float) -> float:

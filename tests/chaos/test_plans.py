@@ -28,8 +28,8 @@ class Delayed(Storage):
         super().__init__()
         self._gate, self._waiting = gate, waiting
 
-    async def pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
-        async for page in super().pages(bucket, prefix, after=after):
+    async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
+        async for page in super().source_pages(bucket, prefix, after=after):
             self._waiting.set()
             await self._gate.wait()
             yield page

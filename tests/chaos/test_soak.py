@@ -30,7 +30,8 @@ import pytest
 from temporalio.service import RPCError
 
 from batch.client import Run
-from tests.chaos.harness import SEED, TUNING, Chaos, ChaosWorker, say
+from benchmarks.figures import Figure
+from tests.chaos.harness import SEED, TUNING, Chaos, ChaosWorker, measured, say
 from tests.chaos.s3_proxy import Mode
 
 MINUTES = float(os.environ.get("DOCBATCH_SOAK_MINUTES") or 15)
@@ -230,7 +231,7 @@ class Soak:
         return after / before
 
 
-def check_paid(soak: Soak, documents: int) -> None:
+def check_paid(soak: Soak) -> list[Figure]:
     journal = soak.chaos.journal.refresh()
     again = journal.paid_again()
     bounds: Counter[str] = Counter()
@@ -240,12 +241,11 @@ def check_paid(soak: Soak, documents: int) -> None:
         say(f"{what} of {by}: {loss.in_flight} in flight, {loss.rate:.0f} answers/s, bound {loss.bound:.0f}")
     for by in sorted(bounds | again):
         say(f"{by}: paid again {again[by]}, bound {bounds[by]}")
-    say(
-        f"paid again {again.total()} of {documents} ({again.total() / documents:.2%}), bounds add up to "
-        f"{bounds.total()}, faults that may cost {len(soak.ends)}"
-    )
     assert all(count <= bounds[by] for by, count in again.items()), again
-    assert again.total() <= bounds.total()
+    return [
+        Figure("faults after which answers may be paid again", len(soak.ends)),
+        Figure("answers paid again", again.total(), at_most=bounds.total()),
+    ]
 
 
 @pytest.mark.soak
@@ -283,7 +283,15 @@ async def test_all_faults_mixed(chaos: Chaos) -> None:
         f"{documents} documents in {runs} runs, {documents / working:.0f}/s under faults, {seconds:.0f} "
         f"s in all, seed {SEED}; faults {dict(soak.faults)}; provider {chaos.ask('/stats')['errors']}"
     )
-    check_paid(soak, documents)
+    paid = check_paid(soak)
     grew = [soak.memory_grew(began), soak.memory_grew(began, survivor.name)]
-    if MINUTES >= MEMORY_JUDGED_FROM:
-        assert all(0 < growth <= MEMORY_GROWTH for growth in grew)
+    most = MEMORY_GROWTH if MINUTES >= MEMORY_JUDGED_FROM else None
+    measured(
+        chaos.test,
+        f"{MINUTES:g} minutes of all faults mixed: workers killed, terminated, frozen; S3, Temporal and provider away.",
+        Figure("documents with one ok row, reconciled", documents, at_least=DOCUMENTS),
+        Figure("faults", sum(soak.faults.values())),
+        *paid,
+        Figure("memory of all workers, last third by first", grew[0], "%", at_most=most),
+        Figure("memory of the worker that lives through it", grew[1], "%", at_most=most),
+    )

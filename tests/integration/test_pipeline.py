@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +14,20 @@ import polars as pl
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pytest
+from botocore.exceptions import ClientError
 from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
 
 from batch import Job, connect
 from batch import contracts as c
 from batch.client import Run, RunBusy
+from batch.layout import RunLayout
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
 from batch.reconcile import Reconciler
+from batch.run_file import RunFile
 from batch.store import Storage
+from workers.planner import Planner
 
 SCHEMA = {
     "type": "object",
@@ -259,10 +266,75 @@ async def test_listing_goes_on_after_a_cursor_in_the_order_of_the_listing(env: d
     storage = Storage()
     for name in names:
         await storage.put("corpus", f"order/{name}", b"x")
-    whole = [entry.key for entry in await storage.list_all("corpus", "order/")]
+    whole = [entry.key async for page in storage.source_pages("corpus", "order/") for entry in page]
     assert sorted(whole) == sorted(f"order/{name}" for name in names)
     for position, cursor in enumerate(whole):
-        rest = [entry.key async for page in storage.pages("corpus", "order/", after=cursor) for entry in page]
+        rest = [entry.key async for page in storage.source_pages("corpus", "order/", after=cursor) for entry in page]
         assert rest == whole[position + 1 :], cursor
     for key in whole:
         assert await storage.get("corpus", key) == b"x"
+
+
+async def test_answers_of_a_cancelled_rerun_are_not_paid_again(env: dict[str, str]) -> None:
+    name = "cancelled-rerun"
+    await put(env, name, texts(100, 8))
+    ask(env, "/control", {"poison_marker": "Label this."})
+    run = await (await connect()).start(job(name, concurrency=4), check_model=False)
+    failed = await run.wait()
+    assert (failed.state, failed.errors) == (c.COMPLETED_WITH_FAILURES, 100)
+    ask(env, "/control", {"poison_marker": None, "latency": 0.3})
+    ask(env, "/stats/reset", {})
+    await run.rerun()
+    while ask(env, "/stats")["answered"] < 15:  # noqa: ASYNC110 - the provider tells nobody
+        await asyncio.sleep(0.1)
+    await run.cancel()
+    assert (await run.wait()).state == c.CANCELLED
+    ask(env, "/control", {"latency": 0})
+    assert 15 <= ask(env, "/stats")["answered"] < 100
+    again = await (await run.rerun()).wait()
+    assert (again.state, again.ok) == (c.COMPLETED, 100)
+    stats = ask(env, "/stats")
+    assert (stats["answered"], stats["paid_more_than_once"]) == (100, 0)
+
+
+async def test_a_tail_that_goes_while_it_is_planned_leaves_a_whole_plan(env: dict[str, str]) -> None:
+    name = "tail"
+    await put(env, name, texts(26, 9))
+    storage, planner = Storage(), Planner(Storage())
+    the_job = job(name)
+    layout = RunLayout.of(the_job.output.uri, "tail-1")
+    file = RunFile.of("tail-1", the_job, "execution", "2026-01-01T00:00:00+00:00")
+    await storage.create(layout.output.bucket, layout.run_json, file.to_bytes())
+    run = c.RunRef("tail-1", the_job.output.uri)
+    environment = ActivityEnvironment()
+    first = await environment.run(planner.plan_shard, c.PlanInput(run, 0, 0, "", partitions=1))
+    assert (first.documents, first.last) == (25, False)
+    keys = sorted(entry.key for entry in await storage.list_all("corpus", f"{name}/"))
+    await storage.delete("corpus", keys[25:])
+    rest = await environment.run(planner.plan_shard, c.PlanInput(run, 1, first.partitions, first.cursor, partitions=1))
+    assert (rest.partitions, rest.last) == (0, True)
+    account = await Reconciler(storage, layout, expected={}).run()
+    assert account.problems == []
+    assert account.planned_documents == 25
+
+
+async def test_folder_markers_are_no_documents_and_odd_keys_are_rows(stack: LocalStack, env: dict[str, str]) -> None:
+    """One document a shard: each goes on after the key where the last one ended, whatever order the server lists in."""
+    name, client = "odd", stack.s3_client()
+    for key in ("", "a.txt", "a/b.txt", "a-b.txt", "sub/", "sub-1.txt", "sub/c.txt", "x//y.txt", "new\nline.txt"):
+        with suppress(ClientError):  # SeaweedFS takes `//` for `/`, moto knows no line feeds
+            client.put_object(Bucket="corpus", Key=f"{name}/{key}", Body=f"text of {key}".encode())
+    listed = [entry["Key"] for entry in client.list_objects_v2(Bucket="corpus", Prefix=f"{name}/")["Contents"]]
+    documents = sorted(key for key in listed if not key.endswith("/"))
+    odd = {key for key in documents if "//" in key or "\n" in key}
+    assert f"{name}/sub/" in listed and len(documents) >= 7 and odd
+    data = json.loads(job(name).to_json())
+    data["partitions"]["documents"] = 1
+    tuning = replace(c.Tuning(), shard_partitions=1)
+    run = await (await connect()).start(Job.parse(data), tuning=tuning, check_model=False)
+    result = await run.wait()
+    assert (result.state, result.documents) == (c.COMPLETED_WITH_FAILURES, len(documents))
+    assert (result.errors_by_type, result.retryable_errors) == ({"unsupported_key": len(odd)}, 0)
+    rows = run.results().collect()
+    assert sorted(rows["document_id"]) == documents
+    assert set(rows.filter(pl.col("status") == "error")["document_id"]) == odd

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from batch.local.corpus import synthetic_documents, upload
 from batch.local.isolation import isolated_environment
 
 ROOT = Path(__file__).parents[2]
@@ -26,38 +25,41 @@ def blocks(language: str) -> list[str]:
 
 
 SHELL = blocks("sh")
-UP = next(block for block in SHELL if block.startswith("docbatch up"))
+UP = next(block for block in SHELL if "docbatch up" in block)
+ENTER = next(block for block in SHELL if "put_object" in block).splitlines()[0]
+"""How a second terminal finds `docbatch` and the stack; each block is run in a shell of its own."""
 WORKER = blocks("shell")[0]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of a new user, with the README's stack up, its job file and a few documents."""
+    """A clone after `make install`, as far as the commands see it, with the README's stack up and its job file."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "tickets.yaml").write_text(blocks("yaml")[0])
+    (folder / ".venv").symlink_to(sys.prefix)
+    script = UP.replace("make install && ", "").replace("docbatch up", "exec docbatch up")
     with (folder / "up.log").open("wb") as log:
-        up = subprocess.Popen(["bash", "-c", f"exec {UP}"], cwd=folder, env=shell(), stdout=log, stderr=log)
+        up = subprocess.Popen(["bash", "-c", script], cwd=folder, env=shell(), stdout=log, stderr=log)
         env_file = folder / ".docbatch" / "env"
         for _ in range(600):
             if env_file.exists() or up.poll() is not None:
                 break
             time.sleep(0.1)
         assert env_file.exists(), (folder / "up.log").read_text()
-        lines = (line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
-        environment = {key: value.strip("'\"") for key, value in lines}
-        upload(environment, "corpus", "tickets", synthetic_documents(12, 400))
         yield folder
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0, (folder / "up.log").read_text()
 
 
 def shell() -> dict[str, str]:
-    """A user's environment, without settings of any cloud, with `docbatch` on the PATH."""
-    return {**isolated_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "80"}
+    """A user's environment: no settings of any cloud, and `docbatch` only where the README puts it on the PATH."""
+    ours = str(Path(sys.prefix) / "bin")
+    path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != ours)
+    return {**isolated_environment(), "PATH": path, "COLUMNS": "80"}
 
 
 def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    script = f"set -a; . .docbatch/env; set +a\n{script}"
+    script = f"{ENTER}\n{script}"
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
@@ -83,11 +85,11 @@ def test_the_script(home: Path) -> None:
     (home / "script.py").write_text(blocks("python")[0])
     done = run(home, "python script.py")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-4:] == ["completed", "12", "12", "0"]
+    assert done.stdout.split()[-4:] == ["completed", "3", "3", "0"]
 
 
 def test_the_worker_command(home: Path) -> None:
-    script = f"set -a; . .docbatch/env; set +a; exec {WORKER}"
+    script = f"{ENTER}\nexec {WORKER}"
     with (home / "worker.log").open("wb") as log:
         worker = subprocess.Popen(["bash", "-c", script], cwd=home, env=shell(), stdout=log, stderr=log)
         try:

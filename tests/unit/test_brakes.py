@@ -58,19 +58,20 @@ def test_the_error_rate_at_its_limit_goes_on() -> None:
     assert reason(brakes) is None
 
 
-def test_an_outage_is_nothing_but_transient_failures_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_due_after_nothing_but_transient_failures_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(brakes_module.time, "monotonic", lambda: now)
     brakes = make()
-    brakes.transient("refused")
+    assert not brakes.transient()
     now += 59
-    brakes.transient("refused")
+    assert not brakes.transient()
     brakes.succeeded()
     now += 59
-    brakes.transient("refused")
-    assert reason(brakes) is None
+    assert not brakes.transient()
     now += 61
-    brakes.transient("refused")
+    assert brakes.transient()
+    assert reason(brakes) is None
+    brakes.outage("refused")
     assert reason(brakes) == c.PROVIDER_UNREACHABLE
 
 

@@ -84,12 +84,15 @@ def manifest(**fields: Any) -> Manifest:
     )
 
 
+@dataclass
 class FakeStorage:
+    empty: bool = False
+
     async def get(self, bucket: str, key: str) -> bytes:
         raise ObjectMissing(key)
 
     async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[str]]:
-        yield ["partition"]
+        yield [] if self.empty else ["partition"]
 
 
 @dataclass
@@ -98,13 +101,14 @@ class FakeRun:
     stored: Manifest | None = None
     frame: pl.LazyFrame = field(default_factory=pl.LazyFrame)
     interrupt: bool = False
+    committed: bool = True
     calls: list[Any] = field(default_factory=list)
     run_id: str = "t-1"
     output_uri: str = "s3://results/tickets/"
 
     @property
     def connection(self) -> FakeConnection:
-        return FakeConnection(self)
+        return FakeConnection(self, FakeStorage(empty=not self.committed))
 
     @property
     def layout(self) -> RunLayout:
@@ -277,6 +281,15 @@ def test_simulate_provider_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert handed == [["--port", "0", "--latency", "0.1", "--help"]]
 
 
+def test_ctrl_c_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch, job_file: str) -> None:
+    async def connect() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(5)
+
+    monkeypatch.setattr(batch.client, "connect", connect)
+    assert command_line(["run", job_file]) == 130
+
+
 # -- run and rerun
 
 
@@ -406,6 +419,32 @@ def test_results(use: Use, capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert ".parquet, .csv or .jsonl" in capsys.readouterr().err
     assert command_line(["results", "t-1", "--export", str(tmp_path / "no" / "rows.csv")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_results_as_json_are_all_rows_unless_told(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
+    use(ended(), frame=pl.concat([FRAME] * 5))
+    for options, rows in (([], 20), (["--head", "0"], 20), (["--head", "3"], 3)):
+        assert command_line(["results", "t-1", "--json", *options]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == rows
+    assert command_line(["results", "t-1"]) == 0
+    assert "10 of 20 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [["--head", "3"], ["--head", "0"], ["--json"]])
+def test_export_is_of_all_rows(option: list[str], use: Use, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    use(ended(), frame=FRAME)
+    assert command_line(["results", "t-1", "--export", str(tmp_path / "rows.parquet"), *option]) == 2
+    assert "without --head and --json" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_before_any_commit(use: Use, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    use(ended(c.RUNNING), committed=False)
+    assert command_line(["results", "t-1"]) == 0
+    assert "run t-1 has no rows yet" in capsys.readouterr().err
+    assert command_line(["results", "t-1", "--export", str(tmp_path / "rows.parquet")]) == 2
+    assert "run 't-1' has no rows yet: no partition is committed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_verify_needs_a_manifest(use: Use, capsys: pytest.CaptureFixture[str]) -> None:

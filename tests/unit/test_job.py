@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError
 
-from batch.job import MAX_JOB_BYTES, Job, JobError
+from batch import contracts as c
+from batch.job import MAX_JOB_BYTES, Job, JobError, Prompt
+from workers.control import RunControl
 
 
 def job(**changes: Any) -> dict[str, Any]:
@@ -58,11 +63,23 @@ def test_the_fingerprint_changes_just_when_answers_could(changes: dict[str, Any]
     assert (Job.parse(job(**changes)).fingerprint == Job.parse(job()).fingerprint) is same
 
 
+def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
+    """A model writes them in this order, so it reasons before or after it concludes."""
+    fields = {"reason": {"type": "string"}, "label": {"type": "string"}}
+    one, other = (
+        Job.parse(job(output__schema={"type": "object", "properties": {name: fields[name] for name in names}}))
+        for names in (["reason", "label"], ["label", "reason"])
+    )
+    assert one.fingerprint != other.fingerprint
+    assert one.fingerprint == Job.parse(json.loads(one.to_json())).fingerprint
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"sourc": {}}, "job: sourc: unknown key, did you mean 'source'?"),
         ({"source__formt": "auto"}, "job: source.formt: unknown key, did you mean 'format'?"),
+        ({"output__json_schema": {}}, "job: output.json_schema: unknown key, did you mean 'schema'?"),
         ({"output__shema": {}}, "job: output.shema: unknown key, did you mean 'schema'?"),
         ({"limits__concurrency": "many"}, "job: limits.concurrency: input should be a valid integer"),
         ({"prompt__user": "{{ text"}, "job: prompt.user, line 1: the template does not compile"),
@@ -81,13 +98,131 @@ def test_the_fingerprint_changes_just_when_answers_could(changes: dict[str, Any]
         ({"incremental": True}, "job: incremental is not supported yet"),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),
         ({"name": "Not A Name"}, "job: name: a name has 1 to 63"),
-        ({"prompt__system": "x" * MAX_JOB_BYTES}, "job: the job is larger than 48 KiB"),
+        ({"prompt__system": "x" * MAX_JOB_BYTES}, "job: the job is larger than 60 KiB"),
     ],
 )
 def test_bad_input_is_refused_in_clear_words(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(JobError) as error:
         Job.parse(job(**changes))
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limits__concurrency": True}, "job: limits.concurrency: input should be a valid integer, not True"),
+        ({"limits__concurrency": "256"}, "job: limits.concurrency: input should be a valid integer, not '256'"),
+        ({"limits__concurrency": 3.0}, "job: limits.concurrency: input should be a valid integer, not 3.0"),
+        ({"model__temperature": "0.5"}, "job: model.temperature: input should be a valid number, not '0.5'"),
+        ({"model__timeout_seconds": True}, "job: model.timeout_seconds: input should be a valid number, not True"),
+        ({"partitions__bytes": True}, "job: partitions.bytes: input should be a valid integer, not True"),
+        ({"incremental": 1}, "job: incremental: input should be a valid boolean, not 1"),
+        ({"partitions__bytes": "9" * 400}, "job: partitions.bytes: a size of 400 digits is too large"),
+        ({"partitions__bytes": "9999999999 GiB"}, "job: partitions.bytes: input should be less than or equal to"),
+        ({"source__max_document_bytes": 10**30}, "job: source.max_document_bytes: input should be less than"),
+        ({"source__include": ["{1..2000}.txt"]}, "job: source.include: '{1..2000}.txt' stands for more than 1000"),
+        ({"source__exclude": ["{1..2000}.txt"]}, "job: source.exclude: '{1..2000}.txt' stands for more than 1000"),
+        ({"prompt__user": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}"}, "job: prompt.user: the template does not"),
+        ({"prompt__user": "{% include 'x' %}"}, "job: prompt.user: the template does not render: there are no other"),
+        ({"prompt__user": "{% extends 'x' %}"}, "job: prompt.user: the template does not render: there are no other"),
+        ({"prompt__system": "{% import 'x' as x %}"}, "job: prompt.system: the template does not render: there are"),
+        ({"prompt__user": "{{ text.foo }}"}, "job: prompt.user: the template does not render: 'str object' has no"),
+        ({"prompt__user": "{{ text.__class__.mro() }}"}, "job: prompt.user: the template does not render: access to"),
+        ({"output__uri": "s3://corpus/", "source__uri": "s3://corpus/runs/"}, "job: source.uri s3://corpus/runs/ is"),
+        ({"prompt__system": "\u0431" * 12_000}, "job: the job is larger than 60 KiB"),
+        ({"prompt__system": "\n" * 25_000}, "job: the job is larger than 60 KiB"),
+    ],
+)
+def test_what_would_fail_later_is_refused_now(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobError) as error:
+        Job.parse(job(**changes))
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__temperature": 0},
+        {"model__temperature": 0.7},
+        {"partitions__bytes": "1.5 MiB"},
+        {"output__uri": "s3://corpus/", "source__uri": "s3://corpus/runs-of-mine/"},
+        {"prompt__user": "{{ text.split('\t')[7] }} {{ text.splitlines()[500] }}"},
+        {"prompt__user": "{% if 'urgent' in text %}{{ text | upper }}{% else %}{{ text[:100] }}{% endif %}{{ uri }}"},
+        {"source__include": ["**/*.{txt,md}", "{1..900}.txt"]},
+        {"prompt__system": "\u0431" * 8_000},
+    ],
+)
+def test_what_may_work_is_accepted(changes: dict[str, Any]) -> None:
+    Job.parse(job(**changes))
+
+
+def test_a_job_made_in_python_obeys_the_limit_of_size_too() -> None:
+    parts = Job.parse(job())
+    with pytest.raises(ValueError, match="the job is larger than 60 KiB"):
+        Job(
+            name="large",
+            source=parts.source,
+            prompt=Prompt(user="{{ text }}" + "x" * 200_000),
+            model=parts.model,
+            output=parts.output,
+        )
+
+
+def test_the_largest_job_fits_a_payload_of_temporal() -> None:
+    largest = next(
+        parsed for size in range(MAX_JOB_BYTES, 0, -100) if (parsed := _parsed(prompt__system="x" * size)) is not None
+    )
+    inputs = [
+        c.RunInput(tuning=c.Tuning(), partitions_queue="q" * 100, job_json=largest.to_json()),
+        c.ClaimInput(run_id="r" * 128, job_json=largest.to_json(), execution_run_id="e" * 36),
+        c.CheckInput(job_json=largest.to_json()),
+    ]
+    sizes = [len(DataConverter.default.payload_converter.to_payload(value).data) for value in inputs]
+    assert all(60_000 < size < 65_536 for size in sizes)
+
+
+def _parsed(**changes: Any) -> Job | None:
+    try:
+        return Job.parse(job(**changes))
+    except JobError:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nmodel: {name: x}\nname: b\n", "not valid YAML: line 3, column 1: 'name' stands there twice"),
+        ("limits: {concurrency: 1, concurrency: 2}\n", "not valid YAML: line 1, column 26: 'concurrency' stands"),
+        ("name: !!int x\n", "not valid YAML: invalid literal for int"),
+        ("name: !!timestamp 2024-02-30\n", "not valid YAML: day is out of range"),
+        ("[" * 5000, "not valid YAML: it nests too deeply"),
+        ("name: " + "9" * 5000, "not valid YAML: Exceeds the limit"),
+    ],
+)
+def test_yaml_that_loses_or_breaks_something_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(JobError) as error:
+        Job.from_yaml(tmp_path / "job.yaml")
+    assert str(error.value).startswith(f"{tmp_path}/job.yaml: {message}")
+
+
+def test_yaml_keeps_dates_as_text_and_merges(tmp_path: Path) -> None:
+    """JSON has no dates; a key beside a merge overrides the merged one."""
+    data = job(output__schema={"type": "object", "properties": {"day": {"const": "DAY"}}, "required": ["day"]})
+    text = json.dumps(data).replace('"DAY"', "2024-02-30").replace('"model": {', '"model": {<<: {name: other}, ')
+    (tmp_path / "job.yaml").write_text(text)
+    parsed = Job.from_yaml(tmp_path / "job.yaml")
+    assert parsed.output.json_schema is not None
+    assert parsed.output.json_schema["properties"]["day"] == {"const": "2024-02-30"}
+    assert parsed.model.name == "simulated-small"
+
+
+async def test_a_claim_of_a_job_that_cannot_run_is_not_repeated() -> None:
+    claim = c.ClaimInput(run_id="r", job_json=json.dumps(job(limits__concurrency="many")), execution_run_id="e")
+    control: Any = RunControl.__new__(RunControl)
+    with pytest.raises(ApplicationError, match=r"limits\.concurrency") as error:
+        await control.claim_run(claim)
+    assert error.value.non_retryable
 
 
 def test_a_required_key_is_named() -> None:

@@ -47,6 +47,33 @@ def row(number: int, *, generation: int = 1, at: str = "2026-01-01T00:00:00+00:0
     return {"document_id": f"d{number}", "output_text": f"t{number}", "generation": generation, "processed_at": at}
 
 
+async def test_many_bytes_wait_for_no_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "FLUSH_EVERY", 30.0)
+    monkeypatch.setattr(ledger_module, "FLUSH_BYTES", 10_000)
+    storage = Memory()
+    ledger = Ledger(storage, LAYOUT, NAME, Metrics())  # type: ignore[arg-type]
+    ledger.start()
+    for number in range(30):
+        ledger.add(row(number))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert len(storage.objects) == 1
+    await asyncio.wait_for(ledger.close(), 5)
+    assert len((await read(storage)).rows) == 30
+
+
+async def test_a_flush_that_fails_by_a_mistake_ends_the_attempt() -> None:
+    storage = Memory()
+    storage.fail = RuntimeError("a mistake of ours")
+    ledger = Ledger(storage, LAYOUT, NAME, Metrics())  # type: ignore[arg-type]
+    ledger.start()
+    ledger.add(row(1))
+    await asyncio.sleep(ledger_module.FLUSH_EVERY + 0.2)
+    assert ledger.has_failed()
+    with pytest.raises(RuntimeError, match="of ours"):
+        await ledger.close()
+
+
 def test_a_segment_survives_only_whole() -> None:
     data = encode_segment(NAME, [row(1)])
     decoded = decode_segment(data)

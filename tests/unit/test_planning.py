@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from batch.job import Source
+from batch.layout import RunLayout
+from batch.plan_file import read_documents, read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, documents_of, selector
 
 
@@ -51,6 +57,24 @@ def test_partitions_end_at_documents_or_bytes(sizes: list[int], taken: int, grou
     assert PlanFooter.from_metadata(dict(file.metadata.metadata or {})) == footer
     assert documents_of(file.read_row_group(0))[0] == document(0, sizes[0])
     assert file.read_row_group(0).column("partition").to_pylist() == [10] * groups[0]
+
+
+def test_a_plan_file_is_read_back() -> None:
+    shard = cutter()
+    fill(shard, [10] * 4)
+    data, footer = shard.finish(last=True)
+    layout = RunLayout.of("s3://results/x/", "r")
+    asked: list[tuple[str, str]] = []
+
+    @contextmanager
+    def reading(bucket: str, key: str) -> Iterator[io.BytesIO]:
+        asked.append((bucket, key))
+        yield io.BytesIO(data)
+
+    storage: Any = SimpleNamespace(reading=reading)
+    assert read_footer(storage, "results", layout.plan(3)) == footer
+    assert read_documents(storage, layout, 3, 1) == [document(3, 10)]
+    assert asked == [("results", "x/runs/r/plan/shard-00003.parquet")] * 2
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_counts_and_sums(measures: Measures) -> None:
     assert counts == (99, 91, 7, 1, 6)
     assert (measures.prompt_tokens, measures.cached_tokens, measures.completion_tokens) == (9900, 990, 693)
     assert measures.cost_usd == pytest.approx(98 * 0.25)
-    assert measures.unpriced == 1
+    assert measures.unpriced == 1  # by its tokens it was answered
 
 
 def test_the_timeline_is_bounded_and_whole(measures: Measures) -> None:

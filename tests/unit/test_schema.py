@@ -328,7 +328,7 @@ def test_a_schema_is_not_changed_by_its_use() -> None:
     )
     before = json.dumps(schema)
     AnswerReader(schema).read('{"x": null}')
-    response_format(schema, "n")
+    response_format(schema)
     assert json.dumps(schema) == before
 
 

@@ -70,6 +70,8 @@ def test_tokens(count: int, text: str) -> None:
 )
 def test_money(usd: float, text: str) -> None:
     assert terminal.money(usd) == text
+    assert terminal.money(0.0, unpriced=3) == "unknown: the model has no known price"
+    assert terminal.money(1.5, unpriced=3) == "$1.50 and 3 answers of unknown price"
     assert terminal.money(usd, simulated=True) == f"{text} (simulated)"
 
 

@@ -122,9 +122,9 @@ class StandIns:
         return c.Finished(task.state, c.Totals(), [], "s3://m", "s3://r")
 
     @asynccontextmanager
-    async def worker(self, client: Client, *, slots: int = 50) -> AsyncIterator[str]:
+    async def worker(self, client: Client, *, slots: int = 50, queue: str = "") -> AsyncIterator[str]:
         """Both workers of a process; gives the task queue."""
-        queue = f"queue-{uuid.uuid4()}"
+        queue = queue or f"queue-{uuid.uuid4()}"
         control = Worker(
             client,
             task_queue=c.control_queue(queue),

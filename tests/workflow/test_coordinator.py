@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
 from typing import Any
 
 import pytest
@@ -165,3 +166,46 @@ async def test_an_outage_ends_by_a_probe(temporal: Client) -> None:
         assert calls == held
         work.probe_problem = ""
         assert (await handle.result()).state == c.COMPLETED
+
+
+async def test_a_pause_before_any_worker_is_there_holds(temporal: Client) -> None:
+    work = StandIns(shards=1, partitions=4)
+    queue = f"queue-{uuid.uuid4()}"
+    handle = await work.start(temporal, queue, c.Tuning(window=2))
+    await handle.signal("pause", "not yet")
+    async with work.worker(temporal, queue=queue):
+        await until(lambda: bool(work.controls))
+        assert work.controls[0].state == c.PAUSED
+        assert not work.begun
+        await handle.signal("resume")
+        assert (await handle.result()).state == c.COMPLETED
+
+
+async def test_a_pause_by_hand_during_an_outage_stays_and_a_resume_does_not_wait_for_the_probe(
+    temporal: Client,
+) -> None:
+    work = StandIns(shards=1, partitions=4)
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        if task.epoch == 1:
+            return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.PROVIDER_UNREACHABLE, epoch=1)
+        return work.committed(task)
+
+    work.process = process
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(window=2, probe_every=2.0))
+        await until(lambda: bool(work.controls))
+        await handle.signal("pause", "the night is over")
+        await asyncio.sleep(3.0)  # a probe, which would be answered, must not resume it
+        stood = await progress(handle)
+        assert (stood.state, stood.control.reason) == (c.PAUSED, c.BY_USER)
+        await handle.signal("resume")
+        assert (await handle.result()).state == c.COMPLETED
+
+    work.begun.clear()
+    work.controls.clear()
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(window=2, probe_every=300.0))
+        await until(lambda: bool(work.controls))
+        await handle.signal("resume")
+        assert (await asyncio.wait_for(handle.result(), 20)).state == c.COMPLETED

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from workers.extract.html import html_to_text
+from workers.extract.nesting import is_too_deep
+
+HTML = (".html", ".htm", ".xhtml")
+SLOW_BYTES = 16 * 1024
+"""HTML of more bytes takes a millisecond and more: for a thread (the parser lets go of the interpreter's lock)."""
 
 
 class Unreadable(ValueError):
@@ -23,8 +28,15 @@ def extract(key: str, data: bytes) -> str:
         raise Unreadable("not_utf8", f"not UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from None
     if "\x00" in text:
         raise Unreadable("not_text", "the document holds NUL bytes: it is binary, not text")
-    if key.lower().endswith((".html", ".htm", ".xhtml")):
+    if key.lower().endswith(HTML):
+        if is_too_deep(text):
+            raise Unreadable("too_deep", "the HTML page nests too deeply: to parse it would take seconds to hours")
         text = html_to_text(text)
         if not text:
             raise Unreadable("empty", "the HTML page holds no text")
     return text
+
+
+def is_slow(key: str, size: int) -> bool:
+    """Whether `extract` takes so long for so many bytes that it belongs into a thread."""
+    return size > SLOW_BYTES and key.lower().endswith(HTML)

@@ -29,7 +29,8 @@ class Brake(Protocol):
     """What stops a run's calls, and learns how they end (see `workers.brakes`)."""
 
     def succeeded(self) -> None: ...
-    def transient(self, message: str) -> None: ...
+    def transient(self) -> bool: ...
+    def outage(self, message: str) -> None: ...
     def stop_job(self, verdict: Verdict) -> None: ...
     def last_success(self) -> float: ...
 
@@ -61,14 +62,7 @@ class Chat:
         self._brake = brake
         self._probing = False
         self._metrics = metrics.llm(job.model.name)
-        base: dict[str, Any] = {"model": job.model.name}
-        if job.model.temperature is not None:
-            base["temperature"] = job.model.temperature
-        if job.model.max_output_tokens is not None:
-            base["max_completion_tokens"] = job.model.max_output_tokens
-        if job.output.json_schema is not None:
-            base["response_format"] = response_format(job.output.json_schema, job.name)
-        self._tail = b"," + orjson.dumps(base)[1:]
+        self._tail = b"," + orjson.dumps(_settings(job))[1:]
 
     def payload(self, system: str | None, user: str) -> bytes:
         """The request's body. The system prompt comes first: providers cache common prefixes."""
@@ -95,35 +89,40 @@ class Chat:
             if verdict.kind is Kind.JOB:
                 self._brake.stop_job(verdict)
                 return None
-            self._brake.transient(verdict.message)
             since, last_failure = last_failure or started, time.monotonic()
-            if verdict.error_type != "rate_limited" and await self._others_are_answered(since, answer.attempts):
-                failures += 1  # while nobody is answered it is an outage, which never makes an error row
+            if verdict.error_type != "rate_limited" and await self._is_its_own(verdict, since, answer.attempts):
+                failures += 1
             if failures >= MAX_TRANSIENT:
                 answer.error = verdict
                 return answer
             self._metrics.retries(verdict.error_type)
-            backoff = min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (answer.attempts - 1)) * random.uniform(0.5, 1.0)
-            if retry_after is not None:
-                backoff = min(RETRY_AFTER_MOST, retry_after) + random.uniform(0.0, 0.1 + 0.1 * retry_after)
-            await _wait(backoff, stopped)
+            await _wait(_backoff(answer.attempts, retry_after), stopped)
         return None
 
-    async def _others_are_answered(self, since: float, attempts: int) -> bool:
-        """Whether the provider has answered a document since; one that fails on and on when no others are asked for
-        (the last of a run, say) finds that out by a very short question, so that it does not pass for an outage."""
+    async def _is_its_own(self, verdict: Verdict, since: float, attempts: int) -> bool:
+        """Whether a transient failure is the document's own, because the provider answers others meanwhile.
+
+        Where no others are asked (at the end of a run, say), a very short question stands in for them: not answered
+        either, it is an outage, which never makes an error row.
+        """
+        outage_is_due = self._brake.transient()
         if self._brake.last_success() > since:
             return True
-        if attempts < MAX_TRANSIENT or self._probing:
+        if self._probing or not (outage_is_due or attempts >= MAX_TRANSIENT):
             return False
         self._probing = True
         try:
-            if await probe(self._job, self._transport) is not None:
-                return False
-            self._brake.succeeded()
-            return True
+            found = await probe(self._job, self._transport)
         finally:
             self._probing = False
+        if found is None:
+            self._brake.succeeded()
+            return True
+        if found.kind is Kind.JOB:
+            self._brake.stop_job(found)
+        elif outage_is_due and found.error_type != "rate_limited":
+            self._brake.outage(verdict.message)
+        return False
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:
@@ -135,7 +134,7 @@ class Chat:
             return judge_status(reply.status, reply.body), retry_after_of(reply)
         try:
             return self._read(reply.body, answer), None
-        except (KeyError, TypeError, IndexError, AttributeError):
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError):
             return Verdict(Kind.TRANSIENT, "malformed", "HTTP 200 with a malformed body", retryable=True), None
 
     def _read(self, body: Any, answer: Answer) -> Verdict | None:
@@ -144,10 +143,10 @@ class Chat:
         message = choice["message"]
         usage = body.get("usage") or {}
         text, refusal = message.get("content"), message.get("refusal")
-        prompt, completion = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        answer.finish_reason = choice.get("finish_reason")
-        answer.model = body.get("model")
+        prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        cached = min(prompt, _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")))
+        answer.finish_reason = _text(choice.get("finish_reason"))
+        answer.model = _text(body.get("model"))
         answer.prompt_tokens += prompt
         answer.completion_tokens += completion
         answer.cached_tokens += cached
@@ -159,6 +158,35 @@ class Chat:
         if verdict is None and text is None:
             return Verdict(Kind.DOCUMENT, "empty_answer", "the model gave no content", retryable=True)
         return verdict
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """What every request of the job says beside its messages."""
+    settings: dict[str, Any] = {"model": job.model.name}
+    if job.model.temperature is not None:
+        settings["temperature"] = job.model.temperature
+    if job.model.max_output_tokens is not None:
+        settings["max_completion_tokens"] = job.model.max_output_tokens
+    if job.output.json_schema is not None:
+        settings["response_format"] = response_format(job.output.json_schema)
+    return settings
+
+
+def _count(value: Any) -> int:
+    """Tokens as the provider reports them: none where it says nothing, never more than a column of them can hold."""
+    return max(0, min(int(value or 0), 2**31))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _backoff(attempts: int, retry_after: float | None) -> float:
+    """Seconds to wait, with jitter: what the provider asks for, up to a limit, else twice as long each time."""
+    if retry_after is None:
+        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.0)
+    asked = min(RETRY_AFTER_MOST, retry_after)
+    return asked + random.uniform(0.0, 0.1 + 0.1 * asked)
 
 
 async def _wait(seconds: float, stopped: Callable[[], bool]) -> None:
@@ -178,9 +206,13 @@ def retry_after_of(reply: Reply) -> float | None:
     return None
 
 
-async def probe(job: Job, transport: Transport) -> Verdict | None:
-    """Asks the model one very short question; None when it answers, else what is wrong."""
-    body = {"model": job.model.name, "messages": [{"role": "user", "content": "Answer with the word ok."}]}
+async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False) -> Verdict | None:
+    """Asks the model one very short question; None when it answers, else what is wrong.
+
+    `as_the_job_asks`: with the job's sampling settings and response format, which a provider may refuse too.
+    """
+    settings = _settings(job) if as_the_job_asks else {"model": job.model.name}
+    body = {"messages": [{"role": "user", "content": "Answer with the word ok."}], **settings}
     try:
         reply = await transport.post(
             "chat/completions", orjson.dumps(body), timeout=min(PROBE_TIMEOUT, job.model.timeout_seconds)

@@ -46,8 +46,14 @@ def judge_status(status: int, body: Any) -> Verdict:
     code = str(error.get("code") or error.get("type") or "")
     message = f"HTTP {status}{f' {code}' if code else ''}: {str(error.get('message') or 'no error message')[:300]}"
 
-    if code in QUOTA_CODES or status == 402 or (code.endswith("_limit_exceeded") and code not in RATE_CODES):
+    spent = status == 429 and code.endswith("_limit_exceeded") and code not in RATE_CODES
+    if code in QUOTA_CODES or status == 402 or spent:
         return Verdict(Kind.JOB, "insufficient_quota", message)
+    inner = error.get("innererror")
+    if code in CONTENT_CODES or (isinstance(inner, dict) and str(inner.get("code")) in CONTENT_CODES):
+        return Verdict(Kind.DOCUMENT, "content_filter", message)
+    if status < 400:
+        return Verdict(Kind.JOB, "unexpected_redirect", f"{message}; OPENAI_BASE_URL must name the endpoint itself")
     if status == 401:
         return Verdict(Kind.JOB, "invalid_api_key", message)
     if status == 403:
@@ -60,8 +66,6 @@ def judge_status(status: int, body: Any) -> Verdict:
         return Verdict(Kind.TRANSIENT, "rate_limited", message, retryable=True)
     if status in (408, 409, 425) or status >= 500:
         return Verdict(Kind.TRANSIENT, f"http_{status}", message, retryable=True)
-    if code in CONTENT_CODES or str((error.get("innererror") or {}).get("code")) in CONTENT_CODES:
-        return Verdict(Kind.DOCUMENT, "content_filter", message)
     if code == "context_length_exceeded" or status == 413:
         return Verdict(Kind.DOCUMENT, "context_length_exceeded", message)
     # The reason is not known to be the document's own: a person who removed it may ask again by a rerun.

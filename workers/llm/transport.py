@@ -14,7 +14,7 @@ import aiohttp
 import openai
 import orjson
 
-MAX_ANSWER_BYTES = 16 * 2**20
+MAX_BODY_BYTES = 16 * 2**20
 
 
 class TransportError(Exception):
@@ -82,7 +82,7 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    if (response.content_length or 0) > MAX_ANSWER_BYTES:
+    if (response.content_length or 0) > MAX_BODY_BYTES:
         raise TransportError("malformed", f"an answer of {response.content_length:,} bytes is past the limit")
     raw = await response.content.read(-1) if response.content_length is not None else b""
     if response.content_length is None:
@@ -90,10 +90,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         size = 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise TransportError(
-                    "malformed", f"an answer of more than {MAX_ANSWER_BYTES:,} bytes is past the limit"
-                )
+            if size > MAX_BODY_BYTES:
+                raise TransportError("malformed", f"an answer of more than {MAX_BODY_BYTES:,} bytes is past the limit")
             parts.append(chunk)
         raw = b"".join(parts)
     return raw

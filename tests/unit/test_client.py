@@ -1,0 +1,54 @@
+"""Starting and rerunning from Python: on the task queue that was asked for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from batch import Job, checks, client, contracts
+from tests.unit.test_job import job
+
+
+class FakeRun:
+    def __init__(self, connection: Any) -> None:
+        self.queue = connection.task_queue
+
+    async def rerun(self, **_: Any) -> FakeRun:
+        return self
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(queue of workflows, queue of partitions) of each start."""
+    queues: list[tuple[str, str]] = []
+
+    async def start_workflow(name: str, argument: contracts.RunInput, *, task_queue: str, **_: Any) -> None:
+        queues.append((task_queue, argument.partitions_queue))
+
+    async def nothing(*_: Any) -> int:
+        return 0
+
+    async def temporal() -> Any:
+        return SimpleNamespace(start_workflow=start_workflow)
+
+    async def run(self: Any, run_id: str) -> FakeRun:
+        return FakeRun(self)
+
+    monkeypatch.setattr(client, "connect_temporal", temporal)
+    monkeypatch.setattr(checks, "check_job", nothing)
+    monkeypatch.setattr(checks, "count_pollers", nothing)
+    monkeypatch.setattr(client.Connection, "run", run)
+    return queues
+
+
+async def test_start_goes_to_the_task_queue(started: list[tuple[str, str]]) -> None:
+    await client.start(Job.parse(job()), task_queue="night")
+    await client.start(Job.parse(job()))
+    assert started == [("night-control", "night"), ("docbatch-control", "docbatch")]
+
+
+async def test_rerun_goes_to_the_task_queue() -> None:
+    assert (await client.rerun("r", task_queue="night")).queue == "night"  # type: ignore[attr-defined]
+    assert (await client.rerun("r")).queue == "docbatch"  # type: ignore[attr-defined]
