@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -82,9 +83,13 @@ class RunResult:
     retryable_errors: int = 0
     in_progress: int = 0
     """Answered documents of partitions that are not committed yet, by their last heartbeats."""
+    in_flight: int = 0
+    """Calls to the model that are waited for, by the same heartbeats."""
     shards: dict[str, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     errors_by_type: dict[str, int] = field(default_factory=dict)
+    errors_in_progress: dict[str, int] = field(default_factory=dict)
+    """Errors by type of partitions that are not committed yet; `errors_by_type` has those with a row."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -93,6 +98,20 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass
+class Beats:
+    """What open partitions say of themselves in their last heartbeats, added up."""
+
+    done: int = 0
+    in_flight: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Beats | c.Beat) -> None:
+        self.done += other.done
+        self.in_flight += other.in_flight
+        self.errors.update(other.errors)
 
 
 def new_run_id(job: Job) -> str:
@@ -250,13 +269,13 @@ class Run:
             if description.status != WorkflowExecutionStatus.RUNNING:
                 return None
             return self._blank(c.PLANNING, "no worker answers for the run yet: docbatch worker")
-        totals, in_progress = progress.totals, 0
+        totals, beats = progress.totals, Beats()
         ids = [c.shard_workflow_id(self.run_id, progress.generation, shard) for shard in progress.shards_open]
         asked = await asyncio.gather(*(self._shard(workflow_id) for workflow_id in ids[:SHARDS_ASKED]))
         for found, reported in zip(asked, progress.shards_reported, strict=False):
             if found is not None:
                 totals = totals + (found[0] - reported)
-                in_progress += found[1]
+                beats.add(found[1])
         return self._result(
             progress.state,
             totals,
@@ -266,7 +285,9 @@ class Run:
             reason=progress.control.reason,
             message=progress.control.message,
             generation=progress.generation,
-            in_progress=in_progress,
+            in_progress=beats.done,
+            in_flight=beats.in_flight,
+            errors_in_progress=dict(beats.errors),
             shards={"open": len(progress.shards_open), "finished": progress.shards_finished},
             partitions={
                 "planned": progress.planned_partitions,
@@ -275,7 +296,7 @@ class Run:
             },
         )
 
-    async def _shard(self, workflow_id: str) -> tuple[c.Totals, int] | None:
+    async def _shard(self, workflow_id: str) -> tuple[c.Totals, Beats] | None:
         """What an open shard has committed so far, and what its activities say in their heartbeats."""
         handle = self.connection.temporal.get_workflow_handle(workflow_id)
         try:
@@ -283,13 +304,13 @@ class Run:
             description = await handle.describe()
         except RPCError:
             return None
-        doing = 0
+        beats = Beats()
         converter = self.connection.temporal.data_converter
         for pending in description.raw_description.pending_activities:
             if pending.HasField("heartbeat_details"):
-                details = await converter.decode(pending.heartbeat_details.payloads)
-                doing += int(details[0].get("done", 0)) if details and isinstance(details[0], dict) else 0
-        return report.totals, doing
+                for beat in await converter.decode(pending.heartbeat_details.payloads, [c.Beat]):
+                    beats.add(beat)
+        return report.totals, beats
 
     async def _failure(self, status: WorkflowExecutionStatus | None) -> str:
         if status in (WorkflowExecutionStatus.COMPLETED, WorkflowExecutionStatus.CANCELED):
@@ -323,7 +344,6 @@ class Run:
                 },
                 shards={"open": 0, "finished": len({entry.shard for entry in manifest.files})},
             ),
-            errors_by_type=manifest.errors_by_type,
             problems=manifest.problems[:20],
         )
 
@@ -345,19 +365,25 @@ class Run:
             cost_usd=round(totals.cost_usd, 6),
             unpriced=totals.unpriced,
             retryable_errors=totals.retryable_errors,
+            errors_by_type=totals.errors_by_type,
             results_uri=layout.uri(layout.results),
             manifest_uri=layout.uri(layout.manifest),
             **{**fields, "seconds": round(fields["seconds"], 3)},
         )
 
-    async def watch(self, *, every: float = 1.0) -> AsyncIterator[RunResult]:
-        """The status again and again, until the run has ended; the last one is the end."""
+    async def watch(self, *, every: float = 1.0, every_shard: float = 0.0) -> AsyncIterator[RunResult]:
+        """The status again and again, until the run has ended; the last one is the end.
+
+        Args:
+            every: seconds between two of them.
+            every_shard: seconds more for each open shard; each is asked by a query, which Temporal Cloud bills.
+        """
         while True:
             status = await self.status()
             yield status
             if status.ended and not await self._running():
                 return
-            await asyncio.sleep(every)
+            await asyncio.sleep(every + every_shard * status.shards.get("open", 0))
 
     async def _running(self) -> bool:
         try:

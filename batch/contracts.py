@@ -107,12 +107,25 @@ class Totals:
     cost_usd: float = 0.0
     unpriced: int = 0
     """Documents that were answered by a model without a known price: `cost_usd` lacks them."""
+    errors_by_type: dict[str, int] = field(default_factory=dict)
+    """As many keys at most as the error taxonomy has types."""
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        return self._with(other, 1)
 
     def __sub__(self, other: Totals) -> Totals:
-        return Totals(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
+        return self._with(other, -1)
+
+    def _with(self, other: Totals, sign: int) -> Totals:
+        types = {**self.errors_by_type, **other.errors_by_type}
+        counts = {
+            kind: self.errors_by_type.get(kind, 0) + sign * other.errors_by_type.get(kind, 0) for kind in sorted(types)
+        }
+        numbers = [name for name in self.__dataclass_fields__ if name != "errors_by_type"]
+        return Totals(
+            **{name: getattr(self, name) + sign * getattr(other, name) for name in numbers},
+            errors_by_type={kind: count for kind, count in counts.items() if count},
+        )
 
 
 @dataclass(frozen=True)
@@ -226,6 +239,16 @@ class PartitionOutcome:
     reason: str = ""
     message: str = ""
     epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The heartbeat of a partition's attempt. `of` are its documents, `done` those answered, `errors` by type."""
+
+    done: int = 0
+    of: int = 0
+    in_flight: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ class Manifest:
     seconds: float
     totals: Totals
     planned_documents: int
-    errors_by_type: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     files: list[ResultEntry] = field(default_factory=list)
 

@@ -43,7 +43,6 @@ class Account:
     problem_count: int = 0
     missing: int = 0
     """Partitions of the plan without a result file."""
-    errors_by_type: Counter[str] = field(default_factory=Counter)
     files: list[ResultEntry] = field(default_factory=list)
     settled: dict[int, int] = field(default_factory=dict)
     """Partition -> generation of the result file that holds all its rows: older ledgers are not needed any more."""
@@ -164,11 +163,10 @@ class Reconciler:
         if (footer.run_id, footer.shard, footer.partition) != (self._layout.run_id, shard, partition):
             account.problem(f"{name}: the file is of run {footer.run_id}, partition {footer.partition}")
         self._rows(account, name, planned, table)
-        narrow = ["status", "retryable", "prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd"]
+        tokens = ["prompt_tokens", "cached_tokens", "completion_tokens"]
+        narrow = ["status", "error_type", "retryable", *tokens, "cost_usd"]
         totals = result_file.totals_of(table.select(narrow).to_pylist())
-        errors = Counter(value for value in table.column("error_type").to_pylist() if value)
-        account.errors_by_type.update(errors)
-        if errors[PARTITION_FAILED]:
+        if PARTITION_FAILED in totals.errors_by_type:
             totals = replace(totals, partitions_failed=1)
         else:
             account.settled[partition] = footer.generation

@@ -7,6 +7,7 @@ the file there already (a repeated attempt, a loser of the race) returns those t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,10 +42,13 @@ def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
     """The counters of one partition's rows."""
     documents = ok = errors = skipped = retryable = prompt = cached = completion = 0
     cost, unpriced = 0.0, 0
+    types = Counter[str]()
     for row in rows:
         documents += 1
         ok += row["status"] == OK
-        errors += row["status"] == ERROR
+        if row["status"] == ERROR:
+            errors += 1
+            types[row["error_type"]] += 1
         skipped += row["status"] == SKIPPED
         retryable += row["status"] == ERROR and bool(row["retryable"])
         prompt += row["prompt_tokens"] or 0
@@ -52,7 +56,8 @@ def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
         completion += row["completion_tokens"] or 0
         cost += row["cost_usd"] or 0.0
         unpriced += row["cost_usd"] is None and bool(row["completion_tokens"])
-    return Totals(documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion, cost, unpriced)
+    counts = (documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion)
+    return Totals(*counts, cost, unpriced, dict(types))
 
 
 def encode(rows: list[dict[str, Any]], schema: pa.Schema, footer: ResultFooter) -> bytes:

@@ -65,9 +65,12 @@ def answer_rate(stats: dict[str, Any]) -> float:
 
 
 @contextmanager
-def stack(*, workers: int = 0, provider_args: Sequence[str] = ()) -> Iterator[LocalStack]:
-    """A stack on temporary data, its environment applied to this process."""
-    options = StackOptions(workers=workers, provider_args=provider_args, ui=False)
+def stack(*, workers: int = 0, provider_args: Sequence[str] = (), s3_args: Sequence[str] = ()) -> Iterator[LocalStack]:
+    """A stack on temporary data, its environment applied to this process; heartbeats as seldom as in production."""
+    throttle = ["--heartbeat-throttle-seconds", "60"]
+    options = StackOptions(
+        workers=workers, worker_args=throttle, provider_args=provider_args, s3_args=s3_args, ui=False
+    )
     with (
         LocalStack(options, on_event=lambda line: print(f"  {line}", flush=True)) as running,
         running.applied_environment(),

@@ -32,7 +32,7 @@ from batch.response_format import response_format
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, PROMPT, SCHEMA
 
 Send = Callable[[str], Awaitable[None]]
-_FORMAT = cast(ResponseFormatJSONSchema, response_format(SCHEMA, "benchmark"))
+_FORMAT = cast(ResponseFormatJSONSchema, response_format(SCHEMA))
 
 
 @dataclass(frozen=True)

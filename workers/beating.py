@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -23,14 +24,14 @@ FENCE_SHARE = 0.8
 
 
 class Pulse:
-    """Beats for as long as its context lasts. `details` is what the heartbeats carry: a few counters."""
+    """Beats for as long as its context lasts. `details` is asked for what each heartbeat carries: a few counters."""
 
     def __init__(self) -> None:
         timeout = activity.info().heartbeat_timeout
         self._fence_after = (timeout.total_seconds() if timeout else 60.0) * FENCE_SHARE
         self._last = time.monotonic()
         self._late = False
-        self.details: dict[str, Any] = {}
+        self.details: Callable[[], Any] = dict
 
     def superseded(self) -> bool:
         """Whether this process once stood still for so long that another attempt may be at work."""
@@ -48,10 +49,11 @@ class Pulse:
 
     async def _beat(self) -> None:
         while True:
+            # Not at once: the SDK sends the first beat and then none for most of a minute, so it should have numbers.
+            await asyncio.sleep(min(BEAT_EVERY, self._fence_after / 4))
             self.superseded()
             self._last = time.monotonic()
-            activity.heartbeat(self.details)
-            await asyncio.sleep(min(BEAT_EVERY, self._fence_after / 4))
+            activity.heartbeat(self.details())
 
 
 class ControlActivities(Interceptor):

@@ -99,7 +99,6 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
         seconds=round((now - started).total_seconds(), 3),
         totals=account.totals,
         planned_documents=account.planned_documents,
-        errors_by_type=dict(account.errors_by_type.most_common(50)),
         problems=account.problems,
         files=account.files,
     )

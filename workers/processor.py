@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -110,6 +111,7 @@ class Attempt:
     ) -> None:
         self._task, self._active, self._storage, self._metrics = task, run, storage, metrics
         self._pulse = pulse
+        pulse.details = self._beat
         info = activity.info()
         self._name = LedgerName(
             task.run.run_id, run.fingerprint, task.partition, task.generation, task.dispatch, info.attempt
@@ -119,6 +121,8 @@ class Attempt:
         self._key = run.layout.result(task.shard, task.partition)
         self._rows: dict[str, Row] = {}
         self._total = 0
+        self._in_flight = 0
+        self._errors = Counter[str]()
         self._stop: Stop | None = None
         self._replaces: str | None = None
         self._failure: BaseException | None = None
@@ -156,7 +160,6 @@ class Attempt:
             documents = await self._read_plan()
             self._total = len(documents)
             self._replay(documents, replayed)
-            self._show()
             todo = [document for document in documents if document.document_id not in self._rows]
             self._ledger.start()
             try:
@@ -205,7 +208,7 @@ class Attempt:
         table, _ = result_file.decode(data)
         for row in table.to_pylist():
             if self._keeps(row):
-                self._rows[row["document_id"]] = row
+                self._keep(row)
         return None
 
     def _keeps(self, row: Row) -> bool:
@@ -231,7 +234,7 @@ class Attempt:
             if (now or self._keeps(row)) and (row["etag"] == document.etag or row["generation"] > 1):
                 restored = self._restore(row)
                 if restored is not None:
-                    self._rows[document_id] = restored
+                    self._keep(restored)
                     count += 1
         self._metrics.ledger_replayed.inc(count)
 
@@ -306,7 +309,11 @@ class Attempt:
                 await self._until_durable()
                 if self._stopping():
                     return
-                answer = await active.chat.ask(payload, lambda: self._stopping() is not None)
+                self._in_flight += 1
+                try:
+                    answer = await active.chat.ask(payload, lambda: self._stopping() is not None)
+                finally:
+                    self._in_flight -= 1
             if answer is not None:
                 self._take(self._judge(document, etag, answer))
         except _Stopped:
@@ -381,15 +388,18 @@ class Attempt:
 
     def _take(self, row: Row) -> None:
         """An answered document: into the ledger without its typed result, which is read anew on replay."""
-        self._rows[row["document_id"]] = row
-        self._show()
+        self._keep(row)
         self._ledger.add({name: value for name, value in row.items() if name != "result"})
         self._active.brakes.documents(row["status"] == ERROR)
         self._metrics.answers(self._active.file.job.name, row["error_type"] or OK)
 
-    def _show(self) -> None:
-        """What the heartbeats carry."""
-        self._pulse.details = {"done": len(self._rows), "of": self._total}
+    def _keep(self, row: Row) -> None:
+        self._rows[row["document_id"]] = row
+        if row["status"] == ERROR:
+            self._errors[row["error_type"]] += 1
+
+    def _beat(self) -> c.Beat:
+        return c.Beat(len(self._rows), self._total, self._in_flight, dict(self._errors))
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
         cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)

@@ -16,7 +16,7 @@ EXIT_FAILURES, EXIT_WRONG = 1, 2
 
 ORDER = [
     *("up", "demo", "worker", "simulate-provider"),
-    *("run", "status", "list", "results", "verify", "pause", "resume", "cancel", "rerun"),
+    *("run", "status", "list", "results", "report", "verify", "pause", "resume", "cancel", "rerun"),
     "schedule",
 ]
 """The commands as `docbatch --help` lists them."""

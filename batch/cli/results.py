@@ -1,4 +1,4 @@
-"""Commands that read what a run left: `results`, `verify`."""
+"""Commands that read what a run left: `results`, `report`, `verify`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batch.client import Run
     from batch.manifest import Manifest
     from batch.reconcile import Account
+    from batch.report import Report
 
 
 @app.command()
@@ -52,7 +53,7 @@ def results(
 
     if export is not None and (head is not None or as_json):
         raise CliError(f"--export writes all rows to {export}, in the format of its ending: without --head and --json")
-    found, committed = asyncio.run(_committed(run_id, output))
+    found, committed = asyncio.run(_look(run_id, output))
     if not committed:
         if export is not None:
             raise CliError(f"run {run_id!r} has no rows yet: no partition is committed; {export} is not written")
@@ -75,7 +76,8 @@ def results(
     _print_rows(frame, shown, errors=errors)
 
 
-async def _committed(run_id: str, output: str | None) -> tuple[Run, bool]:
+async def _look(run_id: str, output: str | None) -> tuple[Run, bool]:
+    """The run, and whether it has rows."""
     found = await find(run_id, output)
     layout = found.layout
     async for page in found.connection.storage.pages(layout.output.bucket, layout.results):
@@ -108,6 +110,53 @@ def _print_rows(frame: pl.LazyFrame, shown: pl.LazyFrame, *, errors: bool) -> No
     count = frame.select(pl.len()).collect().item()
     if count > len(rows):
         plain(console, f"{len(rows):,} of {count:,} rows; --head 0 shows all, --export FILE writes them", style="dim")
+
+
+@app.command()
+def report(
+    run_id: RunArgument,
+    *,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the page goes.  [default: RUN.html, here]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the page's numbers as JSON, write no page.")] = False,
+    output: OutputOption = None,
+) -> None:
+    """Write a run's report: one HTML page with charts.
+
+    Throughput, latencies, tokens, cost, errors with examples; nothing is fetched when it is opened. Also of a run that
+    is going.
+    """
+    from batch.report import render
+
+    found = asyncio.run(_report(run_id, output))
+    if as_json:
+        numbers = {name: value for name, (_, value, _) in found.facts.items()}
+        print_json({"run_id": run_id, "state": found.status.state, "verdict": found.verdict[0], **numbers})
+        return
+    path = export or Path(f"{run_id}.html")
+    try:
+        path.write_text(render(found), encoding="utf-8")
+    except OSError as error:
+        raise CliError(f"{path} cannot be written: {error}") from None
+    typer.echo(str(path))
+    if found.verdict[0] == "different":
+        typer.echo(f"the rows are not those of the manifest: {found.verdict[1]}", err=True)
+        raise typer.Exit(EXIT_FAILURES)
+
+
+async def _report(run_id: str, output: str | None) -> Report:
+    from batch.contracts import RunRef
+    from batch.report import Measures, Report, measure
+    from batch.run_file import load_run
+
+    found, committed = await _look(run_id, output)
+    status = await found.status()
+    file = await load_run(found.connection.storage, RunRef(found.run_id, found.output_uri))
+    console = open_console(err=True)
+    with console.status("reading the rows"):
+        measures = await asyncio.to_thread(measure, found.results()) if committed else Measures()
+    return Report(status, await found.manifest(), measures, file.job.name, file.job.model.name)
 
 
 @app.command()
@@ -154,7 +203,7 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
                 "partitions": len(account.files),
                 "missing_partitions": account.missing,
                 **{name: getattr(totals, name) for name in ("documents", "ok", "errors", "skipped")},
-                "errors_by_type": dict(account.errors_by_type),
+                "errors_by_type": totals.errors_by_type,
                 "problem_count": account.problem_count,
                 "problems": account.problems,
             }

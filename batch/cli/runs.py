@@ -98,7 +98,7 @@ def list_runs(
 
     A run that ended with errors is in the state completed_with_failures.
     """
-    from batch.run_list import runs_table
+    from batch.terminal.run_tables import runs_table
     from batch.visibility import STATES
 
     if state is not None and state not in STATES:

@@ -103,7 +103,7 @@ def list_(as_json: JsonOption = False) -> None:
         if as_json:
             print_json([status.to_dict() for status in statuses])
         elif statuses:
-            from batch.run_list import schedules_table
+            from batch.terminal.run_tables import schedules_table
 
             open_console().print(schedules_table(statuses))
         else:
@@ -121,8 +121,8 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         if as_json:
             print_json(status.to_dict())
             return
-        from batch.run_list import schedule_account, scheduled_runs_table
         from batch.terminal import plain
+        from batch.terminal.run_tables import schedule_account, scheduled_runs_table
 
         console = open_console()
         for line in schedule_account(status):

@@ -67,6 +67,10 @@ _S3_PORTS = {
 }
 
 
+HEARTBEAT_THROTTLE = 2.0
+"""Seconds. Heartbeats carry what progress displays show, and nobody bills them here."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StackOptions:
     """What to start.
@@ -86,6 +90,7 @@ class StackOptions:
         scrape_seconds: Time between two scrapes of the workers by a Prometheus of the stack's own, where one is
             installed. None: no Prometheus.
         temporal_args: Further arguments of `temporal server start-dev`, such as `--dynamic-config-value`.
+        s3_args: Further arguments of SeaweedFS' `weed mini`, such as `-metricsPort`.
         temporal_port, temporal_ui_port, s3_port, provider_port: Fixed ports. None: those that the data folder had last
             time, else free ones.
         s3_server: `auto` is SeaweedFS where it is installed, else moto's server, which keeps objects in memory only.
@@ -104,6 +109,7 @@ class StackOptions:
     ui: bool = True
     scrape_seconds: float | None = None
     temporal_args: Sequence[str] = ()
+    s3_args: Sequence[str] = ()
     temporal_port: int | None = None
     temporal_ui_port: int | None = None
     s3_port: int | None = None
@@ -242,6 +248,7 @@ class LocalStack:
         worker, port = known[name], self._ports[name]
         # -P: a file `batch.py` in the user's folder must not be taken for ours.
         program = [sys.executable, "-P", "-m", "workers", "--task-queue", TASK_QUEUE, "--metrics-port", str(port)]
+        program += ["--heartbeat-throttle-seconds", str(HEARTBEAT_THROTTLE)]
         worker.command = [*program, *self.options.worker_args, *extra_args]
         if self._scraped is not None:
             self._scraped.add_worker(worker.name, port, worker.command)
@@ -476,6 +483,7 @@ class LocalStack:
             # Volumes are files that grow as needed. The default allows as many as the free disk divides into, and each
             # bucket takes some: a small disk could run out of volumes long before it is full.
             *("-master.volumeSizeLimitMB=256", "-volume.max=1000", "-volume.preStopSeconds=0"),
+            *self.options.s3_args,
         ]
         if weed is None:
             self.notes.append(

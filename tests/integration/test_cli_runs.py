@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,24 +58,6 @@ def docbatch(stack: LocalStack, corpus: None, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "job.yaml").write_text(JOB)
     with stack.applied_environment(), contextlib.chdir(tmp_path):
         yield run
-
-
-@pytest.fixture
-def provider(stack: LocalStack) -> Iterator[Callable[..., None]]:
-    """Changes how the simulated provider behaves, for one test."""
-    changed: dict[str, Any] = {}
-
-    def control(**options: Any) -> None:
-        request = urllib.request.Request(
-            f"{stack.provider_url}/control",
-            data=json.dumps(options).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()
-        changed.update(dict.fromkeys(options, 0))
-
-    yield control
-    control(**changed)
 
 
 def state(docbatch: Docbatch, run_id: str) -> dict[str, Any]:

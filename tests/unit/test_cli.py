@@ -37,9 +37,9 @@ output: {uri: s3://results/tickets/}
 """
 COMMANDS = [
     *("up", "demo", "worker", "simulate-provider"),
-    *("run", "status", "list", "results", "verify", "pause", "resume", "cancel", "rerun"),
+    *("run", "status", "list", "results", "report", "verify", "pause", "resume", "cancel", "rerun"),
     "schedule",
-]  # preview, estimate and report come later
+]  # preview and estimate come later
 
 
 def ended(state: str = c.COMPLETED, **fields: Any) -> RunResult:
@@ -115,7 +115,7 @@ class FakeRun:
     def layout(self) -> RunLayout:
         return RunLayout.of(self.output_uri, self.run_id)
 
-    async def watch(self, *, every: float) -> AsyncIterator[RunResult]:
+    async def watch(self, *, every: float, every_shard: float) -> AsyncIterator[RunResult]:
         for status in self.statuses:
             yield status
             if self.interrupt:
@@ -475,7 +475,7 @@ def test_nothing_to_stop_in_a_run_that_has_ended(command: str, use: Use, capsys:
 
 def test_cancel_waits_for_the_end(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
     run = use(ended(c.CANCELLED), ended(c.RUNNING))  # the last is what `status` gives before
-    run.watch = lambda every: _only(ended(c.CANCELLED))  # type: ignore[method-assign]
+    run.watch = lambda **every: _only(ended(c.CANCELLED))  # type: ignore[method-assign]
     assert command_line(["cancel", "t-1"]) == 0
     assert run.calls == ["cancel"]
     assert "state        cancelled" in capsys.readouterr().out

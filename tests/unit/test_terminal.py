@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from batch import contracts as c
 from batch import terminal
 from batch.client import RunResult
-from batch.terminal import LiveDisplay, PlainDisplay, Speed
+from batch.terminal import LiveDisplay, PlainDisplay, Speed, progress
 
 
 class Clock:
@@ -43,6 +43,7 @@ def result(**fields: Any) -> RunResult:
             seconds=61.2,
             planned=5000,
             in_progress=34,
+            in_flight=32,
             shards={"open": 2, "finished": 1},
             partitions={"planned": 50, "committed": 12, "failed": 1},
         ),
@@ -127,7 +128,7 @@ def test_plain_lines_come_every_few_seconds_and_for_each_state() -> None:
     assert len(lines) == 2
     clock.now += 4
     display.update(result(documents=1400))
-    assert lines[-1].startswith("running    1,434/5,000+ documents  errors 34  ")
+    assert lines[-1].startswith("running    1,434/5,000+ documents  ok 1,166  errors 34  in flight 32  ")
     assert "$1.23 (simulated)" in lines[-1]
     display.update(result(documents=1400, state=c.PAUSED, reason="by_user", message="lunch"))
     assert lines[-2].startswith("paused") and lines[-1].strip() == "by_user: lunch"
@@ -135,6 +136,13 @@ def test_plain_lines_come_every_few_seconds_and_for_each_state() -> None:
     display.note("no answer")
     display.note("")
     assert lines.count("no answer") == 1
+    failing = result(documents=1400, errors_by_type={"refusal": 2, "timeout": 30}, errors_in_progress={"http_500": 2})
+    clock.now += 6
+    display.update(failing)
+    assert lines[-1] == "  errors: timeout 30, refusal 2; in progress: http_500 2"
+    clock.now += 6
+    display.update(failing)
+    assert lines[-1].startswith("running")  # the same types and counts are not said again
 
 
 def test_rows_never_become_fewer() -> None:
@@ -162,14 +170,22 @@ def test_live_display_fits_80_columns() -> None:
     for part in (
         "tickets-1  running",
         "1,334/5,000+",
-        "ok 1,166   errors 34   in progress 34   10.0 documents/s",
-        "elapsed 0:01:12   ETA >0:06:07",
+        "ok 1,166   errors 34   skipped 0   in progress 34",
+        "10.0 documents/s   in flight 32   elapsed 0:01:12   ETA >0:06:07",
         "tokens 1.23M in, 98.8k out   cost $1.23 (simulated)",
         "partitions 12 of 50+, 1 failed   shards 1 done, 2 open",
     ):
         assert part in shown
-    display.update(result(state=c.PAUSED, reason="provider_unreachable", message="no answer from http://p"))
-    assert "provider_unreachable: no answer from http://p" in text_of(display.render())
+    types = {f"http_5{number:02}": 10 - number for number in range(9)}
+    display.update(result(documents=1300, errors_by_type=types))
+    lines = text_of(display.render()).splitlines()
+    assert lines[-1] == "errors: http_500 10, http_501 9, http_502 8, http_503 7, http_504 6, http_505 5…"
+    huge = {"documents": 9_876_543, "ok": 9_753_086, "errors": 123_457, "in_progress": 123_456, "skipped": 12_345}
+    display.update(result(planned=100_000_000, in_flight=4096, seconds=93_600, **huge))
+    assert max(len(line) for line in text_of(display.render()).splitlines()) <= 80
+    assert len(text_of(display.render()).splitlines()) == 6
+    display.update(result(generation=2, state=c.PAUSED, reason="provider_unreachable", message="no answer from p"))
+    assert "provider_unreachable: no answer from p" in text_of(display.render())
 
 
 def test_display_follows_the_console() -> None:
@@ -200,6 +216,13 @@ def test_account_of_a_run_with_failures() -> None:
         "docbatch results tickets-1 --errors",
         "docbatch rerun tickets-1",
     ]
+
+
+def test_account_of_a_live_run() -> None:
+    lines = terminal.account(result(errors_by_type={"refusal": 3}, errors_in_progress={"timeout": 2}), simulated=False)
+    assert "planned      5,000+, 34 in progress, 32 in flight" in lines
+    assert "errors       refusal 3; 0 retryable" in lines
+    assert "new errors   timeout 2 in partitions at work" in lines
 
 
 def test_account_of_a_cancelled_run_says_what_lacks() -> None:
@@ -280,7 +303,7 @@ class FlakyRun:
     def __init__(self, error: Exception) -> None:
         self._error: Exception | None = error
 
-    async def watch(self, *, every: float) -> AsyncIterator[RunResult]:
+    async def watch(self, *, every: float, every_shard: float) -> AsyncIterator[RunResult]:
         if self._error is not None:
             yield result()
             error, self._error = self._error, None
@@ -290,7 +313,7 @@ class FlakyRun:
 
 async def test_following_outlives_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = list[str]()
-    monkeypatch.setattr(terminal, "AWAY_SECONDS", 0)
+    monkeypatch.setattr(progress, "AWAY_SECONDS", 0)
     away = FlakyRun(RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""))
     ended = await terminal.follow(away, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
     assert ended.state == c.COMPLETED

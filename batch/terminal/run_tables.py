@@ -10,18 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from batch import contracts as c
-from batch.terminal import cell, duration, money, tokens
+from batch.terminal.quantities import COLOURS, duration, money, tokens
+from batch.terminal.row_tables import cell
 
 if TYPE_CHECKING:
     from batch.schedules import ScheduleStatus
 
-_COLOURS = {
-    c.COMPLETED: "green",
-    c.COMPLETED_WITH_FAILURES: "yellow",
-    c.PAUSED: "yellow",
-    c.CANCELLED: "red",
-    c.FAILED: "red",
-}
 _SHORT = {c.COMPLETED_WITH_FAILURES: "with failures"}
 """Of the one state whose name takes the room of the others."""
 GAP = 2
@@ -50,7 +44,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]], *, width: int, now: datetime |
     for heading in headings[1:]:
         table.add_column(heading, no_wrap=True, justify="right" if heading in ("age", "docs", "cost") else "left")
     for run, (run_id, job, state, *numbers) in zip(runs, rows, strict=True):
-        colour = _COLOURS.get(run["state"], "cyan")
+        colour = COLOURS.get(run["state"], "cyan")
         table.add_row(Text(run_id), Text(cell(job, job_width)), Text(state, style=colour), *map(Text, numbers))
     return table
 
@@ -102,7 +96,7 @@ def schedules_table(statuses: Iterable[ScheduleStatus]) -> Table:
         table.add_row(
             *(Text(text) for text in (status.name, status.job.name, when(status))),
             Text("paused" if status.paused else upcoming, style="yellow" if status.paused else ""),
-            Text(_SHORT.get(last, last), style=_COLOURS.get(last, "")),
+            Text(_SHORT.get(last, last), style=COLOURS.get(last, "")),
         )
     return table
 
@@ -145,7 +139,7 @@ def scheduled_runs_table(runs: Sequence[Mapping[str, Any]], *, now: datetime | N
     for heading in ("begun", "docs", "errors", "cost"):
         table.add_column(heading, no_wrap=True, justify="right")
     for run in runs:
-        state = Text(_SHORT.get(run["state"], run["state"]), style=_COLOURS.get(run["state"], "cyan"))
+        state = Text(_SHORT.get(run["state"], run["state"]), style=COLOURS.get(run["state"], "cyan"))
         started = run.get("started_at")
         numbers = [_number(run.get("documents")), _number(run.get("errors")), _cost(run.get("cost_usd"))]
         table.add_row(Text(run["run_id"]), state, f"{age(started, now)} ago" if started else "-", *numbers)

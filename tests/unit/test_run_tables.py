@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 
 from batch import contracts as c
 from batch.job import Job
-from batch.run_list import age, runs_table, schedule_account, scheduled_runs_table, schedules_table
 from batch.schedules import ScheduleStatus
+from batch.terminal.run_tables import age, runs_table, schedule_account, scheduled_runs_table, schedules_table
 from batch.timing import Overlap, Timing
 
 NOW = datetime(2026, 11, 22, 21, tzinfo=UTC)

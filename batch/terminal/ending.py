@@ -1,0 +1,83 @@
+"""Where a run stands, or how it ended, and what to do next: plain lines, each a fact, that can be copied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from batch import contracts as c
+from batch.terminal.quantities import COLOURS, by_type, money, partitions_and_shards, total, why
+
+if TYPE_CHECKING:
+    from batch.client import RunResult
+
+
+def equation(documents: int, ok: int, errors: int, skipped: int) -> str:
+    """The line that every account of a run has."""
+    return f"documents = ok + error + skipped: {documents} = {ok} + {errors} + {skipped}"
+
+
+def account(status: RunResult, *, simulated: bool) -> list[str]:
+    """Where a run stands, or how it ended: a line a fact."""
+    lines = [_fact("run", status.run_id), _fact("state", status.state)]
+    if why(status):
+        lines.append(_fact("because", why(status)))
+    if status.generation > 1:
+        lines.append(_fact("generation", str(status.generation)))
+    lines.append(equation(status.documents, status.ok, status.errors, status.skipped))
+    missing = status.planned - status.documents
+    if status.ended and missing > 0:
+        lines.append(_fact("without row", f"{missing:,} of {total(status)} planned documents"))
+    elif not status.ended:
+        lines.append(
+            _fact("planned", f"{total(status)}, {status.in_progress:,} in progress, {status.in_flight:,} in flight")
+        )
+        lines.append(_fact("parts", partitions_and_shards(status)))
+    if status.errors_by_type:
+        lines.append(_fact("errors", f"{by_type(status.errors_by_type)}; {status.retryable_errors:,} retryable"))
+    if status.errors_in_progress:
+        lines.append(_fact("new errors", f"{by_type(status.errors_in_progress)} in partitions at work"))
+    lines += [
+        _fact("tokens", f"{status.prompt_tokens:,} in, {status.completion_tokens:,} out"),
+        _fact("cost", money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)),
+        _fact("seconds", f"{status.seconds:,.1f}"),
+        _fact("results_uri", status.results_uri),
+        _fact("manifest_uri", status.manifest_uri),
+    ]
+    lines += [_fact("problem", problem) for problem in status.problems]
+    return lines
+
+
+def _fact(name: str, value: str) -> str:
+    return f"{name:<13}{value}"
+
+
+def next_steps(status: RunResult) -> list[str]:
+    """Commands that make sense now."""
+    run_id = status.run_id
+    if not status.ended:
+        steps = [f"docbatch status {run_id} --watch"]
+        return [*steps, f"docbatch resume {run_id}"] if status.state == c.PAUSED else steps
+    steps = [f"docbatch results {run_id}"] if status.ok else []
+    if status.errors:
+        steps.append(f"docbatch results {run_id} --errors")
+    if status.retryable_errors or status.documents < status.planned or status.state in (c.CANCELLED, c.FAILED):
+        steps.append(f"docbatch rerun {run_id}")
+    elif status.errors:
+        steps.append(f"docbatch rerun {run_id} --all-errors   (none is retryable)")
+    return steps
+
+
+def print_account(console: Console, status: RunResult, *, simulated: bool) -> None:
+    """The account and what to do next."""
+    for line in account(status, simulated=simulated):
+        plain(console, line, style=COLOURS.get(status.state, "") if line.startswith("state ") else "")
+    for number, step in enumerate(next_steps(status)):
+        plain(console, f"{'' if number else 'next':<13}{step}", style="dim")
+
+
+def plain(console: Console, text: str, *, style: str = "") -> None:
+    """A line as it is: no markup, no wrapping, so that a URI can be copied."""
+    console.print(Text(text, style=style), soft_wrap=True, highlight=False)

@@ -1,0 +1,239 @@
+"""Progress of a run, live on a terminal and in plain lines elsewhere. The numbers are `batch.client.RunResult`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from batch.terminal.ending import plain
+from batch.terminal.quantities import (
+    COLOURS,
+    by_type,
+    done,
+    duration,
+    money,
+    partitions_and_shards,
+    tokens,
+    total,
+    why,
+)
+from batch.terminal.speed import Speed, per_second
+
+if TYPE_CHECKING:
+    from batch.client import Run, RunResult
+
+PLAIN_EVERY = 5.0
+"""Seconds between two lines where there is no terminal."""
+EVERY_SHARD = 0.25
+"""Seconds more between two looks for each open shard of the run: watching asks 4 queries a second at most."""
+AWAY_SECONDS = 2.0
+"""Pause before a server that did not answer is asked again."""
+
+
+class Display:
+    """Progress of one run. A context manager; `update` as often as there is news."""
+
+    def __init__(self, *, simulated: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._simulated = simulated
+        self._clock = clock
+        self._speed = Speed(clock)
+        self.status: RunResult | None = None
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def update(self, status: RunResult) -> None:
+        last = self.status
+        if last is not None and status.generation == last.generation and status.documents < last.documents:
+            # Rows never become fewer: coordinator and shard were asked while a report was between them.
+            status = replace(last, state=status.state, reason=status.reason, message=status.message)
+        self.status = status
+        self._speed.add(done(status))
+
+    def note(self, text: str) -> None:
+        """Something about the watching itself, such as a server that does not answer; empty: all is well again."""
+
+
+class PlainDisplay(Display):
+    """A line every few seconds, and at once for each new state: for logs."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        simulated: bool,
+        every: float = PLAIN_EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(simulated=simulated, clock=clock)
+        self._write = write
+        self._every = every
+        self._shown = ("", "")
+        self._due = 0.0
+        self._note = ""
+        self._errors = ""
+
+    def update(self, status: RunResult) -> None:
+        super().update(status)
+        status = self.status or status
+        state = (status.state, why(status))
+        if state == self._shown and self._clock() < self._due:
+            return
+        self._shown, self._due = state, self._clock() + self._every
+        self._write(self.line(status))
+        if why(status) and not status.ended:
+            self._write(f"  {why(status)}")
+        errors = _errors(status)
+        if errors != self._errors:
+            self._errors = errors
+            self._write(f"  {errors}")
+
+    def line(self, status: RunResult) -> str:
+        parts = [
+            f"{status.state:<9}",
+            f"{done(status):,}/{total(status)} documents",
+            f"ok {status.ok:,}",
+            f"errors {status.errors:,}",
+        ]
+        if status.skipped:
+            parts.append(f"skipped {status.skipped:,}")
+        if not status.ended:
+            parts += [f"in flight {status.in_flight:,}", f"{per_second(self._speed)}/s"]
+        parts.append(f"tokens {tokens(status.prompt_tokens + status.completion_tokens)}")
+        if status.cost_usd:
+            parts.append(money(status.cost_usd, simulated=self._simulated))
+        if not status.ended:
+            parts.append(f"ETA {self._speed.eta(status)}")
+        return "  ".join(parts)
+
+    def note(self, text: str) -> None:
+        if text and text != self._note:
+            self._write(text)
+        self._note = text
+
+
+class LiveDisplay(Display):
+    """A bar and a few lines that are drawn over themselves; they go when the run has ended."""
+
+    def __init__(self, console: Console, *, simulated: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(simulated=simulated, clock=clock)
+        self._updated = clock()
+        self._note = ""
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def update(self, status: RunResult) -> None:
+        super().update(status)
+        self._updated = self._clock()
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def render(self) -> RenderableType:
+        status = self.status
+        if status is None:
+            return Text(self._note or "waiting for the first word of the run", style="dim")
+        elapsed = status.seconds + (self._clock() - self._updated if status.seconds else 0.0)
+        lines: list[RenderableType] = [
+            _headline(status),
+            _bar(status),
+            Text(
+                f"ok {status.ok:,}   errors {status.errors:,}   skipped {status.skipped:,}   "
+                f"in progress {status.in_progress:,}",
+                style="yellow" if status.errors else "",
+            ),
+            Text(
+                f"{per_second(self._speed)} documents/s   in flight {status.in_flight:,}   "
+                f"elapsed {duration(elapsed)}   ETA {self._speed.eta(status)}"
+            ),
+            Text(
+                f"tokens {tokens(status.prompt_tokens)} in, {tokens(status.completion_tokens)} out   "
+                f"cost {money(status.cost_usd, simulated=self._simulated, unpriced=status.unpriced)}"
+            ),
+            Text(partitions_and_shards(status), style="dim"),
+        ]
+        errors = _errors(status)
+        if errors:
+            lines.append(Text(errors, style="yellow", overflow="ellipsis", no_wrap=True))
+        for text in (why(status), self._note):
+            if text:
+                lines.append(Text(text, style="yellow"))
+        return Group(*lines)
+
+
+async def follow(run: Run, shown: Display, *, every: float = 1.0) -> RunResult:
+    """Shows a run until it has ended; a server that is away for a while ends the watching as little as the run."""
+    from temporalio.service import RPCError, RPCStatusCode
+
+    from batch.store import StorageUnreachable
+
+    away = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+    last: RunResult | None = None
+    while last is None or not last.ended:
+        try:
+            async for last in run.watch(every=every, every_shard=EVERY_SHARD):
+                shown.note("")
+                shown.update(last)
+        except (RPCError, StorageUnreachable) as error:
+            if isinstance(error, RPCError) and error.status not in away:
+                raise
+            last = None
+            shown.note(f"no answer, asking again (the run goes on): {str(error)[:200]}")
+            await asyncio.sleep(AWAY_SECONDS)
+    return last
+
+
+def display(console: Console, *, simulated: bool, plain_every: float = PLAIN_EVERY) -> Display:
+    """The display that fits: live on a terminal, elsewhere a plain line every `plain_every` seconds."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveDisplay(console, simulated=simulated)
+    return PlainDisplay(lambda line: plain(console, line), simulated=simulated, every=plain_every)
+
+
+def _headline(status: RunResult) -> Text:
+    text = Text(overflow="ellipsis", no_wrap=True)
+    text.append(status.run_id, style="bold").append("  ").append(status.state, style=COLOURS.get(status.state, "cyan"))
+    if status.generation > 1:
+        text.append(f"  generation {status.generation}", style="dim")
+    return text
+
+
+def _bar(status: RunResult) -> RenderableType:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    share = f"  {100 * done(status) / status.planned:.0f} %" if status.planned and status.plan_done else ""
+    grid.add_row(
+        ProgressBar(total=status.planned or None, completed=done(status)), f"{done(status):,}/{total(status)}{share}"
+    )
+    return grid
+
+
+def _errors(status: RunResult) -> str:
+    """The types of the errors so far, those of partitions still at work apart; empty when there are none."""
+    known = f"errors: {by_type(status.errors_by_type)}" if status.errors_by_type else ""
+    new = f"in progress: {by_type(status.errors_in_progress)}" if status.errors_in_progress else ""
+    return "; ".join(part for part in (known, new) if part)
