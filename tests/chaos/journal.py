@@ -89,7 +89,7 @@ class Journal:
         """
         flying: Counter[str] = Counter()
         first = at
-        answered_lately = 0
+        answered_lately = answered_last = 0
         for event in self.events:
             if event.by != by:
                 continue
@@ -99,7 +99,9 @@ class Journal:
             elif event.at <= at:
                 flying[event.key] -= 1
                 answered_lately += event.kind == "answered" and event.at > at - RATE_OVER
-        rate = answered_lately / max(0.5, min(RATE_OVER, at - first))
+                answered_last += event.kind == "answered" and event.at > at - AFTERWARDS
+        # Its rate over some seconds, or that of the very last ones: it may have begun, or come back, just before.
+        rate = max(answered_lately / max(0.5, min(RATE_OVER, at - first)), answered_last / AFTERWARDS)
         return Loss(by, at, sum(count for count in flying.values() if count > 0), rate, self.paid_again()[by])
 
 
