@@ -30,15 +30,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     async def nothing(*_: Any) -> int:
         return 0
 
+    async def unpolled(*_: Any) -> str:
+        return "night"
+
     async def temporal() -> Any:
-        return SimpleNamespace(start_workflow=start_workflow)
+        return SimpleNamespace(start_workflow=start_workflow, count_workflows=nothing)
 
     async def run(self: Any, run_id: str) -> FakeRun:
         return FakeRun(self)
 
     monkeypatch.setattr(client, "connect_temporal", temporal)
     monkeypatch.setattr(checks, "check_job", nothing)
-    monkeypatch.setattr(checks, "count_pollers", nothing)
+    monkeypatch.setattr(checks, "unpolled_queue", unpolled)
     monkeypatch.setattr(client.Connection, "run", run)
     return queues
 

@@ -72,7 +72,7 @@ async def test_a_large_page_is_read_beside_the_event_loop(monkeypatch: pytest.Mo
     attempt: Any = Attempt.__new__(Attempt)
     template = jinja2.Template("{{ text }}")
     chat = SimpleNamespace(payload=lambda system, user: user.encode())
-    attempt._active = SimpleNamespace(system=None, user=template, chat=chat)
+    attempt._active = SimpleNamespace(system=None, user=template, chat=chat, dates={})
 
     async def prepared(key: str, data: bytes) -> bytes:
         document = PlannedDocument(key, f"s3://b/{key}", '"e"', len(data))
