@@ -85,9 +85,15 @@ def test_every_shell_block_in_order(home: Path) -> None:
 
 def test_the_script(home: Path) -> None:
     (home / "script.py").write_text(blocks("python")[0])
+    assert len([line for line in blocks("python")[0].splitlines() if line.strip()]) <= 10
     done = run(home, "python script.py")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-4:] == ["completed", "3", "3", "0"]
+    lines = done.stdout.splitlines()
+    assert lines[0] == "completed: 3 documents, 3 ok, 0 errors"
+    names, types = (re.sub(r"[│┆]", " ", lines[number]).split() for number in (3, 5))
+    assert (names, types) == (["document_id", "label", "urgent"], ["str", "str", "bool"])
+    rows = [line for line in lines if re.search(r"│ \S+ +┆ (bug|question|praise) +┆ (true|false) +│", line)]
+    assert len(rows) == 3, done.stdout
 
 
 def test_the_worker_command(home: Path) -> None:
