@@ -43,6 +43,7 @@ RUNNING = "running"
 PAUSED = "paused"
 COMPLETED = "completed"
 COMPLETED_WITH_FAILURES = "completed_with_failures"
+CANCELLING = "cancelling"
 CANCELLED = "cancelled"
 FAILED = "failed"
 RERUNNING = "rerunning"
@@ -292,13 +293,12 @@ class ShardInput:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """A shard's word to the coordinator. `given_up` names a bounded number of its failed partitions."""
+    """A shard's word to the coordinator."""
 
     shard: int
     totals: Totals
     dispatched: bool
     finished: bool
-    given_up: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,6 @@ class Carried:
     rerun: RerunRequest | None = None
     rerun_found: bool = False
     finished_shards: int = 0
-    executions: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""The workflows of a run: a coordinator plans and starts shards, a shard keeps a window of partitions in flight.
+"""The workflow of a run: plans shard by shard, starts shard workflows, keeps the totals, finishes the run.
 
 Deterministic, and free of heavy imports. Data flow of a run:
 
     coordinator: claim -> plan shard 0, 1, ... (activities) -> start shard workflows, a few dispatching at once
-    shard:       sliding window of process activities -> reports to the coordinator's workflow id by signal
+    shard:       see `batch.shard`; reports to the coordinator's workflow id by signal
     coordinator: totals by shard -> finish (reconcile, manifest)
 
 The coordinator continues as new whenever the server suggests it. Its shards are abandoned children, so they outlive the
@@ -21,17 +21,15 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError, TemporalError, is_cancelled_exception
+from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ApplicationError, TemporalError
 
 from batch import contracts as c
+from batch.shard import Shard, has_failed
 
 R = TypeVar("R")
 
-PROCESS_TIMEOUT = timedelta(hours=24)
-PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
-GIVEN_UP_NAMED = 100
 PUBLISH_EVERY = 10.0
 """Seconds at least between two counts for visibility while the state stays."""
 SLOT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
@@ -82,7 +80,6 @@ class Coordinator:
         self._open = {shard.planned.shard: shard for shard in carried.open} if carried else {}
         self._rerun = carried.rerun if carried else start.rerun
         self._rerun_found = carried.rerun_found if carried else False
-        self._executions = carried.executions if carried else 1
         self._started_shards = 0
         self._finished_shards = carried.finished_shards if carried else 0
         self._state = c.RUNNING if carried else c.PLANNING
@@ -176,9 +173,9 @@ class Coordinator:
         """Runs the parts together; the first failure or a cancellation ends all of them."""
         tasks = [asyncio.create_task(part) for part in parts]
         try:
-            await workflow.wait_condition(lambda: self._done() or any(_failed(task) for task in tasks))
+            await workflow.wait_condition(lambda: self._done() or any(has_failed(task) for task in tasks))
             for task in tasks:
-                if _failed(task):
+                if has_failed(task):
                     task.result()
         finally:
             for task in tasks:
@@ -422,7 +419,6 @@ class Coordinator:
                     rerun=self._rerun,
                     rerun_found=self._rerun_found,
                     finished_shards=self._finished_shards,
-                    executions=self._executions + 1,
                 ),
             ),
             # Executions are pinned to the version that they began on; the next one begins on the newest.
@@ -434,7 +430,7 @@ class Coordinator:
 
     async def _cancel_run(self) -> None:
         """Stops the workers, then the shards, then accounts for what there is."""
-        self._state = "cancelling"
+        self._state = c.CANCELLING
         self._control = c.Control(state=c.CANCELLED, epoch=self._control.epoch + 1, reason=c.BY_USER)
         self._show()
         told = asyncio.create_task(self._write_control(self._control))
@@ -537,166 +533,6 @@ class Coordinator:
         workflow.set_current_details("\n\n".join(lines))
 
 
-@workflow.defn(name=c.SHARD_WORKFLOW)
-class Shard:
-    """A bounded stretch of partitions behind a sliding window of activities; a failed partition is data."""
-
-    @workflow.init
-    def __init__(self, start: c.ShardInput) -> None:
-        self._start = start
-        self._planned = start.planned
-        self._control = start.control
-        stretch = range(start.planned.first_partition, start.planned.first_partition + start.planned.partitions)
-        self._pending = deque(stretch if start.planned.only is None else start.planned.only)
-        self._count = len(self._pending)
-        self._dispatches: dict[int, int] = {}
-        self._in_flight: dict[int, asyncio.Task[None]] = {}
-        self._totals = c.Totals()
-        self._given_up: list[int] = []
-        self._reported_tenth = 0
-        self._dispatched_told = False
-        self._cancelled = False
-        self._failure: BaseException | None = None
-
-    @workflow.run
-    async def run(self, start: c.ShardInput) -> c.Totals:
-        """Returns the totals of the shard; the coordinator has them by signal."""
-        try:
-            while self._pending or self._in_flight:
-                await workflow.wait_condition(
-                    lambda: self._failure is not None or self._may_dispatch() or not (self._pending or self._in_flight)
-                )
-                if self._failure is not None:
-                    raise self._failure
-                while self._may_dispatch():
-                    self._dispatch(self._pending.popleft())
-                await self._report_if_due()
-        except asyncio.CancelledError:
-            self._cancelled = True
-            for task in self._in_flight.values():
-                task.cancel()
-            await workflow.wait_condition(lambda: not self._in_flight)
-            await self._report(finished=True)
-            raise
-        await self._report(finished=True)
-        return self._totals
-
-    @workflow.signal
-    def control(self, control: c.Control) -> None:
-        """The coordinator's word: go on, or dispatch nothing."""
-        if control.epoch > self._control.epoch or (control.epoch == self._control.epoch and control.state != c.RUNNING):
-            self._control = control
-
-    @workflow.query
-    def totals(self) -> c.ShardReport:
-        """Live numbers of this shard."""
-        return self._make_report(finished=not (self._pending or self._in_flight))
-
-    def _may_dispatch(self) -> bool:
-        return (
-            bool(self._pending)
-            and not self._cancelled
-            and self._control.state == c.RUNNING
-            and len(self._in_flight) < self._start.window
-        )
-
-    def _dispatch(self, partition: int) -> None:
-        self._dispatches[partition] = self._dispatches.get(partition, 0) + 1
-        task = asyncio.create_task(self._process(partition, self._dispatches[partition]))
-        self._in_flight[partition] = task
-        task.add_done_callback(lambda done: self._ended(partition, done))
-
-    def _ended(self, partition: int, task: asyncio.Task[None]) -> None:
-        if self._in_flight.get(partition) is task:
-            del self._in_flight[partition]
-        if _failed(task):
-            self._failure = task.exception()
-
-    async def _process(self, partition: int, dispatch: int) -> None:
-        epoch = self._control.epoch
-        try:
-            outcome: c.PartitionOutcome = await workflow.execute_activity(
-                c.PROCESS_PARTITION,
-                c.PartitionInput(
-                    run=self._start.run,
-                    shard=self._planned.shard,
-                    partition=partition,
-                    row_group=partition - self._planned.first_partition,
-                    generation=self._start.generation,
-                    dispatch=dispatch,
-                    epoch=epoch,
-                    max_barren_attempts=self._start.tuning.max_barren_attempts,
-                    rerun=self._start.rerun,
-                ),
-                result_type=c.PartitionOutcome,
-                task_queue=self._start.partitions_queue,
-                start_to_close_timeout=PROCESS_TIMEOUT,
-                heartbeat_timeout=timedelta(seconds=self._start.tuning.heartbeat_timeout),
-                retry_policy=PROCESS_RETRY,
-                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-                summary=f"partition {partition}",
-                priority=Priority(priority_key=self._start.priority),
-            )
-        except ActivityError as error:
-            if is_cancelled_exception(error):
-                outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
-            else:  # an activity that cannot be retried: the partition failed, the shard goes on
-                workflow.logger.error("partition %s failed: %s", partition, error.cause)
-                outcome = c.PartitionOutcome(partition, c.GIVEN_UP, message=str(error.cause))
-        except asyncio.CancelledError:
-            outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
-        await self._take(outcome)
-
-    async def _take(self, outcome: c.PartitionOutcome) -> None:
-        if outcome.outcome == c.COMMITTED:
-            self._totals += outcome.totals
-        elif outcome.outcome == c.GIVEN_UP:
-            self._totals += replace(c.Totals(), partitions=1, partitions_failed=1)
-            if len(self._given_up) < GIVEN_UP_NAMED:
-                self._given_up.append(outcome.partition)
-        else:
-            self._pending.appendleft(outcome.partition)
-            await self._hold(outcome)
-
-    async def _hold(self, outcome: c.PartitionOutcome) -> None:
-        """After a yield that was no drain: asks for a pause, and dispatches nothing until the coordinator says so."""
-        if outcome.reason == c.DRAIN or self._cancelled or outcome.epoch < self._control.epoch:
-            return
-        if self._control.state == c.RUNNING:
-            self._control = c.Control(c.PAUSED, outcome.epoch, outcome.reason, outcome.message)
-            if outcome.reason != c.BY_USER:
-                await self._tell("request_pause", c.PauseRequest(outcome.epoch, outcome.reason, outcome.message))
-
-    async def _report_if_due(self) -> None:
-        """At most ten reports of progress, and one when the last partition is dispatched: history stays bounded."""
-        tenth = self._totals.partitions * 10 // max(1, self._count)
-        dispatched = not self._pending
-        if (tenth > self._reported_tenth or (dispatched and not self._dispatched_told)) and (
-            self._pending or self._in_flight
-        ):
-            self._reported_tenth, self._dispatched_told = tenth, dispatched or self._dispatched_told
-            await self._report(finished=False)
-
-    async def _report(self, *, finished: bool) -> None:
-        await self._tell("shard_report", self._make_report(finished=finished))
-
-    def _make_report(self, *, finished: bool) -> c.ShardReport:
-        return c.ShardReport(
-            shard=self._planned.shard,
-            totals=self._totals,
-            dispatched=not self._pending,
-            finished=finished,
-            given_up=self._given_up,
-        )
-
-    async def _tell(self, signal: str, argument: Any) -> None:
-        """To the run's workflow id, whichever execution holds it; a run that is gone needs no report."""
-        try:
-            await workflow.get_external_workflow_handle(self._start.run.run_id).signal(signal, argument)
-        except TemporalError as error:
-            workflow.logger.warning("the coordinator could not be told %s: %s", signal, error)
-
-
 @workflow.defn(name=c.CHECK_WORKFLOW)
 class Check:
     """Asks the model one short question by way of a worker, since only workers hold its credentials."""
@@ -712,10 +548,6 @@ class Check:
             retry_policy=RetryPolicy(maximum_attempts=2),
         )
         return result
-
-
-def _failed(task: asyncio.Task[None]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 WORKFLOWS = [Coordinator, Shard, Check]
