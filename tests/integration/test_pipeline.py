@@ -24,6 +24,7 @@ from batch.client import Run, RunBusy
 from batch.layout import RunLayout
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
+from batch.nominal import Nominal
 from batch.reconcile import Reconciler
 from batch.run_file import RunFile
 from batch.store import Storage
@@ -304,7 +305,7 @@ async def test_a_tail_that_goes_while_it_is_planned_leaves_a_whole_plan(env: dic
     storage, planner = Storage(), Planner(Storage(), Metrics())
     the_job = job(name)
     layout = RunLayout.of(the_job.output.uri, "tail-1")
-    file = RunFile.of("tail-1", the_job, "execution", "2026-01-01T00:00:00+00:00")
+    file = RunFile.of("tail-1", the_job, "execution", "2026-01-01T00:00:00+00:00", Nominal.now())
     await storage.create(layout.output.bucket, layout.run_json, file.to_bytes())
     run = c.RunRef("tail-1", the_job.output.uri)
     environment = ActivityEnvironment()

@@ -313,7 +313,7 @@ def test_a_finished_runs_numbers_stand_and_begin_at_0(scraped: Scraped) -> None:
         where = f'{{job_name="{JOB}",status="{status}"}}'
         assert scraped.last(f"sum(docbatch_documents_total{where})") == count
     assert scraped.last(f'sum(docbatch_planned_documents_total{{job_name="{JOB}"}})') == totals.documents == 253
-    failed = scraped.manifest.errors_by_type["partition_failed"]
+    failed = scraped.manifest.totals.errors_by_type["partition_failed"]
     assert scraped.last('sum(docbatch_answers_total{outcome="partition_failed"})') == failed > 0
     for name in ("docbatch_documents_total", "docbatch_planned_documents_total", "docbatch_llm_requests_total"):
         for series in scraped.over_time(name):
