@@ -187,9 +187,17 @@ class Ledger:
             if self._closing and not self._buffer:
                 return
 
+    def keys(self) -> list[str]:
+        """Of all segments that this attempt has sent."""
+        return [self._key(number) for number in range(self._number)]
+
+    def _key(self, number: int) -> str:
+        name = self._name
+        return self._layout.segment(name.partition, name.generation, name.attempt, self.token, number)
+
     async def _send(self, rows: list[Row]) -> None:
         name = self._name
-        key = self._layout.segment(name.partition, name.generation, name.attempt, self.token, self._number)
+        key = self._key(self._number)
         self._number += 1
         data = encode_segment(name, rows)
         pause = 0.1

@@ -166,6 +166,8 @@ class Attempt:
                 await self._ask_all(todo)
             finally:
                 await self._ledger.close()
+            if self._pulse.superseded():
+                await self._remove_own_ledger()
             if len(self._rows) < self._total:
                 stop = self._stopping() or Stop(c.DRAIN, "stopped", self._active.brakes.epoch)
                 return self._outcome(c.YIELDED, stop=stop)
@@ -488,6 +490,12 @@ class Attempt:
             return result_file.read_footer(found[0])
         except NotOurs:
             return None
+
+    async def _remove_own_ledger(self) -> None:
+        """Of an attempt that comes late: a result that holds all rows stands, and nobody will clean up once more."""
+        stored = await self._stored()
+        if stored is not None and stored.generation >= self._task.generation and not stored.totals.partitions_failed:
+            await self._storage.delete(self._bucket, self._ledger.keys())
 
     def _count(self, rows: list[Row], totals: c.Totals) -> None:
         """Metrics of documents count commits, of this generation's rows only."""

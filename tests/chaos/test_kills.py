@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from batch.store import Storage
 from benchmarks.figures import Figure
 from tests.chaos.harness import TUNING, Chaos, ChaosWorker, measured, say
 from tests.chaos.journal import Loss
@@ -81,7 +82,7 @@ async def two_workers_killed(
 
 
 async def test_kill_9_repays_what_was_in_flight_and_little_more(chaos: Chaos) -> None:
-    await two_workers_killed(chaos, documents=1300, kills=2, concurrency=32, apart=(0.5, 2.0), within=90)
+    await two_workers_killed(chaos, documents=2600, kills=2, concurrency=32, apart=(0.5, 2.0), within=90)
 
 
 @pytest.mark.soak
@@ -204,9 +205,10 @@ async def test_a_frozen_worker_wakes_up_beside_its_successor(chaos: Chaos) -> No
     status = await chaos.until_status(run, lambda status: status.documents == len(corpus) or status.ended, within=60)
     say(f"while frozen for {time.time() - at:.1f} s: {status.documents} rows, {other.name} did the rest")
     frozen.thaw()
-    await chaos.complete(run, corpus)
+    await chaos.complete(run, corpus, latecomers=True)
     await asyncio.sleep(2.0)  # whatever the woken one may still try
     await chaos.check_rows(run, corpus)
+    assert await Storage().list_all("results", run.layout.ledgers) == [], "the woken one left segments behind"
     loss = chaos.journal.refresh().loss(by, at)
     measured(
         chaos.test,

@@ -35,6 +35,7 @@ async def test_every_partition_is_processed_once(temporal: Client) -> None:
     assert work.finished[0].plan_complete
 
 
+@pytest.mark.alone
 async def test_slots_stay_busy_across_continue_as_new_and_cancel_reaches_every_activity(temporal: Client) -> None:
     slots = 200
     work = StandIns(shards=40, partitions=50, seconds=20.0, in_flight=400, beat_every=3.0)
