@@ -60,6 +60,10 @@ SCHEMA = {
 _numbers = count(1)
 
 
+WRITE_FIGURES = bool(os.environ.get("DOCBATCH_WRITE_FIGURES"))
+"""Read before the tests' environment is isolated."""
+
+
 def say(text: str) -> None:
     """A figure, with the time: pytest shows it for failures, and always with `-s`."""
     print(f"[chaos {time.strftime('%H:%M:%S')}] {text}", flush=True)
@@ -68,7 +72,7 @@ def say(text: str) -> None:
 def measured(test: str, title: str, *figures: Figure) -> None:
     """Prints the figures of a test; under `DOCBATCH_WRITE_FIGURES=1` they become its section of `FIGURES.md`."""
     print_table(test, figures)
-    if os.environ.get("DOCBATCH_WRITE_FIGURES"):
+    if WRITE_FIGURES:
         command = f"DOCBATCH_CHAOS_SEED={SEED} python -m pytest tests/chaos -m '' -k {test}"
         write(f"chaos-{test.replace('_', '-')}", title, figures, command=command)
     assert all(figure.holds is not False for figure in figures), figures
