@@ -332,13 +332,16 @@ class Coordinator:
         while True:
             control = self._control
             if self._delivered != control:
-                # Side by side: a folder that cannot be written must not keep the shards from being told.
+                # First, and side by side: a folder that cannot be written must hide the state from nobody.
+                if self._the_claim().shows_progress:
+                    self._publish(control.state)
                 await asyncio.gather(
                     self._write_control(control),
                     *(self._signal_shard(shard, control) for shard in sorted(self._open)),
                 )
                 self._delivered = control
-                self._publish(control.state)
+                if not self._the_claim().shows_progress:  # so was the order of runs that were claimed before
+                    self._publish(control.state)
             if control.state == c.PAUSED and control.reason in c.PROBED:
                 await self._probe(control)
             await workflow.wait_condition(lambda: self._delivered != self._control)
@@ -421,6 +424,8 @@ class Coordinator:
                     finished_shards=self._finished_shards,
                 ),
             ),
+            # With what was upserted: without it the next execution gets the memo of the very first start.
+            memo=workflow.memo(),
             # Executions are pinned to the version that they began on; the next one begins on the newest.
             initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
         )

@@ -206,9 +206,15 @@ class Schedule:
             ) from None
 
     async def _status(self, description: t.ScheduleDescription, runs: list[dict[str, Any]]) -> ScheduleStatus:
-        info, timing = description.info, Timing.of(description.schedule)
+        info = description.info
+        try:
+            timing = Timing.of(description.schedule)
+            (start,) = await description.data_converter.decode(_action(description).args, [c.RunInput])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ScheduleForeign(
+                f"schedule {self.name!r} starts runs of docbatch, but was not made by docbatch: {error}"
+            ) from None
         zone = find_zone(timing.time_zone)
-        (start,) = await description.data_converter.decode(_action(description).args, [c.RunInput])
         return ScheduleStatus(
             name=self.name,
             job=Job.parse(json.loads(start.job_json), where=f"the job of schedule {self.name!r}"),
@@ -318,13 +324,17 @@ async def list_schedules(*, connection: Connection | None = None) -> list[Schedu
 
 
 async def _briefly(schedule: Schedule) -> ScheduleStatus | None:
-    """None for one that has just been deleted."""
+    """None for one that has just been deleted, or that docbatch did not make."""
     try:
         description = await schedule._describe()
     except ScheduleNotFound:
         return None
     recent = description.info.recent_actions
-    return await schedule._status(description, [await schedule._run_of(recent[-1])] if recent else [])
+    try:
+        return await schedule._status(description, [await schedule._run_of(recent[-1])] if recent else [])
+    except ScheduleForeign as error:
+        log.warning("%s", error)
+        return None
 
 
 async def _replace(schedule: Schedule, made: t.Schedule, attributes: Any) -> None:

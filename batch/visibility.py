@@ -13,7 +13,7 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from batch import contracts as c
 
@@ -24,6 +24,9 @@ REGISTER = " && ".join(
     for name in (c.JOB_ATTRIBUTE, c.STATE_ATTRIBUTE)
 )
 """Gives a namespace our search attributes. One a command: of two names, Temporal's CLI 1.9 takes the first alone."""
+
+_PASSING = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.DEADLINE_EXCEEDED}
+"""What says nothing about the attributes."""
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ async def registered(client: Client) -> bool:
     try:
         await client.count_workflows(f"{c.JOB_ATTRIBUTE} = '' AND {c.STATE_ATTRIBUTE} = ''")
     except RPCError as error:
+        if error.status in _PASSING:
+            raise
         log.debug("search attributes: %s", error.message)
         return False
     return True
@@ -58,7 +63,8 @@ async def list_runs(client: Client, *, job: str | None, state: str | None, limit
         query += " AND ExecutionStatus = 'Running'"
     if job is not None:
         if await registered(client):
-            query += f" AND {c.JOB_ATTRIBUTE} = {_quoted(job)}"
+            # Runs that are older than the attribute have none: they are told by their memo, below.
+            query += f" AND ({c.JOB_ATTRIBUTE} = {_quoted(job)} OR {c.JOB_ATTRIBUTE} IS NULL)"
         else:
             log.warning(
                 "namespace %r lacks our search attributes: all its runs are looked through. Add them: %s",

@@ -63,11 +63,13 @@ class RunControl:
         except PreconditionFailed:
             stored = await load_run(self._storage, ref)
             if stored.execution_run_id != task.execution_run_id:
-                if task.scheduled and not await visibility.open_shards(self._client, task.run_id):
+                same_job = stored.fingerprint == file.fingerprint
+                if task.scheduled and same_job and not await visibility.open_shards(self._client, task.run_id):
                     return replace(await self._claim_rerun(task, ref), rerun=c.RerunRequest())
+                another = "" if same_job else ", with a job that asks something else"
                 raise ApplicationError(
-                    f"run id {task.run_id!r} exists already at {layout.uri(layout.root)}; choose another --run-id, "
-                    "or use `docbatch rerun` to do again what failed in it",
+                    f"run id {task.run_id!r} exists already at {layout.uri(layout.root)}{another}; choose another "
+                    "--run-id, or use `docbatch rerun` to do again what failed in it",
                     type="RunExists",
                     non_retryable=True,
                 ) from None

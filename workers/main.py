@@ -24,7 +24,6 @@ from datetime import timedelta
 import uvloop
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -252,8 +251,8 @@ class WorkerProcess:
         while True:
             try:
                 await control.count_runs()
-            except RPCError as error:
-                log.warning("runs not counted: %s", error)
+            except Exception as error:
+                log.warning("runs not counted: %r", error)
             await asyncio.sleep(self._options.count_runs_seconds * random.uniform(0.8, 1.2))
 
     async def _measure_lag(self) -> None:

@@ -44,3 +44,18 @@ async def test_without_search_attributes(temporal: Client, caplog: pytest.LogCap
     assert visibility.REGISTER in caplog.text
     assert await visibility.list_runs(temporal, job="other", state=None, limit=10) == []
     assert len(await visibility.list_runs(temporal, job=None, state=None, limit=1)) == 1
+
+
+async def test_what_visibility_knows_survives_continue_as_new(temporal: Client) -> None:
+    """A scheduled run has another memo at its start; what it upserted since must not be lost with the execution."""
+    work = StandIns(shards=3, partitions=4, seconds=0.05)
+    async with work.worker(temporal) as queue:
+        handle = await work.start(
+            temporal, queue, c.Tuning(shard_partitions=4, window=2, plan_ahead=1, continue_every_shards=1)
+        )
+        await handle.result()
+        executions = [execution async for execution in temporal.list_workflows(f"WorkflowId = '{handle.id}'")]
+        memo = await (await handle.describe()).memo()
+    assert len(executions) > 1
+    assert {"job_name": "stand-in", "output_uri": "s3://results/"}.items() <= memo.items()
+    assert memo["state"] == c.COMPLETED
