@@ -111,7 +111,8 @@ async def check_model(client: Client, job: Job, task_queue: str) -> None:
     if result.problem:
         raise CheckFailed(
             f"model.name: {job.model.name} does not answer: {result.problem} "
-            "(the worker's OPENAI_BASE_URL and OPENAI_API_KEY set where and by what key it is asked)"
+            "(the worker's OPENAI_BASE_URL and OPENAI_API_KEY set where and by what key it is asked; "
+            "--no-model-check starts without asking)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from dataclasses import asdict, replace
@@ -25,6 +26,8 @@ from workers.llm.errors import Kind
 from workers.llm.transport import Transport
 from workers.metrics import ABORTED, Metrics
 
+CHECKED_AGAIN_AFTER = (0.5, 2.0)
+"""Seconds; one failure that may pass must not refuse a run before it begins."""
 RUNS_COUNTED = 1000
 """Runs at most that the gauges look at."""
 ENDED_WITHIN = timedelta(hours=1)
@@ -176,6 +179,11 @@ class RunControl:
         except (StorageError, RunMissing) as error:
             return c.CheckResult(problem=str(error)[:500])
         verdict = await probe(job, self._transport, as_the_job_asks=task.run is None)
+        for pause in CHECKED_AGAIN_AFTER if task.run is None else ():
+            if verdict is None or verdict.kind is not Kind.TRANSIENT:
+                break
+            await asyncio.sleep(pause)
+            verdict = await probe(job, self._transport, as_the_job_asks=True)
         if verdict is None:
             return c.CheckResult()
         if verdict.kind is Kind.TRANSIENT and verdict.error_type == "rate_limited":

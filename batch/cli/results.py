@@ -214,7 +214,7 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
     if account.missing:
         typer.echo(f"{account.missing:,} partitions have no rows yet; docbatch rerun {run_id} goes on with them")
     if clean:
-        typer.echo(f"verified: {len(account.files):,} result files are the manifest's, each document has one row")
+        typer.echo(f"verified: result files as in the manifest ({len(account.files):,}), each document has one row")
         return 0
     for problem in account.problems:
         typer.echo(f"problem: {problem}")

@@ -116,7 +116,7 @@ def test_verify_names_what_is_wrong(docbatch: Docbatch, stack: LocalStack) -> No
     assert docbatch("run", "job.yaml", "--run-id", "cli-2")[0] == 0
     code, out, _ = docbatch("verify", "cli-2")
     assert code == 0
-    assert "verified: 6 result files are the manifest's, each document has one row" in out
+    assert "verified: result files as in the manifest (6), each document has one row" in out
     checked = json.loads(docbatch("verify", "cli-2", "--json")[1])
     assert (checked["reconciled"], checked["planned_documents"], checked["problems"]) == (True, DOCUMENTS, [])
 
