@@ -41,18 +41,27 @@ async def control_activity(
     name: str, argument: Any, result: type[R], summary: str = "", *, within: timedelta = timedelta(hours=4)
 ) -> R:
     """Planner, finisher and the like: repeated for as long as it takes, unless they say that repeating is no use."""
-    return cast(
-        R,
-        await workflow.execute_activity(
-            name,
-            argument,
-            result_type=result,
-            start_to_close_timeout=within,
-            heartbeat_timeout=CONTROL_HEARTBEAT_TIMEOUT,
-            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
-            summary=summary or None,
-        ),
+    done = await workflow.execute_activity(
+        name,
+        argument,
+        result_type=result,
+        start_to_close_timeout=within,
+        heartbeat_timeout=CONTROL_HEARTBEAT_TIMEOUT,
+        retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+        summary=summary or None,
     )
+    mind_cancellation()
+    return cast(R, done)
+
+
+def mind_cancellation() -> None:
+    """Raises for a task that was cancelled in the moment when what it waited for arrived.
+
+    The SDK then hands over the result and forgets the cancellation: a loop would go on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @workflow.defn(name=c.RUN_WORKFLOW)
@@ -309,6 +318,7 @@ class Coordinator:
                 raise  # one that runs already, for example after a lost answer, reports all the same
         finally:
             self._unfinished -= 1
+        mind_cancellation()
 
     async def _watch_shards(self) -> None:
         """Starts an open shard again that closed without its last report, for example because it was terminated."""
