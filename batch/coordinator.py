@@ -25,7 +25,7 @@ from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError, TemporalError
 
 from batch import contracts as c
-from batch.shard import Shard, has_failed
+from batch.shard import Shard, has_failed, minding_cancellation
 
 R = TypeVar("R")
 
@@ -41,7 +41,7 @@ async def control_activity(
     name: str, argument: Any, result: type[R], summary: str = "", *, within: timedelta = timedelta(hours=4)
 ) -> R:
     """Planner, finisher and the like: repeated for as long as it takes, unless they say that repeating is no use."""
-    done = await workflow.execute_activity(
+    activity = workflow.execute_activity(
         name,
         argument,
         result_type=result,
@@ -50,18 +50,7 @@ async def control_activity(
         retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
         summary=summary or None,
     )
-    mind_cancellation()
-    return cast(R, done)
-
-
-def mind_cancellation() -> None:
-    """Raises for a task that was cancelled in the moment when what it waited for arrived.
-
-    The SDK then hands over the result and forgets the cancellation: a loop would go on for ever.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    return cast(R, await minding_cancellation(activity))
 
 
 @workflow.defn(name=c.RUN_WORKFLOW)
@@ -296,7 +285,7 @@ class Coordinator:
         )
         self._unfinished += 1
         try:
-            await workflow.start_child_workflow(
+            starting = workflow.start_child_workflow(
                 c.SHARD_WORKFLOW,
                 c.ShardInput(
                     run=claimed.run,
@@ -313,12 +302,12 @@ class Coordinator:
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,
                 static_summary=f"{planned.partitions} partitions, {planned.documents} documents",
             )
+            await minding_cancellation(starting)
         except TemporalError as error:
             if type(error).__name__ != "WorkflowAlreadyStartedError":
                 raise  # one that runs already, for example after a lost answer, reports all the same
         finally:
             self._unfinished -= 1
-        mind_cancellation()
 
     async def _watch_shards(self) -> None:
         """Starts an open shard again that closed without its last report, for example because it was terminated."""

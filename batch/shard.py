@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, TemporalError, is_cancelled_exception
 
 from batch import contracts as c
+
+R = TypeVar("R")
 
 PROCESS_TIMEOUT = timedelta(hours=24)
 PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
@@ -173,9 +176,23 @@ class Shard:
     async def _tell(self, signal: str, argument: Any) -> None:
         """To the run's workflow id, whichever execution holds it; a run that is gone needs no report."""
         try:
-            await workflow.get_external_workflow_handle(self._start.run.run_id).signal(signal, argument)
+            run = workflow.get_external_workflow_handle(self._start.run.run_id)
+            await minding_cancellation(run.signal(signal, argument))
         except TemporalError as error:
             workflow.logger.warning("the coordinator could not be told %s: %s", signal, error)
+
+
+async def minding_cancellation(awaited: Awaitable[R]) -> R:
+    """The result; raises for a task that is cancelled in the moment when the result arrives.
+
+    The SDK then hands over the result and forgets the cancellation: a loop would go on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    done = await awaited
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return done
 
 
 def has_failed(task: asyncio.Task[None]) -> bool:
