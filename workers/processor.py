@@ -167,7 +167,9 @@ class Attempt:
             finally:
                 await self._ledger.close()
             if self._pulse.superseded():
-                await self._remove_own_ledger()
+                committed = await self._committed_by_another()
+                if committed is not None:
+                    return committed
             if len(self._rows) < self._total:
                 stop = self._stopping() or Stop(c.DRAIN, "stopped", self._active.brakes.epoch)
                 return self._outcome(c.YIELDED, stop=stop)
@@ -491,11 +493,20 @@ class Attempt:
         except NotOurs:
             return None
 
-    async def _remove_own_ledger(self) -> None:
-        """Of an attempt that comes late: a result that holds all rows stands, and nobody will clean up once more."""
-        stored = await self._stored()
-        if stored is not None and stored.generation >= self._task.generation and not stored.totals.partitions_failed:
+    async def _committed_by_another(self) -> c.PartitionOutcome | None:
+        """Of an attempt that comes late: the result that stands, if any. Nobody will clean up after it once more."""
+        found = await self._storage.get_entry(self._bucket, self._key)
+        if found is None:
+            return None
+        try:
+            footer = result_file.read_footer(found[0])
+        except NotOurs:
+            return None
+        if footer.generation < self._task.generation:
+            return None
+        if not footer.totals.partitions_failed:  # it holds all rows
             await self._storage.delete(self._bucket, self._ledger.keys())
+        return self._outcome(c.COMMITTED, totals=footer.totals)
 
     def _count(self, rows: list[Row], totals: c.Totals) -> None:
         """Metrics of documents count commits, of this generation's rows only."""

@@ -351,7 +351,7 @@ class Chaos:
         assert rows.height == rows["document_id"].n_unique() == len(corpus)
         assert set(rows["document_id"]) == set(corpus.keys)
         account = await self.verify(run)
-        assert account.problems == []
+        assert account.problems == [], account.problems
         assert account.totals.documents == len(corpus)
         return rows
 
