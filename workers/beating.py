@@ -46,6 +46,9 @@ class Pulse:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._task.cancel()
+        # What beat, and what it told of, go at once: as a cycle they would stay until the collector's next full round.
+        del self._task
+        self.details = dict
 
     async def _beat(self) -> None:
         while True:
