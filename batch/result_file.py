@@ -6,9 +6,11 @@ the file there already (a repeated attempt, a loser of the race) returns those t
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ from batch.schema import ROW_SCHEMA_VERSION
 
 OK, ERROR, SKIPPED = "ok", "error", "skipped"
 _KEY = b"docbatch.result"
+_WRITER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parquet")
+"""One, for 9 ms a partition: Arrow keeps the memory of every thread that ever wrote (26 MB more with six, measured)."""
 
 
 class NotOurs(ValueError):
@@ -58,6 +62,11 @@ def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
         unpriced += row["cost_usd"] is None and bool(row["completion_tokens"])
     counts = (documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion)
     return Totals(*counts, cost, unpriced, dict(types))
+
+
+async def encode_in_thread(rows: list[dict[str, Any]], schema: pa.Schema, footer: ResultFooter) -> bytes:
+    """`encode`, beside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(_WRITER, encode, rows, schema, footer)
 
 
 def encode(rows: list[dict[str, Any]], schema: pa.Schema, footer: ResultFooter) -> bytes:

@@ -122,7 +122,7 @@ class Settler:
         rows = [self._row(document, shard, partition, answered.get(document.document_id)) for document in documents]
         totals = replace(result_file.totals_of(rows), partitions_failed=1)
         footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)
-        data = await asyncio.to_thread(result_file.encode, rows, self._file.schema, footer)
+        data = await result_file.encode_in_thread(rows, self._file.schema, footer)
         try:
             await self._storage.create(bucket, key, data)
         except PreconditionFailed:

@@ -460,7 +460,7 @@ class Attempt:
             self._ledger.token,
             result_file.totals_of(rows),
         )
-        data = await asyncio.to_thread(result_file.encode, rows, self._active.file.schema, footer)
+        data = await result_file.encode_in_thread(rows, self._active.file.schema, footer)
         pause = 0.2
         while True:
             try:
