@@ -64,6 +64,8 @@ EXPECTED_EMPTY = {
     "alert DocbatchPartitionsDelayed": "nothing waited an hour ago",
     "alert DocbatchNondeterminism": "the workflow code does not change",
     "alert DocbatchReconciliationFailed": "the run reconciles",
+    "alert DocbatchControlGone": "every worker polls for the control too",
+    "alert DocbatchRunAborted": "the run ends by itself",
 }
 EXPECTED_ZERO = {
     "corpus-runs / Cost / {{job_name}} {{model}}": "a simulated model costs nothing",
