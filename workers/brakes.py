@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from batch import contracts as c
@@ -70,13 +71,7 @@ class Brakes:
 
     async def wait_stopped(self, seconds: float) -> bool:
         """Sleeps, but at most until there is a stop; tells which."""
-        deadline = time.monotonic() + seconds
-        while not self.stopped():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            await asyncio.sleep(min(left, 0.25))
-        return True
+        return await sleep_unless(self.stopped, seconds)
 
     def succeeded(self) -> None:
         """The provider gave an answer, be it an error of the document."""
@@ -117,3 +112,14 @@ class Brakes:
     def _brake(self, reason: str, message: str) -> None:
         if self._stop is None:
             self._stop = Stop(reason, message, self.epoch)
+
+
+async def sleep_unless(stopped: Callable[[], bool], seconds: float) -> bool:
+    """Sleeps, but at most until stopped, which is asked four times a second; tells which."""
+    deadline = time.monotonic() + seconds
+    while not stopped():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        await asyncio.sleep(min(left, 0.25))
+    return True

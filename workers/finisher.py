@@ -26,8 +26,12 @@ from batch.reconcile import PARTITION_FAILED, Account, Reconciler
 from batch.result_file import ERROR, OK, ResultFooter
 from batch.run_file import RunFile, load_run
 from batch.store import PreconditionFailed, Storage
-from workers.ledger import LedgerName, Row, read_ledger
+from workers.ledger import LedgerName, read_ledger
+from workers.llm.chat import Answer
 from workers.metrics import Metrics
+from workers.rows import Row, RowMaker, failed
+
+GIVEN_UP = "the partition was given up after several attempts without progress; see the worker's log"
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +123,8 @@ class Settler:
         documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
         name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
         answered = (await read_ledger(self._storage, layout, name)).rows
-        rows = [self._row(document, shard, partition, answered.get(document.document_id)) for document in documents]
+        maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition)
+        rows = [self._row(document, maker, answered.get(document.document_id)) for document in documents]
         totals = replace(result_file.totals_of(rows), partitions_failed=1)
         footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)
         data = await result_file.encode_in_thread(rows, self._file.schema, footer)
@@ -141,7 +146,7 @@ class Settler:
         failed = sum(row["error_type"] == PARTITION_FAILED for row in fresh)
         self._metrics.answers(job_name, PARTITION_FAILED, failed)
 
-    def _row(self, document: PlannedDocument, shard: int, partition: int, answered: Row | None) -> Row:
+    def _row(self, document: PlannedDocument, maker: RowMaker, answered: Row | None) -> Row:
         if answered is not None:
             row = {**answered, "processed_at": datetime.fromisoformat(answered["processed_at"])}
             if self._reader is None or row["status"] != OK:
@@ -150,24 +155,6 @@ class Settler:
                 return {**row, "result": self._reader.read(row["output_text"])}
             except InvalidAnswer:
                 log.warning("the ledger's answer for %s is not valid any more", document.document_id)
-        return {
-            "document_id": document.document_id,
-            "uri": document.uri,
-            "etag": document.etag,
-            "shard": shard,
-            "partition": partition,
-            "status": ERROR,
-            "error_type": PARTITION_FAILED,
-            "error_message": "the partition was given up after several attempts without progress; see the worker's log",
-            "retryable": True,
-            "attempts": 0,
-            "prompt_tokens": 0,
-            "cached_tokens": 0,
-            "completion_tokens": 0,
-            "cost_usd": 0.0,
-            "latency_seconds": 0.0,
-            "fingerprint": self._file.fingerprint,
-            "run_id": self._layout.run_id,
-            "generation": self._generation,
-            "processed_at": datetime.now(UTC),
-        }
+        return failed(
+            maker.row(document, document.etag, Answer(None, None), 0.0), PARTITION_FAILED, GIVEN_UP, retryable=True
+        )

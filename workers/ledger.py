@@ -14,13 +14,13 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
 from batch.layout import RunLayout
 from batch.store import ObjectMissing, PreconditionFailed, Storage, StorageError, StorageRefused
 from workers.metrics import Metrics
+from workers.rows import Row
 
 MAGIC = b"docbatch-ledger-1\n"
 FLUSH_EVERY = 0.8
@@ -33,7 +33,6 @@ GIVE_UP_AFTER = 15.0
 """Seconds of refusals (no bucket, no right to write) after which a closing ledger lets its last answers go."""
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 
 import jinja2
 from temporalio import activity
@@ -40,10 +40,11 @@ from batch.store import (
 from workers.beating import Pulse
 from workers.brakes import Stop
 from workers.extract import Unreadable, extract, is_slow
-from workers.ledger import Ledger, LedgerName, Replayed, Row, read_ledger
+from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.metrics import Metrics
+from workers.rows import Row, RowMaker, failed
 from workers.runs import ActiveRun, Runs
 
 BURST = 16
@@ -116,6 +117,7 @@ class Attempt:
         self._name = LedgerName(
             task.run.run_id, run.fingerprint, task.partition, task.generation, task.dispatch, info.attempt
         )
+        self._maker = RowMaker(task.run.run_id, run.fingerprint, task.generation, task.shard, task.partition)
         self._ledger = Ledger(storage, run.layout, self._name, metrics)
         self._bucket = run.layout.output.bucket
         self._key = run.layout.result(task.shard, task.partition)
@@ -307,7 +309,7 @@ class Attempt:
             except Unreadable as error:
                 row = self._row(document, document.etag, Answer(None, None))
                 retryable = error.error_type.startswith("source_")
-                self._take(_failed(row, error.error_type, str(error), retryable=retryable))
+                self._take(failed(row, error.error_type, str(error), retryable=retryable))
                 return
             async with active.permits:
                 await self._until_durable()
@@ -407,44 +409,20 @@ class Attempt:
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
         cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        row: Row = {
-            "document_id": document.document_id,
-            "uri": document.uri,
-            "etag": etag,
-            "shard": self._task.shard,
-            "partition": self._task.partition,
-            "status": OK,
-            "output_text": answer.text,
-            "error_type": None,
-            "error_message": None,
-            "retryable": None,
-            "finish_reason": answer.finish_reason,
-            "model": answer.model,
-            "attempts": answer.attempts,
-            "prompt_tokens": answer.prompt_tokens,
-            "cached_tokens": answer.cached_tokens,
-            "completion_tokens": answer.completion_tokens,
-            "cost_usd": cost,
-            "latency_seconds": answer.latency_seconds,
-            "fingerprint": self._active.fingerprint,
-            "run_id": self._task.run.run_id,
-            "generation": self._task.generation,
-            "processed_at": datetime.now(UTC),
-        }
-        return row
+        return self._maker.row(document, etag, answer, cost)
 
     def _judge(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
         row = self._row(document, etag, answer)
         if answer.error is not None:
             verdict = answer.error
-            return _failed(
+            return failed(
                 row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
             )
         if self._active.reader is not None:
             try:
                 row["result"] = self._active.reader.read(answer.text or "")
             except InvalidAnswer as error:
-                return _failed(row, "invalid_answer", str(error), retryable=True)
+                return failed(row, "invalid_answer", str(error), retryable=True)
         return row
 
     # -- the commit ----------------------------------------------------------------------------------------------------
@@ -495,14 +473,8 @@ class Attempt:
 
     async def _committed_by_another(self) -> c.PartitionOutcome | None:
         """Of an attempt that comes late: the result that stands, if any. Nobody will clean up after it once more."""
-        found = await self._storage.get_entry(self._bucket, self._key)
-        if found is None:
-            return None
-        try:
-            footer = result_file.read_footer(found[0])
-        except NotOurs:
-            return None
-        if footer.generation < self._task.generation:
+        footer = await self._stored()
+        if footer is None or footer.generation < self._task.generation:
             return None
         if not footer.totals.partitions_failed:  # it holds all rows
             await self._storage.delete(self._bucket, self._ledger.keys())
@@ -515,16 +487,6 @@ class Attempt:
         for status, count in ((OK, fresh.ok), (ERROR, fresh.errors), (result_file.SKIPPED, fresh.skipped)):
             self._metrics.documents.labels(job.name, status).inc(count)
         self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)
-
-
-def _failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
-    return {
-        **row,
-        "status": ERROR,
-        "error_type": error_type,
-        "error_message": message[:1000],
-        "retryable": retryable,
-    }
 
 
 def _groups(documents: list[PlannedDocument], limit: int) -> list[list[PlannedDocument]]:

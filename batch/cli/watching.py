@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 async def connect(task_queue: str = DEFAULT_TASK_QUEUE) -> Connection:
     from batch.client import connect
 
-    connection = await connect()
-    connection.task_queue = task_queue
-    return connection
+    return await connect(task_queue=task_queue)
 
 
 async def find(run_id: str, output: str | None, task_queue: str = DEFAULT_TASK_QUEUE) -> Run:

@@ -59,11 +59,12 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """No waiting between attempts; every failure is old enough for an outage. Returns the waits."""
     waits: list[float] = []
 
-    async def wait(seconds: float, stopped: Callable[[], bool]) -> None:
+    async def wait(stopped: Callable[[], bool], seconds: float) -> bool:
         waits.append(seconds)
         await asyncio.sleep(0)
+        return stopped()
 
-    monkeypatch.setattr(chat_module, "_wait", wait)
+    monkeypatch.setattr(chat_module, "sleep_unless", wait)
     monkeypatch.setattr(brakes_module, "OUTAGE_AFTER", -1.0)
     return waits
 

@@ -175,8 +175,10 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     def put(*statuses: RunResult, **fields: Any) -> FakeRun:
         run = FakeRun(list(statuses), **fields)
 
-        async def connect() -> FakeConnection:
-            return FakeConnection(run)
+        async def connect(*, task_queue: str) -> FakeConnection:
+            connection = FakeConnection(run)
+            connection.task_queue = task_queue
+            return connection
 
         monkeypatch.setattr(batch.client, "connect", connect)
         return run
@@ -242,7 +244,7 @@ def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureF
 def test_errors_that_a_user_can_mend_have_no_traceback(
     error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def connect() -> None:
+    async def connect(*, task_queue: str) -> None:
         raise error
 
     monkeypatch.setenv("TEMPORAL_ADDRESS", "h:1")
@@ -252,7 +254,7 @@ def test_errors_that_a_user_can_mend_have_no_traceback(
 
 
 def test_a_mistake_of_ours_has_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    async def connect() -> None:
+    async def connect(*, task_queue: str) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(batch.client, "connect", connect)
@@ -283,7 +285,7 @@ def test_simulate_provider_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ctrl_c_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch, job_file: str) -> None:
-    async def connect() -> None:
+    async def connect(*, task_queue: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(5)
 

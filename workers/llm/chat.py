@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import orjson
 
 from batch.job import Job
 from batch.response_format import response_format
+from workers.brakes import sleep_unless
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
@@ -96,7 +96,7 @@ class Chat:
                 answer.error = verdict
                 return answer
             self._metrics.retries(verdict.error_type)
-            await _wait(_backoff(answer.attempts, retry_after), stopped)
+            await sleep_unless(stopped, _backoff(answer.attempts, retry_after))
         return None
 
     async def _is_its_own(self, verdict: Verdict, since: float, attempts: int) -> bool:
@@ -187,13 +187,6 @@ def _backoff(attempts: int, retry_after: float | None) -> float:
         return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.0)
     asked = min(RETRY_AFTER_MOST, retry_after)
     return asked + random.uniform(0.0, 0.1 + 0.1 * asked)
-
-
-async def _wait(seconds: float, stopped: Callable[[], bool]) -> None:
-    """Sleeps, but at most until stopped."""
-    deadline = time.monotonic() + seconds
-    while not stopped() and (left := deadline - time.monotonic()) > 0:  # noqa: ASYNC110 - there is no event for both
-        await asyncio.sleep(min(left, 0.25))
 
 
 def retry_after_of(reply: Reply) -> float | None:

@@ -1,0 +1,62 @@
+"""One document's row, with the columns of `batch.schema.row_schema`; a column left out is null."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from batch.planning import PlannedDocument
+from batch.result_file import ERROR, OK
+from workers.llm.chat import Answer
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """What the rows that one partition gets in one generation have in common."""
+
+    run_id: str
+    fingerprint: str
+    generation: int
+    shard: int
+    partition: int
+
+    def row(self, document: PlannedDocument, etag: str, answer: Answer, cost_usd: float | None) -> Row:
+        """An ok row, which `failed` makes an error row. `etag` is of the version that was read."""
+        return {
+            "document_id": document.document_id,
+            "uri": document.uri,
+            "etag": etag,
+            "shard": self.shard,
+            "partition": self.partition,
+            "status": OK,
+            "output_text": answer.text,
+            "error_type": None,
+            "error_message": None,
+            "retryable": None,
+            "finish_reason": answer.finish_reason,
+            "model": answer.model,
+            "attempts": answer.attempts,
+            "prompt_tokens": answer.prompt_tokens,
+            "cached_tokens": answer.cached_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "cost_usd": cost_usd,
+            "latency_seconds": answer.latency_seconds,
+            "fingerprint": self.fingerprint,
+            "run_id": self.run_id,
+            "generation": self.generation,
+            "processed_at": datetime.now(UTC),
+        }
+
+
+def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
+    """The row as an error row; `message` is cut at 1,000 characters."""
+    return {
+        **row,
+        "status": ERROR,
+        "error_type": error_type,
+        "error_message": message[:1000],
+        "retryable": retryable,
+    }
