@@ -223,9 +223,10 @@ class Soak:
         last = [size for at, size in warm if at > 2 * third]
         if not first or not last:
             return 0.0
-        tenth = third * 3 / 10
-        tenths = [[size for at, size in warm if n * tenth < at <= (n + 1) * tenth] for n in range(10)]
-        say("MB by tenths of the time: " + " ".join(f"{statistics.median(t) / 2**20:.0f}" if t else "-" for t in tenths))
+        span = third * 3 / 10
+        tenths = [[size for at, size in warm if n * span < at <= (n + 1) * span] for n in range(10)]
+        shown = [f"{statistics.median(tenth) / 2**20:.0f}" if tenth else "-" for tenth in tenths]
+        say(f"MB by tenths of the time: {' '.join(shown)}")
         before, after = statistics.median(first), statistics.median(last)
         say(
             f"memory of {whose or 'all workers'}: {before / 2**20:.0f} MB in the first third, {after / 2**20:.0f} MB "
