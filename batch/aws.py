@@ -40,9 +40,13 @@ class AwsSettings:
 def resolve() -> AwsSettings:
     """The settings of this process. Raises `StorageRefused`, which names the variable to mend."""
     import boto3
+    import botocore.session
 
     with mistakes_named():
-        session = boto3.Session()
+        core = botocore.session.get_session()
+        # Dates stay text, as in the AWS CLI: two thirds of a listing's CPU went into parsing what nobody reads.
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+        session = boto3.Session(botocore_session=core)
         credentials = session.get_credentials()
         region = os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
         endpoint = _endpoint(session, region)

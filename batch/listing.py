@@ -1,7 +1,7 @@
 """The source's listing: every object with its key exactly as S3 has it.
 
 By boto3, not obstore, which strips slashes at a key's ends (a folder marker `a/b/` becomes the object `a/b`, and a
-listing cannot go on after it) and fails a whole listing because of one key such as `a//b`. 14,000 keys/s.
+listing cannot go on after it) and fails a whole listing because of one key such as `a//b`.
 """
 
 from __future__ import annotations

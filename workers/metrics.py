@@ -7,6 +7,7 @@ lives, so that a finished run does not vanish from a rate.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -221,10 +222,11 @@ class LlmMetrics:
     @contextmanager
     def timed(self) -> Iterator[None]:
         self._in_flight.inc()
+        started = time.perf_counter()
         try:
-            with self._seconds.time():
-                yield
+            yield
         finally:
+            self._seconds.observe(time.perf_counter() - started)
             self._in_flight.dec()
 
     def requests(self, outcome: str) -> None:

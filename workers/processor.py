@@ -346,8 +346,7 @@ class Attempt:
         active = self._active
         values = {**active.dates, "text": text, "document_id": document.document_id, "uri": document.uri}
         try:
-            system = active.system.render(values) if active.system is not None else None
-            return etag, active.chat.payload(system, active.user.render(values))
+            return etag, active.chat.payload(active.prompt.messages(values))
         except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, OverflowError) as error:
             raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
 

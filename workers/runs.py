@@ -9,13 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import jinja2
 import orjson
 from prometheus_client import Gauge
 
 from batch import contracts as c
 from batch.answer import AnswerReader
-from batch.job import template_environment
 from batch.layout import RunLayout
 from batch.run_file import RunFile, load_run
 from batch.store import Storage, StorageError
@@ -24,6 +22,7 @@ from workers.llm.chat import Chat
 from workers.llm.prices import Pricer, pricer
 from workers.llm.transport import Transport
 from workers.metrics import Metrics
+from workers.prompt import CompiledPrompt
 from workers.reads import Reads
 from workers.room import Room
 
@@ -45,8 +44,7 @@ class ActiveRun:
     dates: dict[str, str]
     """What `date` and `scheduled_at` are in the run's prompts."""
     reader: AnswerReader | None
-    system: jinja2.Template | None
-    user: jinja2.Template
+    prompt: CompiledPrompt
     chat: Chat
     price: Pricer
     brakes: Brakes
@@ -104,7 +102,6 @@ class Runs:
     async def _load(self, ref: c.RunRef) -> ActiveRun:
         file = await load_run(self._storage, ref)
         job = file.job
-        environment = template_environment()
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
         self._metrics.cost.labels(job.name, job.model.name)
         return ActiveRun(
@@ -113,8 +110,7 @@ class Runs:
             fingerprint=file.fingerprint,
             dates=file.nominal.values,
             reader=AnswerReader(job.output.json_schema) if job.output.json_schema is not None else None,
-            system=environment.from_string(job.prompt.system) if job.prompt.system else None,
-            user=environment.from_string(job.prompt.user),
+            prompt=CompiledPrompt(job.prompt),
             chat=Chat(job, self._transport, brakes, self._metrics),
             price=pricer(job.model.name),
             brakes=brakes,

@@ -72,7 +72,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def ask(transport: Scripted) -> tuple[Answer | None, Brakes]:
     brakes = Brakes(max_error_rate=0.5, drain=asyncio.Event())
     chat = Chat(JOB, transport, brakes, Metrics())  # type: ignore[arg-type]
-    return await asyncio.wait_for(chat.ask(chat.payload(None, "x"), brakes.stopped), 5), brakes
+    return await asyncio.wait_for(chat.ask(chat.payload([{"role": "user", "content": "x"}]), brakes.stopped), 5), brakes
 
 
 async def test_a_document_that_never_answers_is_its_own_when_the_provider_answers_others(at_once: list[float]) -> None:

@@ -7,12 +7,13 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-import jinja2
 import pytest
 
+from batch.job import Prompt
 from batch.planning import PlannedDocument
 from workers.extract import SLOW_BYTES, Unreadable, extract
 from workers.processor import Attempt
+from workers.prompt import CompiledPrompt
 
 
 def html(body: str) -> str:
@@ -70,9 +71,8 @@ async def test_a_large_page_is_read_beside_the_event_loop(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(asyncio, "to_thread", counted)
     attempt: Any = Attempt.__new__(Attempt)
-    template = jinja2.Template("{{ text }}")
-    chat = SimpleNamespace(payload=lambda system, user: user.encode())
-    attempt._active = SimpleNamespace(system=None, user=template, chat=chat, dates={})
+    chat = SimpleNamespace(payload=lambda messages: messages[0]["content"].encode())
+    attempt._active = SimpleNamespace(prompt=CompiledPrompt(Prompt(user="{{ text }}")), chat=chat, dates={})
 
     async def prepared(key: str, data: bytes) -> bytes:
         document = PlannedDocument(key, f"s3://b/{key}", '"e"', len(data))

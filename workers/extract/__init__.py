@@ -23,7 +23,7 @@ def extract(key: str, data: bytes) -> str:
     if not data.strip():
         raise Unreadable("empty", "the document is empty")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode().removeprefix("\ufeff")  # as utf-8-sig does, without its codec in Python
     except UnicodeDecodeError as error:
         raise Unreadable("not_utf8", f"not UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from None
     if "\x00" in text:

@@ -64,10 +64,8 @@ class Chat:
         self._metrics = metrics.llm(job.model.name)
         self._tail = b"," + orjson.dumps(_settings(job))[1:]
 
-    def payload(self, system: str | None, user: str) -> bytes:
-        """The request's body. The system prompt comes first: providers cache common prefixes."""
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": user})
+    def payload(self, messages: list[dict[str, str]]) -> bytes:
+        """The request's body."""
         return b'{"messages":' + orjson.dumps(messages) + self._tail
 
     async def ask(self, payload: bytes, stopped: Callable[[], bool]) -> Answer | None:

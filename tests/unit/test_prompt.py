@@ -1,0 +1,37 @@
+"""Rendering without Jinja's `render` gives what `render` gives."""
+
+from __future__ import annotations
+
+import jinja2
+import pytest
+
+from batch.job import Prompt, template_environment
+from workers.prompt import CompiledPrompt
+
+VALUES = {"text": "one\ntwo\n", "document_id": "d", "uri": "s3://b/d", "date": "2026-01-02"}
+TEMPLATES = [
+    "{{ text }}",
+    "{% for line in text.splitlines() %}{{ loop.index }}: {{ line | upper }}\n{% endfor %}",
+    "{% for n in range(3) %}{{ n }}{% endfor %}{% set ns = namespace(x=1) %}{{ ns.x }}{{ dict(a=1).a }}",
+    "{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(date) }}{{ uri }}",
+]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_it_renders_as_jinja_does(template: str) -> None:
+    prompt = CompiledPrompt(Prompt(system="On {{ date }}.", user=template))
+    assert prompt.messages(VALUES) == [
+        {"role": "system", "content": "On 2026-01-02."},
+        {"role": "user", "content": template_environment().from_string(template).render(VALUES)},
+    ]
+
+
+def test_one_documents_variables_are_not_the_nexts() -> None:
+    prompt = CompiledPrompt(Prompt(user="{% if text == 'a' %}{% set seen = 1 %}{% endif %}{{ seen is defined }}"))
+    assert [prompt.messages({"text": text})[0]["content"] for text in "ab"] == ["True", "False"]
+
+
+def test_an_unknown_variable_and_a_forbidden_attribute_are_template_errors() -> None:
+    for template in ("{{ nowhere }}", "{{ text.__class__.__mro__ }}"):
+        with pytest.raises(jinja2.TemplateError):
+            CompiledPrompt(Prompt(user=template)).messages(VALUES)
