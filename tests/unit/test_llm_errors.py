@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workers.llm.errors import Kind, judge_finish, judge_status
+from workers.llm.errors import RULES, Kind, Rule, judge_finish, judge_status
+
+PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 
 
 def body(code: str, message: str = "m") -> dict[str, Any]:
@@ -66,3 +69,15 @@ def test_statuses(status: int, answer: Any, kind: Kind, error_type: str) -> None
 def test_successes_that_are_none(finish: str, refusal: str | None, error_type: str | None) -> None:
     verdict = judge_finish(finish, refusal)
     assert (verdict.error_type if verdict else None) == error_type
+
+
+def test_the_page_has_the_rules_line_by_line() -> None:
+    def follows(rule: Rule) -> str:
+        if rule.kind is Kind.DOCUMENT:
+            return "error row, retryable" if rule.retryable else "error row, not retryable"
+        return "repeated in place" if rule.kind is Kind.TRANSIENT else "the run pauses"
+
+    lines = [f"| {rule.answer} | `{rule.error_type}` | {follows(rule)}" for rule in RULES]
+    found = [next((at for at, text in enumerate(PAGE.splitlines()) if text.startswith(line)), None) for line in lines]
+    assert None not in found, [line for line, at in zip(lines, found, strict=True) if at is None]
+    assert found == list(range(found[0] or 0, (found[0] or 0) + len(RULES)))

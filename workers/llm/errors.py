@@ -9,6 +9,8 @@ Statuses and codes: https://platform.openai.com/docs/guides/error-codes
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -30,13 +32,54 @@ class Verdict:
     retryable: bool = False
 
 
-QUOTA_CODES = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_balance_exhausted"}
-)
-"""429s (or 402s) that no waiting mends; any code that ends in `_limit_exceeded` but the rate limit's is one too."""
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an HTTP answer other than 200 means. It fits if all fit that are given; the first of `RULES` counts."""
 
-RATE_CODES = frozenset({"rate_limit_exceeded", "slow_down", "requests_limit_exceeded", "tokens_limit_exceeded"})
-CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+    kind: Kind
+    error_type: str
+    answer: str
+    """As docs/errors.md names it."""
+    status: Container[int] = range(1000)
+    code: str = ""
+    """A regular expression of the error's whole `code` (its `type` where it has none) or Azure's inner code."""
+    says: str = ""
+    """What the message contains, in lower case."""
+    retryable: bool = False
+    hint: str = ""
+
+    def fits(self, status: int, codes: tuple[str, ...], message: str) -> bool:
+        return (
+            status in self.status
+            and (not self.code or any(re.fullmatch(self.code, code) for code in codes))
+            and self.says in message.lower()
+        )
+
+
+_QUOTA = "insufficient_quota|billing_hard_limit_reached|billing_not_active|credit_balance_exhausted"
+_SPENT = "(?!(rate|requests|tokens)_limit_exceeded).*_limit_exceeded"
+"""Limits of spend, whatever their name; those of rate pass by waiting."""
+_CONTENT = "content_filter|content_policy_violation|ResponsibleAIPolicyViolation"
+_ENDPOINT = "OPENAI_BASE_URL must name the endpoint itself"
+
+RULES = (
+    Rule(Kind.JOB, "insufficient_quota", "`insufficient_quota`, `credit_balance_exhausted`, `billing_*`", code=_QUOTA),
+    Rule(Kind.JOB, "insufficient_quota", "402", status=(402,)),
+    Rule(Kind.JOB, "insufficient_quota", "429 of a limit of spend: `*_limit_exceeded`", status=(429,), code=_SPENT),
+    Rule(Kind.DOCUMENT, "content_filter", "a content filter's code, also Azure's", code=_CONTENT),
+    Rule(Kind.JOB, "unexpected_redirect", "a redirect (3xx)", status=range(400), hint=_ENDPOINT),
+    Rule(Kind.JOB, "invalid_api_key", "401", status=(401,)),
+    Rule(Kind.JOB, "permission_denied", "403", status=(403,)),
+    Rule(Kind.JOB, "model_not_found", "404", status=(404,)),
+    Rule(Kind.DOCUMENT, "request_too_large", '429 that says "request too large"', (429,), says="request too large"),
+    Rule(Kind.TRANSIENT, "rate_limited", "any other 429: `rate_limit_exceeded`, `slow_down`", (429,), retryable=True),
+    Rule(Kind.TRANSIENT, "http_{status}", "408, 409, 425", status=(408, 409, 425), retryable=True),
+    Rule(Kind.TRANSIENT, "http_{status}", "5xx", status=range(500, 1000), retryable=True),
+    Rule(Kind.DOCUMENT, "context_length_exceeded", "`context_length_exceeded`", code="context_length_exceeded"),
+    Rule(Kind.DOCUMENT, "context_length_exceeded", "413", status=(413,)),
+    # The reason is not known to be the document's own: a person who removed it may ask again by a rerun.
+    Rule(Kind.DOCUMENT, "bad_request", "any other 4xx", retryable=True),
+)
 
 
 def judge_status(status: int, body: Any) -> Verdict:
@@ -44,32 +87,12 @@ def judge_status(status: int, body: Any) -> Verdict:
     error = body.get("error") if isinstance(body, dict) else None
     error = error if isinstance(error, dict) else {}
     code = str(error.get("code") or error.get("type") or "")
-    message = f"HTTP {status}{f' {code}' if code else ''}: {str(error.get('message') or 'no error message')[:300]}"
-
-    spent = status == 429 and code.endswith("_limit_exceeded") and code not in RATE_CODES
-    if code in QUOTA_CODES or status == 402 or spent:
-        return Verdict(Kind.JOB, "insufficient_quota", message)
     inner = error.get("innererror")
-    if code in CONTENT_CODES or (isinstance(inner, dict) and str(inner.get("code")) in CONTENT_CODES):
-        return Verdict(Kind.DOCUMENT, "content_filter", message)
-    if status < 400:
-        return Verdict(Kind.JOB, "unexpected_redirect", f"{message}; OPENAI_BASE_URL must name the endpoint itself")
-    if status == 401:
-        return Verdict(Kind.JOB, "invalid_api_key", message)
-    if status == 403:
-        return Verdict(Kind.JOB, "permission_denied", message)
-    if status == 404:
-        return Verdict(Kind.JOB, "model_not_found", message)
-    if status == 429:
-        if "request too large" in message.lower():
-            return Verdict(Kind.DOCUMENT, "request_too_large", message)
-        return Verdict(Kind.TRANSIENT, "rate_limited", message, retryable=True)
-    if status in (408, 409, 425) or status >= 500:
-        return Verdict(Kind.TRANSIENT, f"http_{status}", message, retryable=True)
-    if code == "context_length_exceeded" or status == 413:
-        return Verdict(Kind.DOCUMENT, "context_length_exceeded", message)
-    # The reason is not known to be the document's own: a person who removed it may ask again by a rerun.
-    return Verdict(Kind.DOCUMENT, "bad_request", message, retryable=True)
+    codes = (code, str(inner.get("code"))) if isinstance(inner, dict) else (code,)
+    message = f"HTTP {status}{f' {code}' if code else ''}: {str(error.get('message') or 'no error message')[:300]}"
+    rule = next(rule for rule in RULES if rule.fits(status, codes, message))
+    hint = f"; {rule.hint}" if rule.hint else ""
+    return Verdict(rule.kind, rule.error_type.format(status=status), message + hint, rule.retryable)
 
 
 def judge_finish(finish_reason: str | None, refusal: str | None) -> Verdict | None:
