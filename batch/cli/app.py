@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date, time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,14 @@ def open_console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=err)
+
+
+def open_table_console() -> Console:
+    """For tables. Where stdout is no terminal nothing is shortened, so that `grep` and `awk` find whole names."""
+    console = open_console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 1_000
+    return console
 
 
 def parse_day(where: str, text: str) -> date:

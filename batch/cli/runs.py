@@ -18,6 +18,7 @@ from batch.cli.app import (
     RunArgument,
     app,
     open_console,
+    open_table_console,
     parse_day,
     print_json,
 )
@@ -111,7 +112,7 @@ def list_runs(
     if as_json:
         print_json(runs)
     elif runs:
-        console = open_console()
+        console = open_table_console()
         console.print(runs_table(runs, width=console.width))
     elif job or state:
         typer.echo("no such run; `docbatch list` shows those there are")

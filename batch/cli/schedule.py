@@ -15,7 +15,7 @@ from batch.cli.app import (
     JsonOption,
     QueueOption,
     app,
-    open_console,
+    open_table_console,
     parse_day,
     print_json,
 )
@@ -105,7 +105,7 @@ def list_(as_json: JsonOption = False) -> None:
         elif statuses:
             from batch.terminal.run_tables import schedules_table
 
-            open_console().print(schedules_table(statuses))
+            open_table_console().print(schedules_table(statuses))
         else:
             typer.echo("there are no schedules; make one with `docbatch schedule create NAME JOB.yaml --cron ...`")
 
@@ -124,7 +124,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         from batch.terminal import plain
         from batch.terminal.run_tables import schedule_account, scheduled_runs_table
 
-        console = open_console()
+        console = open_table_console()
         for line in schedule_account(status):
             plain(console, line)
         if status.runs:

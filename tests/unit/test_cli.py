@@ -496,6 +496,23 @@ def test_list_of_no_runs(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
     assert "docbatch run JOB.yaml" in capsys.readouterr().out
 
 
+def test_a_piped_list_shortens_nothing(
+    use: Use, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    run: dict[str, Any] = {"run_id": "r-" + "1" * 60, "job_name": "a-job-of-" + "many-" * 10 + "letters"}
+    run |= {"state": c.COMPLETED, "started_at": "2026-01-01T00:00:00+00:00", "documents": 12, "cost_usd": 0.5}
+
+    async def runs(connection: FakeConnection, **filters: Any) -> list[dict[str, Any]]:
+        return [run]
+
+    use(ended())
+    monkeypatch.setattr(FakeConnection, "list", runs)
+    assert command_line(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and run["run_id"] in lines[1] and run["job_name"] in lines[1]
+
+
 # -- up
 
 
