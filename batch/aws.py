@@ -44,7 +44,8 @@ def resolve() -> AwsSettings:
 
     with mistakes_named():
         core = botocore.session.get_session()
-        # Dates stay text, as in the AWS CLI: two thirds of a listing's CPU went into parsing what nobody reads.
+        # Dates stay text, as in the AWS CLI: two thirds of a listing's CPU went into parsing what nobody reads. (The
+        # one date that botocore needs, a credential's end, it parses from text itself.)
         core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
         session = boto3.Session(botocore_session=core)
         credentials = session.get_credentials()

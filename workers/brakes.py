@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from batch import contracts as c
 from workers.llm.errors import Verdict
+from workers.waiting import sleep_unless
 
 OUTAGE_AFTER = 60.0
 """Seconds of nothing but transient failures that make an outage."""
@@ -112,14 +112,3 @@ class Brakes:
     def _brake(self, reason: str, message: str) -> None:
         if self._stop is None:
             self._stop = Stop(reason, message, self.epoch)
-
-
-async def sleep_unless(stopped: Callable[[], bool], seconds: float) -> bool:
-    """Sleeps, but at most until stopped, which is asked four times a second; tells which."""
-    deadline = time.monotonic() + seconds
-    while not stopped():
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        await asyncio.sleep(min(left, 0.25))
-    return True

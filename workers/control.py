@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
@@ -133,26 +135,30 @@ class RunControl:
         """Refreshes the gauges of runs, by job and state, from visibility. Raises `RPCError`, and forgets them then."""
         since = (datetime.now(UTC) - ENDED_WITHIN).isoformat(timespec="seconds").replace("+00:00", "Z")
         query = f"WorkflowType = '{c.RUN_WORKFLOW}' AND (ExecutionStatus = 'Running' OR CloseTime > '{since}')"
-        latest: dict[str, WorkflowExecution] = {}
+        latest: dict[str, tuple[WorkflowExecution, Mapping[str, Any]]] = {}
+        jobs: dict[str, str] = {}
         try:
             async for execution in self._client.list_workflows(query, limit=RUNS_COUNTED):
+                memo = await execution.memo()
+                if "job_name" in memo:
+                    jobs[execution.id] = str(memo["job_name"])
                 known = latest.get(execution.id)
-                if known is None or execution.start_time > known.start_time:
-                    latest[execution.id] = execution  # a rerun takes the place of what it does again
+                if known is None or execution.start_time > known[0].start_time:
+                    latest[execution.id] = execution, memo  # a rerun takes the place of what it does again
         except RPCError:
             self._metrics.forget_runs()
             raise
         going: Counter[tuple[str, str]] = Counter()
         ended: Counter[tuple[str, str]] = Counter()
-        for execution in latest.values():
-            memo = await execution.memo()
-            job_name, state = str(memo.get("job_name", "")), str(memo.get("state", c.RUNNING))
+        for execution, memo in latest.values():
+            job_name, state = jobs.get(execution.id, ""), str(memo.get("state", c.RUNNING))
             if not job_name:
                 continue  # a rerun that is not claimed yet
             if execution.status == WorkflowExecutionStatus.RUNNING:
                 going[job_name, c.PAUSED if state == c.PAUSED else c.RUNNING] += 1
             elif execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
-                ended[job_name, state if state in c.ENDED else ABORTED] += 1
+                cancelled = execution.status == WorkflowExecutionStatus.CANCELED  # before its claim: without a state
+                ended[job_name, c.CANCELLED if cancelled else state if state in c.ENDED else ABORTED] += 1
         self._metrics.show_runs(going, ended)
 
     @activity.defn(name=c.FIND_CLOSED_SHARDS)

@@ -143,8 +143,8 @@ class Settler:
         for status, count in ((OK, totals.ok), (ERROR, totals.errors)):
             self._metrics.documents.labels(job_name, status).inc(count)
         self._metrics.cost.labels(job_name, self._file.job.model.name).inc(totals.cost_usd)
-        failed = sum(row["error_type"] == PARTITION_FAILED for row in fresh)
-        self._metrics.answers(job_name, PARTITION_FAILED, failed)
+        given_up = sum(row["error_type"] == PARTITION_FAILED for row in fresh)
+        self._metrics.answers(job_name, PARTITION_FAILED, given_up)
 
     def _row(self, document: PlannedDocument, maker: RowMaker, answered: Row | None) -> Row:
         if answered is not None:

@@ -19,10 +19,9 @@ class CompiledPrompt:
 
     def messages(self, values: Mapping[str, str]) -> list[dict[str, str]]:
         """The chat's messages. Raises what a template may raise, `jinja2.TemplateError` among them."""
+        system = self._system.render(values) if self._system is not None else ""
         user = {"role": "user", "content": self._user.render(values)}
-        if self._system is None:
-            return [user]
-        return [{"role": "system", "content": self._system.render(values)}, user]
+        return [{"role": "system", "content": system}, user] if system else [user]
 
 
 class _Text:

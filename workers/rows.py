@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK
-from workers.llm.chat import Answer
+
+if TYPE_CHECKING:
+    from workers.llm.chat import Answer
 
 Row = dict[str, Any]
 
@@ -24,7 +26,7 @@ class RowMaker:
     partition: int
 
     def row(self, document: PlannedDocument, etag: str, answer: Answer, cost_usd: float | None) -> Row:
-        """An ok row, which `failed` makes an error row. `etag` is of the version that was read."""
+        """An ok row, which `failed` makes an error row. `etag`: of the version that was read, or the planned one."""
         return {
             "document_id": document.document_id,
             "uri": document.uri,

@@ -226,7 +226,7 @@ class Soak:
         span = third * 3 / 10
         tenths = [[size for at, size in warm if n * span < at <= (n + 1) * span] for n in range(10)]
         shown = [f"{statistics.median(tenth) / 2**20:.0f}" if tenth else "-" for tenth in tenths]
-        say(f"MB by tenths of the time: {' '.join(shown)}")
+        say(f"MB by tenths of the time, {whose or 'all'}: {' '.join(shown)}")
         before, after = statistics.median(first), statistics.median(last)
         say(
             f"memory of {whose or 'all workers'}: {before / 2**20:.0f} MB in the first third, {after / 2**20:.0f} MB "

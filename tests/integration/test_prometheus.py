@@ -67,6 +67,8 @@ EXPECTED_EMPTY = {
     "alert DocbatchControlGone": "every worker polls for the control too",
     "alert DocbatchRunAborted": "the run ends by itself",
 }
+NEVER_FIRING = {f"alert Docbatch{name}" for name in ("ControlGone", "RunAborted", "ReconciliationFailed")}
+"""At the end of the run, with its workers still there."""
 EXPECTED_ZERO = {
     "corpus-runs / Cost / {{job_name}} {{model}}": "a simulated model costs nothing",
     "corpus-runs / Cost in the time range / {{job_name}}": "a simulated model costs nothing",
@@ -277,6 +279,8 @@ def test_every_query_of_every_panel_rule_and_alert(scraped: Scraped) -> None:
         f"{len(zero)} zero as expected, {len(empty)} empty as expected"
     )
     assert empty <= EXPECTED_EMPTY.keys(), empty - EXPECTED_EMPTY.keys()
+    for name in NEVER_FIRING:
+        assert scraped.api("query", query=asked[name], time=scraped.end)["result"] == [], name
     assert zero <= EXPECTED_ZERO.keys(), zero - EXPECTED_ZERO.keys()
 
 

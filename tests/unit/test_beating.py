@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -32,8 +33,12 @@ def no_collector() -> Iterator[None]:
 
 
 async def test_an_ended_attempt_is_freed_without_the_collector(no_collector: None) -> None:
-    async def work() -> weakref.ref[Attempt]:
+    async def work() -> tuple[weakref.ref[Pulse], weakref.ref[Attempt]]:
         async with Pulse() as pulse:
-            return weakref.ref(Attempt(pulse))
+            await asyncio.sleep(0.05)  # it has begun to beat
+            return weakref.ref(pulse), weakref.ref(Attempt(pulse))
 
-    assert (await ActivityEnvironment().run(work))() is None
+    pulse, attempt = await ActivityEnvironment().run(work)
+    assert attempt() is None
+    await asyncio.sleep(0.05)  # the beating has ended
+    assert pulse() is None

@@ -26,6 +26,11 @@ def test_it_renders_as_jinja_does(template: str) -> None:
     ]
 
 
+def test_a_system_prompt_that_renders_to_nothing_is_left_out() -> None:
+    prompt = CompiledPrompt(Prompt(system="{% if text == 'a' %}On a.{% endif %}", user="{{ text }}"))
+    assert [len(prompt.messages({"text": text})) for text in "ab"] == [2, 1]
+
+
 def test_one_documents_variables_are_not_the_nexts() -> None:
     prompt = CompiledPrompt(Prompt(user="{% if text == 'a' %}{% set seen = 1 %}{% endif %}{{ seen is defined }}"))
     assert [prompt.messages({"text": text})[0]["content"] for text in "ab"] == ["True", "False"]

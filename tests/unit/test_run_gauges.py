@@ -66,7 +66,10 @@ async def test_runs_are_counted_by_their_latest_execution() -> None:
             Execution("d", Status.CONTINUED_AS_NEW, job(), age=9),
             Execution("e", Status.COMPLETED, job(c.COMPLETED_WITH_FAILURES)),
             Execution("f", Status.CANCELED, job(c.CANCELLED)),
+            Execution("f2", Status.CANCELED, job()),  # before it was claimed
             Execution("g", Status.TERMINATED, job(c.RUNNING)),
+            Execution("g2", Status.TERMINATED, job(c.RUNNING), age=50),
+            Execution("g2", Status.FAILED, {}, age=5),  # a rerun that failed before it was claimed
             Execution("h", Status.RUNNING, {}),
             Execution("i", Status.RUNNING, job(name="other")),
         ]

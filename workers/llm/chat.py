@@ -12,10 +12,10 @@ import orjson
 
 from batch.job import Job
 from batch.response_format import response_format
-from workers.brakes import sleep_unless
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
+from workers.waiting import sleep_unless
 
 MAX_TRANSIENT = 6
 """Transient failures of one document, while others succeed, before it becomes a retryable error row."""
