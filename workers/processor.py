@@ -417,11 +417,8 @@ class Attempt:
             return failed(
                 row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
             )
-        if self._active.reader is not None:
-            try:
-                row["result"] = self._active.reader.read(answer.text or "")
-            except InvalidAnswer as error:
-                return failed(row, "invalid_answer", str(error), retryable=True)
+        if answer.result is not None:
+            row["result"] = answer.result
         return row
 
     # -- the commit ----------------------------------------------------------------------------------------------------
