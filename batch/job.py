@@ -12,11 +12,19 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from batch import strict_yaml
 from batch.globs import compile_globs
@@ -96,13 +104,33 @@ class Model(_Part):
     temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
     max_output_tokens: int | None = Field(default=None, gt=0, le=2**31, strict=True)
     timeout_seconds: float = Field(default=120, gt=0, le=3600, strict=True)
+    reasks: int = Field(default=2, ge=0, le=2, strict=True)
+    """Times at most that an answer which does not fit the schema is asked for again. Not part of the fingerprint: it
+    decides whether there is an answer, as `timeout_seconds` does, and makes no valid answer another one."""
 
 
 class Output(_Part):
-    """Where the rows go, and the JSON schema that they obey; without one the answer is plain text."""
+    """Where the rows go, and the JSON schema that they obey; without one the answer is plain text.
+
+    In Python, `schema` may be a pydantic model: the class, whose JSON schema is taken.
+    """
 
     uri: str
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, uri: str, schema: dict[str, Any] | type[BaseModel] | None = None) -> None: ...
+
+    @field_validator("json_schema", mode="before")
+    @classmethod
+    def _take_model(cls, schema: object) -> object:
+        if not (isinstance(schema, type) and issubclass(schema, BaseModel) and schema is not BaseModel):
+            return schema
+        try:
+            return schema.model_json_schema()
+        except PydanticUserError as error:
+            raise ValueError(f"the pydantic model {schema.__name__} has no JSON schema: {error.message}") from None
 
 
 class Limits(_Part):

@@ -150,11 +150,16 @@ ERRORS = Row(
         Panel(
             title="Calls repeated, by reason",
             unit="reqps",
-            description="Calls to the model that failed in a way that may pass and are repeated in place.",
+            description="Calls to the model that failed in a way that may pass and are repeated in place, and re-asks: "
+            "an answer did not fit the job's schema, and the model is shown why.",
             queries=(
                 Query(
                     rate("docbatch_llm_retries_total", by="model, reason", where=MODEL, nonzero=True),
                     "{{model}} {{reason}}",
+                ),
+                Query(
+                    rate("docbatch_llm_reasks_total", by="model", where=MODEL, nonzero=True),
+                    "{{model}} re-ask",
                 ),
             ),
         ),

@@ -69,6 +69,10 @@ class Brakes:
     def stopped(self) -> bool:
         return self.stop() is not None
 
+    def only_draining(self) -> bool:
+        """Whether the shutdown of this worker is all that stops the run here."""
+        return self._drain.is_set() and self._control.state == c.RUNNING and self._stop is None
+
     async def wait_stopped(self, seconds: float) -> bool:
         """Sleeps, but at most until there is a stop; tells which."""
         return await sleep_unless(self.stopped, seconds)

@@ -108,6 +108,12 @@ class Metrics:
         self.llm_retries = Counter(
             "docbatch_llm_retries_total", "Calls repeated in place, by reason.", ["model", "reason"], registry=registry
         )
+        self.llm_reasks = Counter(
+            "docbatch_llm_reasks_total",
+            "Calls that ask again for an answer that did not fit its schema.",
+            ["model"],
+            registry=registry,
+        )
         self.llm_seconds = Histogram(
             "docbatch_llm_request_seconds",
             "Time of one call to the model.",
@@ -217,6 +223,7 @@ class LlmMetrics:
         self._in_flight = metrics.llm_in_flight.labels(model)
         self._requests = {outcome: metrics.llm_requests.labels(model, outcome) for outcome in LLM_OUTCOMES}
         self._retries = {reason: metrics.llm_retries.labels(model, reason) for reason in (*TRANSIENT, OTHER)}
+        self._reasks = metrics.llm_reasks.labels(model)
         self._tokens = [metrics.tokens.labels(model, direction) for direction in ("prompt", "cached", "completion")]
 
     @contextmanager
@@ -234,6 +241,9 @@ class LlmMetrics:
 
     def retries(self, reason: str) -> None:
         self._retries.get(reason, self._retries[OTHER]).inc()
+
+    def reasks(self) -> None:
+        self._reasks.inc()
 
     def tokens(self, *counts: int) -> None:
         for counter, count in zip(self._tokens, counts, strict=True):

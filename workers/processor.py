@@ -149,6 +149,10 @@ class Attempt:
             self._stop = Stop(c.STORAGE_REFUSED, str(self._ledger.refused), self._active.brakes.epoch)
         return self._stop or self._active.brakes.stop()
 
+    def _abandons(self) -> bool:
+        """Whether not even a document whose invalid answers are paid is asked on; a drain has a grace period for it."""
+        return self._stopping() is not None and not (self._stop is None and self._active.brakes.only_draining())
+
     async def run(self) -> c.PartitionOutcome:
         try:
             committed = await self._committed()
@@ -317,7 +321,7 @@ class Attempt:
                     return
                 self._in_flight += 1
                 try:
-                    answer = await active.chat.ask(payload, lambda: self._stopping() is not None)
+                    answer = await active.chat.ask(payload, lambda: self._stopping() is not None, self._abandons)
                 finally:
                     self._in_flight -= 1
             if answer is not None:
@@ -417,11 +421,8 @@ class Attempt:
             return failed(
                 row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
             )
-        if self._active.reader is not None:
-            try:
-                row["result"] = self._active.reader.read(answer.text or "")
-            except InvalidAnswer as error:
-                return failed(row, "invalid_answer", str(error), retryable=True)
+        if answer.result is not None:
+            row["result"] = answer.result
         return row
 
     # -- the commit ----------------------------------------------------------------------------------------------------

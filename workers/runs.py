@@ -103,15 +103,16 @@ class Runs:
         file = await load_run(self._storage, ref)
         job = file.job
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
+        chat = Chat(job, self._transport, brakes, self._metrics)
         self._metrics.cost.labels(job.name, job.model.name)
         return ActiveRun(
             layout=RunLayout.of(ref.output_uri, ref.run_id),
             file=file,
             fingerprint=file.fingerprint,
             dates=file.nominal.values,
-            reader=AnswerReader(job.output.json_schema) if job.output.json_schema is not None else None,
+            reader=chat.reader,
             prompt=CompiledPrompt(job.prompt),
-            chat=Chat(job, self._transport, brakes, self._metrics),
+            chat=chat,
             price=pricer(job.model.name),
             brakes=brakes,
             permits=asyncio.Semaphore(job.limits.concurrency),

@@ -60,6 +60,7 @@ def test_the_smallest_job_has_defaults_and_survives_json() -> None:
         ({"limits__concurrency": 5}, True),
         ({"partitions__documents": 5}, True),
         ({"model__timeout_seconds": 5}, True),
+        ({"model__reasks": 0}, True),
         ({"output__uri": "s3://elsewhere/"}, True),
     ],
 )
@@ -85,6 +86,9 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
         ({"source__formt": "auto"}, "job: source.formt: unknown key, did you mean 'format'?"),
         ({"output__json_schema": {}}, "job: output.json_schema: unknown key, did you mean 'schema'?"),
         ({"output__shema": {}}, "job: output.shema: unknown key, did you mean 'schema'?"),
+        ({"model__reasks": 3}, "job: model.reasks: input should be less than or equal to 2, not 3"),
+        ({"model__reasks": -1}, "job: model.reasks: input should be greater than or equal to 0, not -1"),
+        ({"model__reasks": True}, "job: model.reasks: input should be a valid integer"),
         ({"limits__concurrency": "many"}, "job: limits.concurrency: input should be a valid integer"),
         ({"prompt__user": "{{ text"}, "job: prompt.user, line 1: the template does not compile"),
         ({"prompt__user": "{{ tekst }}"}, "job: prompt.user: unknown variable 'tekst', did you mean 'text'?"),

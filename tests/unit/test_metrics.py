@@ -56,6 +56,7 @@ def test_the_label_sets_of_a_model_start_at_0() -> None:
         assert value(metrics, "docbatch_llm_retries_total", model="small", reason=reason) == 0
     for direction in ("prompt", "cached", "completion"):
         assert value(metrics, "docbatch_tokens_total", model="small", direction=direction) == 0
+    assert value(metrics, "docbatch_llm_reasks_total", model="small") == 0
 
 
 def test_words_that_no_list_knows_count_as_other() -> None:

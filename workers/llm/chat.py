@@ -1,18 +1,23 @@
-"""One document's question to the model: the request, its repetitions in place, the answer or the reason for none."""
+"""One document's question to the model: the request, its repetitions in place, the answer or the reason for none.
+
+An answer that does not fit the job's schema is asked for again, `model.reasks` times at most.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
 
+from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
-from batch.response_format import response_format
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
+from workers.llm.question import Questions, dug_out, refuses_format, settings_of
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
 from workers.waiting import sleep_unless
@@ -23,6 +28,8 @@ MAX_TRANSIENT = 6
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
 RETRY_AFTER_MOST = 120.0
 PROBE_TIMEOUT = 20.0
+
+log = logging.getLogger(__name__)
 
 
 class Brake(Protocol):
@@ -39,6 +46,7 @@ class Brake(Protocol):
 class Answer:
     """How a document's question ended: `text` of a usable answer, or the `error` that stands in its place.
 
+    With a schema, a usable answer's `text` is its JSON alone, and `result` what that holds for the columns.
     Tokens are those of every paid call for it; `latency_seconds` is that of the last call.
     """
 
@@ -51,6 +59,11 @@ class Answer:
     cached_tokens: int = 0
     completion_tokens: int = 0
     latency_seconds: float = 0.0
+    result: dict[str, Any] | None = None
+
+
+class _FormatUnknown(Exception):
+    """The server does not know `response_format`."""
 
 
 class Chat:
@@ -62,18 +75,67 @@ class Chat:
         self._brake = brake
         self._probing = False
         self._metrics = metrics.llm(job.model.name)
-        self._tail = b"," + orjson.dumps(_settings(job))[1:]
+        self._questions = Questions(job)
+        schema = job.output.json_schema
+        self.reader = AnswerReader(schema) if schema is not None else None
 
     def payload(self, messages: list[dict[str, str]]) -> bytes:
         """The request's body."""
-        return b'{"messages":' + orjson.dumps(messages) + self._tail
+        return self._questions.payload(messages)
 
-    async def ask(self, payload: bytes, stopped: Callable[[], bool]) -> Answer | None:
-        """The answer, or None when the caller was stopped before there was one: the document stays unanswered."""
+    async def ask(
+        self, payload: bytes, stopped: Callable[[], bool], abandoned: Callable[[], bool] | None = None
+    ) -> Answer | None:
+        """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
+
+        An answer that does not fit the schema is no answer before its last re-ask. `abandoned` says whether a document
+        with such an answer, which is paid, is left unanswered too; by default whenever stopped.
+        """
         answer = Answer(None, None)
-        failures = 0
+        payload = asked = self._questions.as_known(payload)
+        invalid: Answer | None = None
+        reasks = 0
+        while True:
+            try:
+                if not await self._settle(asked, answer, stopped):
+                    return None
+            except _FormatUnknown:
+                payload = asked = self._questions.in_prompt(payload)
+                continue
+            problem = self._problem(asked, answer)
+            if problem is None and answer.error is not None and invalid is not None:
+                return _after_reask(answer, invalid)
+            if problem is None:
+                return answer
+            answer.error = Verdict(Kind.DOCUMENT, "invalid_answer", problem, retryable=True)
+            if reasks == self._job.model.reasks:
+                return answer
+            stopped = abandoned or stopped
+            if stopped():
+                return None
+            reasks += 1
+            self._metrics.reasks()
+            invalid = replace(answer)
+            asked = self._questions.reask(payload, answer.text or "", problem)
+
+    def _problem(self, asked: bytes, answer: Answer) -> str | None:
+        """What is wrong with a usable answer by the schema; None if nothing is: then its result is taken."""
+        if answer.error is not None or self.reader is None or answer.text is None:
+            return None
+        text = answer.text if self._questions.has_format(asked) else dug_out(answer.text)
+        try:
+            answer.result = self.reader.read(text)
+        except InvalidAnswer as error:
+            return str(error)
+        answer.text = text
+        return None
+
+    async def _settle(self, payload: bytes, answer: Answer, stopped: Callable[[], bool]) -> bool:
+        """Calls until there is an answer or an error that stays; False when stopped before. Raises `_FormatUnknown`."""
+        calls = failures = 0
         last_failure: float | None = None
         while not stopped():
+            calls += 1
             answer.attempts += 1
             started = time.monotonic()
             verdict, retry_after = await self._call(payload, answer)
@@ -82,22 +144,22 @@ class Chat:
                 self._brake.succeeded()
                 self._metrics.requests("ok" if verdict is None else verdict.error_type)
                 answer.error = verdict
-                return answer
+                return True
             self._metrics.requests(verdict.error_type)
             if verdict.kind is Kind.JOB:
                 self._brake.stop_job(verdict)
-                return None
+                return False
             since, last_failure = last_failure or started, time.monotonic()
-            if verdict.error_type != "rate_limited" and await self._is_its_own(verdict, since, answer.attempts):
+            if verdict.error_type != "rate_limited" and await self._is_its_own(verdict, since, calls):
                 failures += 1
             if failures >= MAX_TRANSIENT:
                 answer.error = verdict
-                return answer
+                return True
             self._metrics.retries(verdict.error_type)
-            await sleep_unless(stopped, _backoff(answer.attempts, retry_after))
-        return None
+            await sleep_unless(stopped, _backoff(calls, retry_after))
+        return False
 
-    async def _is_its_own(self, verdict: Verdict, since: float, attempts: int) -> bool:
+    async def _is_its_own(self, verdict: Verdict, since: float, calls: int) -> bool:
         """Whether a transient failure is the document's own, because the provider answers others meanwhile.
 
         Where no others are asked (at the end of a run, say), a very short question stands in for them: not answered
@@ -106,7 +168,7 @@ class Chat:
         outage_is_due = self._brake.transient()
         if self._brake.last_success() > since:
             return True
-        if self._probing or not (outage_is_due or attempts >= MAX_TRANSIENT):
+        if self._probing or not (outage_is_due or calls >= MAX_TRANSIENT):
             return False
         self._probing = True
         try:
@@ -129,11 +191,19 @@ class Chat:
         except TransportError as error:
             return Verdict(Kind.TRANSIENT, error.kind, str(error), retryable=True), None
         if reply.status != 200:
-            return judge_status(reply.status, reply.body), retry_after_of(reply)
+            failure = judge_status(reply.status, reply.body)
+            if self._questions.refused(payload, reply.status, reply.body):
+                self._brake.succeeded()
+                self._metrics.requests(failure.error_type)
+                raise _FormatUnknown
+            return failure, retry_after_of(reply)
         try:
-            return self._read(reply.body, answer), None
+            verdict = self._read(reply.body, answer)
         except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError):
             return Verdict(Kind.TRANSIENT, "malformed", "HTTP 200 with a malformed body", retryable=True), None
+        if self._questions.answered(payload):
+            log.warning("the server does not know response_format: the schema is in the prompt from here on")
+        return verdict, None
 
     def _read(self, body: Any, answer: Answer) -> Verdict | None:
         """Takes a 200's body into `answer`; raises for one that is not the API's shape."""
@@ -158,16 +228,17 @@ class Chat:
         return verdict
 
 
-def _settings(job: Job) -> dict[str, Any]:
-    """What every request of the job says beside its messages."""
-    settings: dict[str, Any] = {"model": job.model.name}
-    if job.model.temperature is not None:
-        settings["temperature"] = job.model.temperature
-    if job.model.max_output_tokens is not None:
-        settings["max_completion_tokens"] = job.model.max_output_tokens
-    if job.output.json_schema is not None:
-        settings["response_format"] = response_format(job.output.json_schema)
-    return settings
+def _after_reask(answer: Answer, invalid: Answer) -> Answer:
+    """Of a re-ask that had no answer: the invalid one that led to it, with what all calls cost."""
+    assert answer.error is not None and invalid.error is not None
+    problem = f"{invalid.error.message}; asked again: {answer.error.error_type}, {answer.error.message}"
+    return replace(
+        answer,
+        text=invalid.text,
+        finish_reason=invalid.finish_reason,
+        model=invalid.model,
+        error=replace(invalid.error, message=problem),
+    )
 
 
 def _count(value: Any) -> int:
@@ -179,10 +250,10 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _backoff(attempts: int, retry_after: float | None) -> float:
+def _backoff(calls: int, retry_after: float | None) -> float:
     """Seconds to wait, with jitter: what the provider asks for, up to a limit, else twice as long each time."""
     if retry_after is None:
-        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.0)
+        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (calls - 1)) * random.uniform(0.5, 1.0)
     asked = min(RETRY_AFTER_MOST, retry_after)
     return asked + random.uniform(0.0, 0.1 + 0.1 * asked)
 
@@ -202,15 +273,18 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
 
     `as_the_job_asks`: with the job's sampling settings and response format, which a provider may refuse too.
     """
-    settings = _settings(job) if as_the_job_asks else {"model": job.model.name}
-    body = {"messages": [{"role": "user", "content": "Answer with the word ok."}], **settings}
-    try:
-        reply = await transport.post(
-            "chat/completions", orjson.dumps(body), timeout=min(PROBE_TIMEOUT, job.model.timeout_seconds)
-        )
-    except TransportError as error:
-        return Verdict(Kind.TRANSIENT, error.kind, str(error))
-    if reply.status == 200:
-        return None
+    settings: dict[str, Any] = settings_of(job) if as_the_job_asks else {"model": job.model.name}
+    messages = [{"role": "user", "content": "Answer with the word ok."}]
+    timeout = min(PROBE_TIMEOUT, job.model.timeout_seconds)
+    while True:
+        body = orjson.dumps({"messages": messages, **settings})
+        try:
+            reply = await transport.post("chat/completions", body, timeout=timeout)
+        except TransportError as error:
+            return Verdict(Kind.TRANSIENT, error.kind, str(error))
+        if reply.status == 200:
+            return None
+        if not (refuses_format(reply.status, reply.body) and settings.pop("response_format", None)):
+            break  # else the schema will go into the prompt
     verdict = judge_status(reply.status, reply.body)
     return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}chat/completions: {verdict.message}")

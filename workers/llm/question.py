@@ -1,0 +1,153 @@
+"""What a run's requests say: messages, settings, the schema of the answer, and what was wrong with the last one.
+
+The schema goes by OpenAI's `response_format`. A server that does not know it is found out by its first answer to this
+process; from then on the schema stands in the prompt, and the JSON is dug out of what the model says around it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from batch.job import Job
+from batch.response_format import response_format
+
+MOST_SHOWN = 8_000
+"""Characters of an invalid answer that its re-ask shows to the model: what bounds the size and price of a re-ask."""
+
+_FORMAT_NAMED = re.compile(rb"response[_ ]format|json[_ ]schema", re.IGNORECASE)
+_SCHEMA_REFUSED = re.compile(rb"invalid schema", re.IGNORECASE)
+_FENCE_BEGINS = re.compile(r"```json\b", re.IGNORECASE)
+_FENCE_ENDS = re.compile(r"\}\s*```")
+
+
+class Questions:
+    """Writes the request bodies of one run in this process, and knows how its server takes a schema."""
+
+    def __init__(self, job: Job) -> None:
+        settings = settings_of(job)
+        self._with_format = _tail(settings)
+        settings.pop("response_format", None)
+        self._without = _tail(settings)
+        schema = job.output.json_schema
+        self._paragraph = _in_words(schema) if schema is not None else ""
+        self._server_knows: bool | None = None
+        """Whether the server knows `response_format`; None before its first answer to a request that has it."""
+
+    def payload(self, messages: list[dict[str, str]]) -> bytes:
+        """The request's body."""
+        if self._paragraph and self._server_knows is False:
+            return _body(_with_paragraph(messages, self._paragraph), self._without)
+        return _body(messages, self._with_format)
+
+    def has_format(self, payload: bytes) -> bool:
+        """Whether the body asks by `response_format`."""
+        return bool(self._paragraph) and payload.endswith(self._with_format)
+
+    def as_known(self, payload: bytes) -> bytes:
+        """A body that may have been written before the server was found not to know `response_format`."""
+        return self.in_prompt(payload) if self._server_knows is False and self.has_format(payload) else payload
+
+    def in_prompt(self, payload: bytes) -> bytes:
+        """The body that asks the same by words alone, as the end of the system message."""
+        return _body(_with_paragraph(_messages(payload), self._paragraph), self._without)
+
+    def reask(self, payload: bytes, answer: str, problem: str) -> bytes:
+        """The body that asks `payload` again, shows the model its invalid answer, and says what is wrong with it."""
+        messages = [
+            *_messages(payload),
+            {"role": "assistant", "content": _shown(answer)},
+            {
+                "role": "user",
+                "content": f"That answer does not fit the required JSON schema. What is wrong: {problem}\n"
+                "Answer again: the whole corrected JSON object and nothing else.",
+            },
+        ]
+        return _body(messages, self._with_format if self.has_format(payload) else self._without)
+
+    def refused(self, payload: bytes, status: int, body: Any) -> bool:
+        """Whether the server, which never answered a request with `response_format`, does not know it."""
+        return self._server_knows is not True and self.has_format(payload) and refuses_format(status, body)
+
+    def answered(self, payload: bytes) -> bool:
+        """Notes that the server answered `payload`. Tells whether that shows that it takes schemas in words alone."""
+        if not self._paragraph or self._server_knows is not None:
+            return False
+        self._server_knows = self.has_format(payload)
+        return not self._server_knows
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """What every request of the job says beside its messages."""
+    settings: dict[str, Any] = {"model": job.model.name}
+    if job.model.temperature is not None:
+        settings["temperature"] = job.model.temperature
+    if job.model.max_output_tokens is not None:
+        settings["max_completion_tokens"] = job.model.max_output_tokens
+    if job.output.json_schema is not None:
+        settings["response_format"] = response_format(job.output.json_schema)
+    return settings
+
+
+def refuses_format(status: int, body: Any) -> bool:
+    """Whether a server says that it does not know `response_format`, or its type `json_schema`.
+
+    Servers word it in many ways, in OpenAI's error object or in their framework's. One that says that the schema is
+    invalid knows the parameter: the job needs another schema then, not another way to send it.
+    """
+    if status not in (400, 422):
+        return False
+    said = orjson.dumps(body)
+    if _FORMAT_NAMED.search(said):
+        return not _SCHEMA_REFUSED.search(said)
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and error.get("code") == "unsupported_parameter" and not error.get("param")
+
+
+def dug_out(text: str) -> str:
+    """The JSON in an answer to a schema in the prompt: the first ```json block, else the outermost braces.
+
+    Without either, the text as it is: it is not JSON, and whoever reads it says so.
+    """
+    fence = _FENCE_BEGINS.search(text)
+    if fence and (end := _FENCE_ENDS.search(text, fence.end())):
+        return text[fence.end() : end.start() + 1].strip()
+    first, last = text.find("{"), text.rfind("}")
+    return text[first : last + 1] if 0 <= first < last else text
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    return (
+        "Answer with one JSON object and nothing else: no explanation, no code fence. It must be valid for this JSON "
+        f"schema:\n{orjson.dumps(schema).decode()}"
+    )
+
+
+def _with_paragraph(messages: list[dict[str, str]], paragraph: str) -> list[dict[str, str]]:
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": paragraph}, *messages]
+    return [{"role": "system", "content": f"{messages[0]['content']}\n\n{paragraph}"}, *messages[1:]]
+
+
+def _shown(answer: str) -> str:
+    """An answer, cut in its middle where it is long; never empty, which some servers refuse."""
+    left_out = len(answer) - MOST_SHOWN
+    if left_out <= 0:
+        return answer or "(no answer)"
+    half = MOST_SHOWN // 2
+    return f"{answer[:half]}\n[... {left_out} characters left out ...]\n{answer[-half:]}"
+
+
+def _tail(settings: dict[str, Any]) -> bytes:
+    return b"," + orjson.dumps(settings)[1:]
+
+
+def _body(messages: list[dict[str, str]], tail: bytes) -> bytes:
+    return b'{"messages":' + orjson.dumps(messages) + tail
+
+
+def _messages(payload: bytes) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = orjson.loads(payload)["messages"]
+    return messages
