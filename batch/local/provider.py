@@ -37,7 +37,7 @@ LONGEST_SILENCE = 600.0
 JOURNAL_INTERVAL = 0.1
 # What can hit a single request, in the order in which one draw is spent on the rates. Only the second kind is paid.
 UNANSWERED = ("500", "503", "429", "timeout", "reset")
-ODD_ANSWERS = ("malformed", "truncated", "refusal", "content_filter")
+ODD_ANSWERS = ("malformed", "truncated", "refusal", "content_filter", "invalid")
 _INVALID = "invalid_request_error"
 _QUOTA = "insufficient_quota"
 # OpenAI's errors: HTTP status, type, code, message.
@@ -93,6 +93,7 @@ class ProviderOptions:
     rate_truncated: float = _rate("get half an answer with finish_reason length")
     rate_refusal: float = _rate("get a refusal")
     rate_content_filter: float = _rate("get an empty answer with finish_reason content_filter")
+    rate_invalid: float = _rate("get JSON that does not obey the schema")
     seed: int = _option(0, "which requests the rates hit; the same seed hits the same ones")
     poison_marker: str | None = _option(None, "text that makes any user message that contains it an invalid_prompt")
     fail_all: str | None = _option(None, "fail every request in this way", FAIL_ALL)
@@ -322,7 +323,8 @@ def _asked(body: bytes) -> _Asked:
     if most is not None and (not isinstance(most, int) or most < 1):
         raise _invalid(f"Invalid '{param}': integer of at least 1 expected.", param, "integer_below_min_value")
     texts = [_text(message) for message in messages]
-    user = next((each for each in range(len(texts) - 1, -1, -1) if messages[each]["role"] == "user"), -1)
+    # The first user message is the document; later ones talk about its answer.
+    user = next((each for each in range(len(texts)) if messages[each]["role"] == "user"), -1)
     shape = request.get("response_format") or {"type": "text"}
     kind = shape.get("type") if isinstance(shape, dict) else None
     if kind not in ("text", "json_object", "json_schema"):
@@ -373,6 +375,8 @@ def complete(asked: _Asked, digest: bytes, identifier: str, fault: str | None = 
         used = _tokens(refusal)
     elif fault == "content_filter":
         content, reason, used = "", "content_filter", 1
+    elif fault == "invalid":
+        content, used = "[]", 1
     return {
         "id": f"chatcmpl-{identifier}",
         "object": "chat.completion",

@@ -43,6 +43,7 @@ ROOT = Path(__file__).parents[2]
 DASHBOARDS = ROOT / "dashboards"
 JOB = "scraped"
 POISON = "POISON-9"
+SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 GRAFANA = {
     "$__rate_interval": "5s",
     "$__range": "5m",
@@ -139,6 +140,7 @@ def scraped() -> Iterator[Scraped]:
     program("prometheus")
     arguments = ["--heartbeat-throttle-seconds", "1", "--count-runs-seconds", "1", "--processes", "2", "--slots", "4"]
     provider = ["--latency", "0.1", "--rate-429", "0.3", "--rate-500", "0.05", "--retry-after", "0.2"]
+    provider += ["--rate-invalid", "0.1"]
     options = StackOptions(
         workers=1,
         worker_args=arguments,
@@ -185,7 +187,7 @@ async def eventful_run(stack: LocalStack) -> Manifest:
             "source": {"uri": f"s3://corpus/{JOB}/"},
             "prompt": {"user": "Label this.\n{{ text }}"},
             "model": {"name": "simulated-small"},
-            "output": {"uri": f"s3://results/{JOB}/"},
+            "output": {"uri": f"s3://results/{JOB}/", "schema": SCHEMA},
             "partitions": {"documents": 20},
             "limits": {"concurrency": 8, "max_error_rate": 0.9},
         }

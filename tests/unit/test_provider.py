@@ -150,12 +150,12 @@ async def test_openai_s_own_client_is_content(port: int, api: Api) -> None:
         assert raised.value.code == "insufficient_quota"
 
 
-async def test_answers_depend_on_the_last_user_message_alone(api: Api) -> None:
+async def test_answers_depend_on_the_first_user_message_alone(api: Api) -> None:
     first, again = await api.ask(response_format=FORMAT), await api.ask(response_format=FORMAT, temperature=1)
     assert first.content == again.content
     assert first.json["id"] != again.json["id"]
     parts = [{"type": "text", "text": TICKET}]
-    turns = [("user", "Hello"), ("user", parts), ("assistant", "x")]
+    turns = [("system", "Hello"), ("user", parts), ("assistant", "x"), ("user", "Not quite.")]
     messages = [{"role": role, "content": content} for role, content in turns]
     assert (await api.ask(messages=messages, response_format=FORMAT)).content == first.content
     assert (await api.ask("# Another\n\nText.", response_format=FORMAT)).content != first.content
@@ -293,9 +293,12 @@ async def test_odd_answers_are_paid(api: Api) -> None:
     assert reply.choice["message"]["refusal"]
     await api.control(rate_refusal=0, rate_content_filter=1)
     assert (await api.ask()).choice["finish_reason"] == "content_filter"
+    await api.control(rate_content_filter=0, rate_invalid=1)
+    reply = await api.ask(response_format=FORMAT)
+    assert (reply.choice["finish_reason"], reply.content) == ("stop", "[]")
     stats = await api.stats()
-    assert (stats["paid"], stats["distinct"], stats["paid_more_than_once"], stats["errors"]) == (4, 1, 1, {})
-    assert stats["odd_answers"] == dict.fromkeys(["malformed", "truncated", "refusal", "content_filter"], 1)
+    assert (stats["paid"], stats["distinct"], stats["paid_more_than_once"], stats["errors"]) == (5, 1, 1, {})
+    assert stats["odd_answers"] == dict.fromkeys(["malformed", "truncated", "refusal", "content_filter", "invalid"], 1)
 
 
 async def test_rates_hit_the_same_requests_again_and_retries_may_succeed(api: Api) -> None:
