@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from batch.local.stack import LocalStack, StackOptions
+
+
+def pytest_configure() -> None:
+    """A shell that runs us in its background makes us ignore Ctrl-C, and all our children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -32,10 +32,17 @@ def process(tmp_path: Path) -> Iterator[MakeProcess]:
     stop_all(made)
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def assert_gone(pids: list[int], within: float = 5.0) -> None:
     deadline = time.monotonic() + within
-    while alive := [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
-        assert time.monotonic() < deadline, f"still alive after {within} s: {[psutil.Process(pid) for pid in alive]}"
+    while alive := [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() < deadline, f"still alive after {within} s: {alive}"
         time.sleep(0.02)
 
 
