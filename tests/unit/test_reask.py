@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from workers.llm.chat import MAX_TRANSIENT, Answer, Chat, probe
 from workers.llm.prices import pricer
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
+from workers.processor import Attempt
 from workers.rows import RowMaker
 
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
@@ -210,11 +212,18 @@ async def test_a_stop_between_an_invalid_answer_and_its_reask_leaves_the_documen
 async def test_a_drain_lets_a_reask_end_and_nothing_else_does() -> None:
     """As the processor asks: what is paid for in part is abandoned to a pause, not to a shutdown."""
 
-    async def answer(asked: Asked) -> Answer | None:
-        def abandoned() -> bool:
-            return asked.brakes.stopped() and not asked.brakes.only_draining()
+    def attempt_of(asked: Asked) -> Any:
+        attempt: Any = Attempt.__new__(Attempt)
+        attempt._stop, attempt._asking = None, set()
+        attempt._pulse = SimpleNamespace(superseded=lambda: False)
+        attempt._ledger = SimpleNamespace(has_failed=lambda: False, refused=None)
+        attempt._active = SimpleNamespace(brakes=asked.brakes)
+        return attempt
 
-        return await asked.chat.ask(asked.chat.payload(MESSAGES), asked.brakes.stopped, abandoned)
+    async def answer(asked: Asked, attempt: Any = None) -> Answer | None:
+        attempt = attempt or attempt_of(asked)
+        payload = asked.chat.payload(MESSAGES)
+        return await asked.chat.ask(payload, lambda: attempt._stopping() is not None, attempt._abandons)
 
     drained = Asked(lambda _: drained.drain.set() or said(WRONG), said(GOOD))
     found = await answer(drained)
@@ -230,6 +239,16 @@ async def test_a_drain_lets_a_reask_end_and_nothing_else_does() -> None:
     both = Asked(drain_and_pause, said(GOOD))
     assert await answer(both) is None
     assert len(both.transport.requests) == 1
+
+    def drain_and_cut(request: Any) -> Any:
+        late.drain.set()
+        attempt.cut()
+        return said(WRONG)
+
+    late = Asked(drain_and_cut, said(GOOD))
+    attempt = attempt_of(late)
+    assert await answer(late, attempt) is None, "its grace period is over"
+    assert len(late.transport.requests) == 1
 
 
 async def test_a_reask_that_finds_the_key_revoked_stops_the_job() -> None:
