@@ -7,7 +7,6 @@ lives, so that a finished run does not vanish from a rate.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -228,13 +227,8 @@ class LlmMetrics:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        self._in_flight.inc()
-        started = time.perf_counter()
-        try:
+        with self._in_flight.track_inprogress(), self._seconds.time():
             yield
-        finally:
-            self._seconds.observe(time.perf_counter() - started)
-            self._in_flight.dec()
 
     def requests(self, outcome: str) -> None:
         self._requests.get(outcome, self._requests[OTHER]).inc()

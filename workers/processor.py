@@ -250,7 +250,7 @@ class Attempt:
 
     def _restore(self, row: Row) -> Row | None:
         """A ledger row with its typed result, which is read from the answer's text anew."""
-        reader = self._active.reader
+        reader = self._active.chat.reader
         if reader is not None and row["status"] == OK:
             try:
                 row["result"] = reader.read(row["output_text"])

@@ -25,7 +25,7 @@ class CompiledPrompt:
 
 
 class _Text:
-    """One template. Its globals are laid out flat once: Jinja does that at each `render`, for 30 us (measured)."""
+    """One template. Its globals are laid out flat once: Jinja does that at each `render`, for 11 us (measured)."""
 
     def __init__(self, template: jinja2.Template) -> None:
         self._template = template

@@ -13,7 +13,6 @@ import orjson
 from prometheus_client import Gauge
 
 from batch import contracts as c
-from batch.answer import AnswerReader
 from batch.layout import RunLayout
 from batch.run_file import RunFile, load_run
 from batch.store import Storage, StorageError
@@ -43,7 +42,6 @@ class ActiveRun:
     fingerprint: str
     dates: dict[str, str]
     """What `date` and `scheduled_at` are in the run's prompts."""
-    reader: AnswerReader | None
     prompt: CompiledPrompt
     chat: Chat
     price: Pricer
@@ -110,7 +108,6 @@ class Runs:
             file=file,
             fingerprint=file.fingerprint,
             dates=file.nominal.values,
-            reader=chat.reader,
             prompt=CompiledPrompt(job.prompt),
             chat=chat,
             price=pricer(job.model.name),

@@ -1,7 +1,8 @@
 """One HTTP request to an OpenAI-compatible endpoint, and its raw answer.
 
 The openai SDK resolves endpoint, key, organisation and headers from its own environment names; the request itself goes
-over aiohttp and orjson, because the SDK's request path costs 0.4 to 1.7 ms of CPU and this 0.1 (measured).
+over aiohttp and orjson: of two bare loops the SDK's costs 3 to 4 ms of CPU a document and theirs 0.4 (`python -m
+benchmarks efficiency`).
 """
 
 from __future__ import annotations
