@@ -12,7 +12,7 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
 from jinja2.sandbox import SandboxedEnvironment
@@ -96,6 +96,14 @@ class Prompt(_Part):
     user: str = Field(min_length=1)
 
 
+class Prices(_Part):
+    """US dollars a million tokens, in place of the published ones; `cached_input` is `input` unless said."""
+
+    input: float = Field(ge=0, le=1e6, strict=True, allow_inf_nan=False)
+    output: float = Field(ge=0, le=1e6, strict=True, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, le=1e6, strict=True, allow_inf_nan=False)
+
+
 class Model(_Part):
     """The model and how it is asked. The endpoint and the key come from the worker's environment alone."""
 
@@ -107,6 +115,7 @@ class Model(_Part):
     reasks: int = Field(default=2, ge=0, le=2, strict=True)
     """Times at most that an answer which does not fit the schema is asked for again. Not part of the fingerprint: it
     decides whether there is an answer, as `timeout_seconds` does, and makes no valid answer another one."""
+    prices: Prices | None = None
 
 
 class Output(_Part):
@@ -414,7 +423,9 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Job
     for part in path:
         annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        parts = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        found = next((kind for kind in parts if issubclass(kind, BaseModel)), None)
+        if found is None:
             return []
-        model = annotation
+        model = found
     return [field.alias or name for name, field in model.model_fields.items()]

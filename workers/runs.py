@@ -110,7 +110,7 @@ class Runs:
             dates=file.nominal.values,
             prompt=CompiledPrompt(job.prompt),
             chat=chat,
-            price=pricer(job.model.name),
+            price=pricer(job.model),
             brakes=brakes,
             permits=asyncio.Semaphore(job.limits.concurrency),
             room=Room(documents=job.limits.concurrency),

@@ -125,10 +125,10 @@ async def test_the_model_sees_its_answer_and_the_error_and_every_call_is_counted
         PlannedDocument(document_id="d", uri="s3://corpus/t/d", etag="e", size=1),
         "e",
         answer,
-        pricer(MODEL)(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens),
+        pricer(job().model)(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens),
     )
     assert (row["attempts"], row["prompt_tokens"], row["completion_tokens"]) == (3, 300, 30)
-    once = pricer(MODEL)(100, 40, 10)
+    once = pricer(job().model)(100, 40, 10)
     assert once and row["cost_usd"] == pytest.approx(3 * once)
 
 

@@ -1,35 +1,50 @@
-"""What an answer costs, by the prices that genai-prices carries; no network."""
+"""What an answer costs: by the job's own prices, else by those that genai-prices carries; no network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
 
+from batch.job import Model
 from batch.local import SIMULATED_PREFIX
 
 Pricer = Callable[[int, int, int], float | None]
 """(prompt tokens, cached among them, completion tokens) -> US dollars, None where the price is not known."""
 
+BATCH_FACTOR = 0.5
+"""What an answer of a provider's Batch API costs, of its online price: https://platform.openai.com/docs/guides/batch"""
 
-def pricer(model: str) -> Pricer:
-    """The price function of a model. Simulated models cost nothing; a model without a known price gives None."""
-    if model.startswith(SIMULATED_PREFIX):
-        return lambda prompt, cached, completion: 0.0
+
+def pricer(model: Model, *, batch: bool = False) -> Pricer:
+    """The price function of a model, online or for answers of the provider's Batch API.
+
+    Simulated models cost nothing unless the job says a price; a model without a known price gives None.
+    """
+    factor = BATCH_FACTOR if batch else 1.0
+    if model.prices is not None:
+        prices = model.prices
+        cached_input = prices.input if prices.cached_input is None else prices.cached_input
+        return _flat(prices.input * factor, cached_input * factor, prices.output * factor)
+    if model.name.startswith(SIMULATED_PREFIX):
+        return _flat(0.0, 0.0, 0.0)
     from genai_prices import Usage, calc_price
 
     try:
-        price = calc_price(Usage(input_tokens=1, output_tokens=1), model_ref=model).model_price
+        price = calc_price(Usage(input_tokens=1, output_tokens=1), model_ref=model.name).model_price
     except LookupError:
         return lambda prompt, cached, completion: None
     flat = (price.input_mtok, price.cache_read_mtok or price.input_mtok, price.output_mtok)
     if all(isinstance(part, Decimal) for part in flat):
-        per_token = [float(part) / 1e6 for part in flat if isinstance(part, Decimal)]
-        return lambda prompt, cached, completion: (
-            (prompt - cached) * per_token[0] + cached * per_token[1] + completion * per_token[2]
-        )
+        return _flat(*(float(part) * factor for part in flat if isinstance(part, Decimal)))
 
     def tiered(prompt: int, cached: int, completion: int) -> float | None:
         usage = Usage(input_tokens=prompt, cache_read_tokens=cached, output_tokens=completion)
-        return float(calc_price(usage, model_ref=model).total_price)
+        return float(calc_price(usage, model_ref=model.name).total_price) * factor
 
     return tiered
+
+
+def _flat(input_mtok: float, cached_mtok: float, output_mtok: float) -> Pricer:
+    """Of prices in US dollars a million tokens."""
+    fresh, cached_each, output = input_mtok / 1e6, cached_mtok / 1e6, output_mtok / 1e6
+    return lambda prompt, cached, completion: (prompt - cached) * fresh + cached * cached_each + completion * output

@@ -1,0 +1,42 @@
+"""What an answer costs: the job's prices, the published ones, the Batch API's half."""
+
+import pytest
+
+from batch.job import Job, JobError, Model, Prices
+from workers.llm.prices import pricer
+
+OWN = Prices(input=1.0, output=4.0, cached_input=0.1)
+
+
+def test_the_jobs_own_prices_win() -> None:
+    price = pricer(Model(name="gpt-4o-mini", prices=OWN))
+    assert price(1_000_000, 400_000, 500_000) == pytest.approx(0.6 + 0.04 + 2.0)
+
+
+def test_cached_input_costs_as_much_as_other_input_unless_said() -> None:
+    assert pricer(Model(name="x", prices=Prices(input=2.0, output=0.0)))(1_000_000, 400_000, 0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("model", [Model(name="x", prices=OWN), Model(name="gpt-4o-mini")])
+def test_an_answer_of_the_batch_api_costs_half(model: Model) -> None:
+    online, batch = pricer(model)(1000, 100, 50), pricer(model, batch=True)(1000, 100, 50)
+    assert online is not None and online > 0
+    assert batch == pytest.approx(online / 2)
+
+
+def test_simulated_models_cost_nothing_and_unknown_ones_nobody_knows_what() -> None:
+    assert pricer(Model(name="simulated-small"))(1000, 0, 50) == 0.0
+    assert pricer(Model(name="simulated-small", prices=OWN))(1_000_000, 0, 0) == pytest.approx(1.0)
+    assert pricer(Model(name="nobody-knows-this"))(1000, 0, 50) is None
+
+
+def test_a_mistyped_price_names_the_known_ones() -> None:
+    job = {
+        "name": "t",
+        "source": {"uri": "s3://corpus/t/"},
+        "prompt": {"user": "{{ text }}"},
+        "model": {"name": "x", "prices": {"inputs": 1.0, "output": 1.0}},
+        "output": {"uri": "s3://results/"},
+    }
+    with pytest.raises(JobError, match=r"model.prices.inputs: unknown key, did you mean 'input'\?; known are input, "):
+        Job.parse(job)
