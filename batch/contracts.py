@@ -421,8 +421,10 @@ class PreviewInput:
     token: str
     asks: int
     """Documents that the model may be asked about; 0: nothing is paid."""
+    ask_within: float
+    """Seconds in which questions may begin."""
     within: float
-    """Seconds that a worker may take."""
+    """Seconds that a worker may take for all of it."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ class Range:
     def times(self, factor: float) -> Range:
         return Range(self.low * factor, self.value * factor, self.high * factor)
 
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.value + other.value, self.high + other.high)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -172,7 +175,7 @@ def estimate(
     if asked and any(one.cached_tokens for one in asked):
         share = sum(one.cached_tokens for one in asked) / max(1, sum(one.prompt_tokens for one in asked))
         notes.append(f"{share:.0%} of the prompt tokens asked with were cached; the cost takes none for cached")
-    seconds = _seconds(job, answerable, prompt_tokens, completion_tokens, asked, processes, notes)
+    seconds = _seconds(job, answerable, prompt_tokens + completion_tokens, asked, processes=processes, notes=notes)
     bound_by = max(seconds, key=lambda name: seconds[name].value) if seconds else ""
     return Estimate(
         job_name=job.name,
@@ -294,20 +297,15 @@ def _cost(
         tokens_out += weight * answer
     if not tokens_in:
         return None
-    into, out = paid_in / tokens_in, paid_out / tokens_out
-    return Range(
-        into * prompt.low + out * completion.low,
-        into * prompt.value + out * completion.value,
-        into * prompt.high + out * completion.high,
-    )
+    return prompt.times(paid_in / tokens_in) + completion.times(paid_out / tokens_out)
 
 
 def _seconds(
     job: Job,
     answerable: Range,
-    prompt: Range,
-    completion: Range,
+    tokens: Range,
     asked: Sequence[Asked],
+    *,
     processes: int,
     notes: list[str],
 ) -> dict[str, Range]:
@@ -321,7 +319,6 @@ def _seconds(
     if limits.requests_per_minute is not None:
         found[REQUESTS] = answerable.times(60 / limits.requests_per_minute)
     if limits.tokens_per_minute is not None:
-        tokens = Range(*(getattr(prompt, at) + getattr(completion, at) for at in ("low", "value", "high")))
         found[TOKENS] = tokens.times(60 / limits.tokens_per_minute)
     if asked:
         latency = sum(one.seconds for one in asked) / len(asked)

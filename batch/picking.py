@@ -109,7 +109,7 @@ async def named_documents(storage: Storage, job: Job, names: Sequence[str]) -> l
                 f"{job.source.exclude}"
             )
         async with aclosing(storage.source_pages(source.bucket, key, page_size=1)) as pages:
-            entries = await anext(pages, [])
+            entries: list[ObjectEntry] = await anext(pages, [])
         if not entries or entries[0].key != key:
             raise CheckFailed(f"document {name!r}: there is no object {object_uri(source.bucket, key)}")
         found[key] = PlannedDocument.of(source.bucket, entries[0])

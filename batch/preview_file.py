@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from batch.estimation import Estimate
 from batch.job import Job
 from batch.layout import PreviewLayout, preview_made_at
 from batch.nominal import Nominal
@@ -45,7 +46,7 @@ class PreviewRequest:
     characters: int = 0
     """Of each message and answer that come back; the rest is cut out of the middle."""
     documents: int = 0
-    bytes: int = 0
+    size: int = 0
     too_large: int = 0
     processes: int = 0
 
@@ -160,10 +161,12 @@ async def read_request(storage: Storage, layout: PreviewLayout, token: str) -> t
     return PreviewRequest.from_bytes(found[0]), found[1].etag
 
 
-async def write_answer(storage: Storage, layout: PreviewLayout, token: str, answer: object, *, etag: str) -> None:
+async def write_answer(
+    storage: Storage, layout: PreviewLayout, token: str, answer: PreviewResult | Estimate, *, etag: str
+) -> None:
     """Puts the answer in the place of the request `etag`, and nowhere else: nothing is left behind for a client that
     went. Raises `PreviewGone`, `StorageError`."""
-    bucket, key, data = layout.output.bucket, layout.file(token), orjson.dumps(answer, default=str)
+    bucket, key, data = layout.output.bucket, layout.file(token), orjson.dumps(answer)
     for last in [False] * (ANSWER_TRIES - 1) + [True]:
         try:
             await storage.replace(bucket, key, data, etag=etag)

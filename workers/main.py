@@ -38,6 +38,7 @@ from workers.finisher import Finisher
 from workers.llm.transport import CredentialsMissing, Transport
 from workers.metrics import Metrics
 from workers.planner import Planner
+from workers.previewer import Previewer
 from workers.processor import Processor
 from workers.runs import Runs
 from workers.versioning import VersionIncomplete, deployment_config
@@ -179,7 +180,8 @@ class WorkerProcess:
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)
             self._counting = asyncio.create_task(self._count_runs(control))
-            workers.append(self._control_worker(client, storage, control))
+            previewer = Previewer(storage, transport, self._metrics, drain)
+            workers.append(self._control_worker(client, storage, control, previewer))
         return workers
 
     def _partitions_worker(self, client: Client, processor: Processor) -> Worker:
@@ -195,7 +197,7 @@ class WorkerProcess:
             deployment_config=self._deployment,
         )
 
-    def _control_worker(self, client: Client, storage: Storage, control: RunControl) -> Worker:
+    def _control_worker(self, client: Client, storage: Storage, control: RunControl, previewer: Previewer) -> Worker:
         planner, finisher = Planner(storage, self._metrics), Finisher(storage, self._metrics)
         return Worker(
             client,
@@ -209,6 +211,8 @@ class WorkerProcess:
                 planner.plan_shard,
                 planner.plan_rerun,
                 finisher.finish_run,
+                previewer.preview_documents,
+                previewer.estimate_run,
             ],
             max_concurrent_activities=CONTROL_SLOTS,
             interceptors=[ControlActivities()],
