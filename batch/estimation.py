@@ -156,7 +156,8 @@ def estimate(
     answerable = _count(documents, sample)
     rules = [0.0 if one.error_type else rule(one.prompt_bytes, one.messages, schema_bytes) for one in sample]
     by_rule, error = total(rules, sample, documents, size)
-    prompt_tokens = _mended(by_rule, error, asked, notes)
+    in_schema = schema_bytes / BYTES_PER_TOKEN * answerable.value
+    prompt_tokens = _mended(by_rule, error, in_schema, asked, notes)
     each = _completion(job, asked, notes)
     completion_tokens = each.times(answerable.value)
     factor = prompt_tokens.value / by_rule if by_rule else 1.0
@@ -243,15 +244,19 @@ def _count(documents: int, sample: Sequence[Measured]) -> Range:
     return Range(documents * max(0.0, share - off), documents * share, documents * min(1.0, share + off))
 
 
-def _mended(by_rule: float, error: float, asked: Sequence[Asked], notes: list[str]) -> Range:
-    """Prompt tokens of the corpus: by the rule, or by what the provider counted where the rule gave so many."""
+def _mended(by_rule: float, error: float, in_schema: float, asked: Sequence[Asked], notes: list[str]) -> Range:
+    """Prompt tokens of the corpus: by the rule, or by what the provider counted where the rule gave so many.
+
+    `in_schema` of them are of the schema, which not every provider counts.
+    """
     low, high = max(0.0, by_rule - error), by_rule + error
     expected = sum(one.by_rule for one in asked)
     if not expected or not any(one.prompt_tokens for one in asked):
         notes.append(
             f"prompt tokens: 1 for {BYTES_PER_TOKEN} bytes of UTF-8 ({FEWEST_BYTES} to {MOST_BYTES} in the range), and "
-            f"{TOKENS_PER_MESSAGE} a message; --ask N takes the provider's own counts"
+            f"{TOKENS_PER_MESSAGE} a message; a schema counts, but not at the low end. --ask N takes the provider's counts"
         )
+        low = max(0.0, low - in_schema)
         return Range(low * BYTES_PER_TOKEN / MOST_BYTES, by_rule, high * BYTES_PER_TOKEN / FEWEST_BYTES)
     factor = sum(one.prompt_tokens for one in asked) / expected
     off = _relative_error([one.prompt_tokens / one.by_rule for one in asked], at_least=0.02, alone=0.15)

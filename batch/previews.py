@@ -86,7 +86,7 @@ async def preview(
         job, nominal, [Picked(document) for document in picked], asks=len(picked), characters=UNCUT if full else CUT
     )
     found = PreviewResult.from_dict(orjson.loads(await _look(connection, c.PREVIEW_WORKFLOW, request)))
-    if found.stopped and found.unanswered == len(found.documents):
+    if found.stopped and not any(document.attempts for document in found.documents):
         raise checks.model_silent(job, found.stopped)
     return replace(found, listed=listed, whole=whole)
 

@@ -99,7 +99,7 @@ def preview_summary(found: PreviewResult, *, simulated: bool) -> list[str]:
     cost = money(found.cost_usd, simulated=simulated, unpriced=found.unpriced)
     lines = [f"{len(found.documents):,} documents: {', '.join(parts)}   {_tokens(found)}   cost {cost}"]
     if found.stopped:
-        lines.append(f"a run would pause: {found.stopped}")
+        lines.append(f"stopped early: {found.stopped}")
     if not found.whole:
         lines.append(
             f"the source has more than {found.listed:,} keys: the documents are spread over their names, in no known "
