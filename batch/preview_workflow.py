@@ -44,7 +44,9 @@ async def _look(activity: str, start: c.PreviewInput) -> c.PreviewOutcome:
         result_type=c.PreviewOutcome,
         start_to_close_timeout=timedelta(seconds=start.within),
         heartbeat_timeout=HEARTBEAT_TIMEOUT,
-        retry_policy=RetryPolicy(maximum_attempts=1 if start.asks else FREE_ATTEMPTS),
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(seconds=0.5), maximum_attempts=1 if start.asks else FREE_ATTEMPTS
+        ),
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         summary=f"{start.asks} questions" if start.asks else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from batch.estimation import Estimate, Range
     from batch.job import Job
 
+WIDTH = 80
 SHOWN = 600
 """Characters of a message or an answer, unless it is to be whole."""
 COLOURS = {OK: "green", UNANSWERED: "red"}
@@ -40,7 +42,7 @@ def print_preview(console: Console, found: PreviewResult, job: Job, *, simulated
             text = message["content"]
             if message["role"] == "system":
                 text, system = "(as above)" if text == system else text, text
-            table.add_row(message["role"], Text(cut(text, most)))
+            table.add_row(message["role"], Text(cut(text, most).rstrip()))
         _add_answer(table, document, types, most)
         if document.status != UNANSWERED:
             table.add_row("", Text(_spent(document, simulated=simulated), style="dim"))
@@ -94,7 +96,7 @@ def _tokens(of: PreviewedDocument | PreviewResult) -> str:
 
 def preview_summary(found: PreviewResult, *, simulated: bool) -> list[str]:
     """What was asked, what it came to, and where in the source it is from."""
-    parts = [f"{found.ok:,} ok", f"{found.errors:,} errors"]
+    parts = [f"{found.ok:,} ok", f"{found.errors:,} error"]
     parts += [f"{found.unanswered:,} unanswered"] if found.unanswered else []
     cost = money(found.cost_usd, simulated=simulated, unpriced=found.unpriced)
     lines = [f"{len(found.documents):,} documents: {', '.join(parts)}   {_tokens(found)}   cost {cost}"]
@@ -141,7 +143,9 @@ def estimate_account(found: Estimate, *, source: str, simulated: bool) -> list[s
         fact("batch cost", f"{_cost(found.batch_cost_usd, simulated=simulated)} by the Batch API, within a day"),
         fact("time", _time(found)),
     ]
-    lines += [fact("not known" if not number else "", note) for number, note in enumerate(found.notes)]
+    for note in found.notes:
+        first, *rest = textwrap.wrap(note, WIDTH - len(fact("", "")))
+        lines += [fact("note", first), *(fact("", line) for line in rest)]
     return lines
 
 
@@ -151,7 +155,9 @@ def _range(of: Range, text: Callable[[float], str]) -> str:
 
 
 def _cost(of: Range | None, *, simulated: bool) -> str:
-    return "unknown" if of is None else f"about {_range(of, lambda usd: money(usd, simulated=simulated))}"
+    if of is None:
+        return "unknown"
+    return f"about {_range(of, money)}{' of a simulated model' if simulated else ''}"
 
 
 def _time(found: Estimate) -> str:

@@ -113,7 +113,7 @@ def test_a_preview_shows_each_document_and_pays_once_each(
     assert code == 0
     assert "1 of 2  look/" in out and "You label tickets." in out and "(as above)" in out
     assert "label   string" in out and "urgent  boolean" in out
-    assert "2 documents: 2 ok, 0 errors   tokens " in out and f"spread over all {DOCUMENTS + 1} keys" in out
+    assert "2 documents: 2 ok, 0 error   tokens " in out and f"spread over all {DOCUMENTS + 1} keys" in out
     assert paid() == 6
     assert left(stack) == []
 
@@ -245,14 +245,19 @@ def test_an_estimate_is_free_and_an_asked_one_holds(
     code, out, _ = docbatch("estimate", "job.yaml", "--sample", "30")
     assert code == 0
     assert f"documents    {DOCUMENTS + 1} of 48 kB under s3://corpus/look/ (counted)" in out
-    assert "by the Batch API, within a day" in out and "time         unknown" in out and "not known" in out
+    assert (
+        "by the Batch API, within a day" in out
+        and "time         unknown" in out
+        and "note         time: not known" in out
+    )
 
 
 def test_an_unknown_price_is_said(docbatch: Docbatch) -> None:
     Path("job.yaml").write_text(yaml.safe_dump({**JOB, "model": {"name": "nobody-knows-this"}}, sort_keys=False))
     code, out, _ = docbatch("estimate", "job.yaml", "--sample", "5")
     assert code == 0
-    assert "cost         unknown" in out and "nobody-knows-this has no known price; model.prices says it" in out
+    assert "cost         unknown" in out
+    assert "note         cost: nobody-knows-this has no known price; model.prices says it" in out
 
 
 def test_of_a_large_source_names_are_probed(
