@@ -254,7 +254,7 @@ def _mended(by_rule: float, error: float, in_schema: float, asked: Sequence[Aske
     if not expected or not any(one.prompt_tokens for one in asked):
         notes.append(
             f"prompt tokens: 1 for {BYTES_PER_TOKEN} bytes of UTF-8 ({FEWEST_BYTES} to {MOST_BYTES} in the range), and "
-            f"{TOKENS_PER_MESSAGE} a message; a schema counts, but not at the low end. --ask N takes the provider's counts"
+            f"{TOKENS_PER_MESSAGE} a message; a schema counts, but for the low end. --ask N takes the provider's counts"
         )
         low = max(0.0, low - in_schema)
         return Range(low * BYTES_PER_TOKEN / MOST_BYTES, by_rule, high * BYTES_PER_TOKEN / FEWEST_BYTES)

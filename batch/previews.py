@@ -82,6 +82,11 @@ async def preview(
     else:
         few = await spread_over_source(connection.storage, job, n)
         picked, listed, whole = few.documents, few.listed, few.whole
+        if not picked:
+            raise CheckFailed(
+                f"source.uri: no document found among the first {listed:,} keys under {job.source.uri}, nor where the "
+                "rest was probed; name some (--document)"
+            )
     request = PreviewRequest(
         job, nominal, [Picked(document) for document in picked], asks=len(picked), characters=UNCUT if full else CUT
     )

@@ -79,9 +79,10 @@ def estimate(
     as_json: JsonOption = False,
     task_queue: QueueOption = DEFAULT_TASK_QUEUE,
 ) -> None:
-    """Tell documents, tokens, cost and time of a run, for nothing.
+    """Tell what a run would take, for nothing.
 
-    Lists the source and reads a sample of it. What is counted and what is estimated, it says.
+    Documents, tokens, cost and time: lists the source and reads a sample of it. Says what is counted and what is
+    estimated.
     """
     from batch.job import Job
     from batch.previews import estimate as look
