@@ -17,7 +17,7 @@ from batch.spread import Spread, evenly
 from batch.store import Storage
 
 LISTED = 50_000
-"""Keys of the source that are listed to spread a few documents over them: seconds. The rest is probed."""
+"""Keys of the source that are listed to spread a few documents over them: seconds. One with more is probed."""
 CANDIDATES = 4
 """Places that are probed for each document that is wanted."""
 PROBES_FIRST, PROBES_EACH = 60, 12
@@ -58,20 +58,19 @@ class Few:
 async def spread_over_source(storage: Storage, job: Job, count: int) -> Few:
     """`count` documents from all over the source, at a cost that does not grow with it.
 
-    Up to LISTED keys: at even distances among all documents. Of a larger source those keys are one part; the rest is
-    probed (see `batch.probing`), so that the documents are spread over its names, in no known proportion.
+    Up to LISTED keys: at even distances among all documents. A larger source is probed (see `batch.probing`), so that
+    the documents are spread over its names, in no known proportion.
     """
     source = S3Uri.parse(job.source.uri)
     selects = selector(job.source, source.prefix)
     spread = Spread[PlannedDocument](max(count * SPREAD_AMONG, 256), _chance(job))
-    listed, last = 0, ""
+    listed = 0
     async with aclosing(storage.source_pages(source.bucket, source.prefix)) as pages:
         async for page in pages:
             for entry in page:
                 if selects(entry.key):
                     spread.add(PlannedDocument.of(source.bucket, entry))
             listed += len(page)
-            last = page[-1].key
             if listed >= LISTED:
                 break
     first = [document for document, _ in spread.taken()]
@@ -84,14 +83,17 @@ async def spread_over_source(storage: Storage, job: Job, count: int) -> Few:
             return await anext(pages, [])
 
     found = await probe(
-        after, low=last, prefix=source.prefix, wanted=count * CANDIDATES, most=PROBES_FIRST + count * PROBES_EACH
+        after,
+        low=source.prefix,
+        prefix=source.prefix,
+        wanted=count * CANDIDATES,
+        most=PROBES_FIRST + count * PROBES_EACH,
     )
     selected = (next((entry for entry in entries if selects(entry.key)), None) for entries in found)
-    far = {entry.key: PlannedDocument.of(source.bucket, entry) for entry in selected if entry is not None}
-    if not far and last:
-        return Few(evenly(first, count), listed, whole=False)
-    near = evenly(first, max(1, count // 5, count - len(far)))
-    return Few(evenly([*near, *(far[key] for key in sorted(far))], count), listed, whole=False)
+    probed = {entry.key: PlannedDocument.of(source.bucket, entry) for entry in selected if entry is not None}
+    if len(probed) < count:
+        probed |= {document.document_id: document for document in evenly(first, count - len(probed))}
+    return Few(evenly([probed[key] for key in sorted(probed)], count), listed, whole=False)
 
 
 async def named_documents(storage: Storage, job: Job, names: Sequence[str]) -> list[PlannedDocument]:

@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import orjson
 from temporalio.client import WorkflowFailureError, WorkflowHandle
-from temporalio.exceptions import ActivityError
-from temporalio.exceptions import TimeoutError as TemporalTimeoutError
+from temporalio.exceptions import ActivityError, TerminatedError
 from temporalio.service import RPCError
 
 from batch import checks
@@ -46,6 +45,9 @@ OVERHEAD = 120.0
 """Seconds for all else: waiting for a worker's slot, reading, writing."""
 CANCELLED_WITHIN = 15.0
 """Seconds in which a worker notices that it is not wanted any more: two heartbeats."""
+LOOK_EVERY = 5.0
+ABANDONED_AFTER = 30.0
+"""Seconds that no worker takes up a workflow task, which takes milliseconds."""
 
 
 async def preview(
@@ -84,8 +86,8 @@ async def preview(
         picked, listed, whole = few.documents, few.listed, few.whole
         if not picked:
             raise CheckFailed(
-                f"source.uri: no document found among the first {listed:,} keys under {job.source.uri}, nor where the "
-                "rest was probed; name some (--document)"
+                f"source.uri: no document found among the first {listed:,} keys under {job.source.uri}, nor where "
+                "others were probed; name some (--document)"
             )
     request = PreviewRequest(
         job, nominal, [Picked(document) for document in picked], asks=len(picked), characters=UNCUT if full else CUT
@@ -178,9 +180,9 @@ async def _check(connection: Connection, job: Job) -> None:
 async def _look(connection: Connection, workflow: str, request: PreviewRequest) -> bytes:
     """Has a worker do it and returns what it left, of which nothing stays."""
     storage, layout, token = connection.storage, PreviewLayout.of(request.job.output.uri), preview_token()
-    bucket, key = layout.output.bucket, layout.file(token)
+    bucket, key, asked = layout.output.bucket, layout.file(token), request.to_bytes()
     await delete_left(storage, layout)
-    await storage.put(bucket, key, request.to_bytes())
+    await storage.put(bucket, key, asked)
     try:
         within = ASK_WITHIN + request.job.model.timeout_seconds + OVERHEAD
         handle: WorkflowHandle[object, c.PreviewOutcome] = await connection.temporal.start_workflow(
@@ -193,7 +195,10 @@ async def _look(connection: Connection, workflow: str, request: PreviewRequest) 
             static_summary=f"{request.job.name}: {len(request.picked)} documents by {request.job.model.name}",
         )
         await _ended(handle, request)
-        return await storage.get(bucket, key)
+        answer = await storage.get(bucket, key)
+        if answer == asked:
+            raise _failed(request, "the worker that was at it has gone, and no other goes on: docbatch worker")
+        return answer
     except ObjectMissing:
         raise CheckFailed(f"{layout.folder}{token}.json is gone: somebody else has deleted it") from None
     finally:
@@ -202,8 +207,14 @@ async def _look(connection: Connection, workflow: str, request: PreviewRequest) 
 
 
 async def _ended(handle: WorkflowHandle[object, c.PreviewOutcome], request: PreviewRequest) -> None:
+    """Waits for the end, or until there is no worker any more that could tell of it."""
+    ending = asyncio.ensure_future(handle.result())
     try:
-        await handle.result()
+        while not (await asyncio.wait({ending}, timeout=LOOK_EVERY))[0]:
+            if await _is_abandoned(handle):
+                await handle.terminate("no worker goes on with it")
+                break
+        await ending
     except asyncio.CancelledError:
         with suppress(RPCError, WorkflowFailureError, TimeoutError):
             await handle.cancel()
@@ -211,12 +222,25 @@ async def _ended(handle: WorkflowHandle[object, c.PreviewOutcome], request: Prev
         raise
     except WorkflowFailureError as error:
         cause: BaseException | None = error.cause
+        if isinstance(cause, TerminatedError):
+            return
         if isinstance(cause, ActivityError) and cause.cause is not None:
             cause = cause.cause
-        late = " (the worker that was at it stopped, or took too long)" if _is_timeout(cause) else ""
-        paid = f"; up to {request.asks} answers may have been paid" if request.asks else ""
-        raise CheckFailed(f"{request.job.name}: no worker could do it: {cause}{late}{paid}") from None
+        raise _failed(request, str(cause)) from None
+    finally:
+        ending.cancel()
 
 
-def _is_timeout(cause: BaseException | None) -> bool:
-    return isinstance(cause, TemporalTimeoutError)
+async def _is_abandoned(handle: WorkflowHandle[object, c.PreviewOutcome]) -> bool:
+    """Whether the workflow has something to do that nobody takes up. (Polls are remembered for minutes: no help.)"""
+    description = (await handle.describe()).raw_description
+    if not description.HasField("pending_workflow_task"):
+        return False
+    task = description.pending_workflow_task
+    since = task.original_scheduled_time.ToDatetime(UTC) if task.HasField("original_scheduled_time") else None
+    return since is not None and datetime.now(UTC) - since > timedelta(seconds=ABANDONED_AFTER)
+
+
+def _failed(request: PreviewRequest, why: str) -> CheckFailed:
+    paid = f"; up to {request.asks} answers may have been paid" if request.asks else ""
+    return CheckFailed(f"{request.job.name}: no answer from the worker: {why}{paid}")

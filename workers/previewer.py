@@ -205,7 +205,10 @@ class Look:
             if self._has_stopped():
                 return None
             answer = await self._chat.ask(payload, self._has_stopped)
-        return row_answered(self._row(document, answer), answer) if answer is not None else None
+        if answer is None:
+            self._has_stopped()  # it was this very answer that ended all
+            return None
+        return row_answered(self._row(document, answer), answer)
 
     def _has_stopped(self) -> bool:
         stop = self._brakes.stop()

@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ from batch import Job, connect, preview, preview_blocking
 from batch.cli import command_line
 from batch.layout import PreviewLayout, preview_token
 from batch.local.corpus import synthetic_documents, upload
-from batch.local.stack import LocalStack
+from batch.local.processes import Process, http_answers
+from batch.local.stack import LocalStack, choose_ports
+from tests.integration.conftest import behave
 
 DOCUMENTS, SIZE = 120, 400
 JOB: dict[str, Any] = {
@@ -169,7 +172,6 @@ ONE_BY_ONE = {"concurrency": 1, "max_error_rate": 1.0}
         (("--document", "look/documents/none.txt"), {}, "there is no object s3://corpus/look/documents/none.txt"),
         (("--document", "look/"), {}, "document 'look/' is left out by source.include ['**']"),
         ((), {"source": {"uri": "s3://corpus/nothing-here/"}}, "source.uri: there is no object under"),
-        ((), {"source": {"uri": "s3://no-such-bucket/x/"}}, "source.uri: "),
         ((), {"output": {"uri": "s3://no-such-bucket/x/"}}, "output.uri: s3://no-such-bucket/x/ cannot be written"),
         ((), {"prompt": {"user": "{{ txt }}"}}, "unknown variable 'txt', did you mean 'text'?"),
         (("--task-queue", "nobody"), {}, "no worker polls the task queue 'nobody-control'; start one: docbatch worker"),
@@ -288,6 +290,51 @@ async def test_what_a_client_left_that_died_is_deleted_after_an_hour(
         for key in (old, young, foreign):
             client.delete_object(Bucket="results", Key=key)
     assert paid() == 1
+
+
+def test_what_was_answered_is_shown_although_the_last_worker_went(
+    docbatch: Docbatch,
+    stack: LocalStack,
+    provider: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Its drain lets calls in flight end and keeps what came; then nobody is left to end the workflow."""
+    monkeypatch.setattr("batch.previews.LOOK_EVERY", 0.2)
+    monkeypatch.setattr("batch.previews.ABANDONED_AFTER", 0.5)
+    port = choose_ports(["going"])["going"]
+    worker = Process(
+        "going worker",
+        [sys.executable, "-P", "-m", "workers", "--task-queue", "going", "--metrics-port", str(port)],
+        log=tmp_path / "worker.log",
+        environment=stack.child_environment(),
+        healthy=lambda: http_answers(port, "/healthz"),
+        grace=1,
+    )
+    worker.start()
+    provider(latency=1.0)
+    stopping = threading.Timer(1.5, worker.kill, [signal.SIGTERM])
+    stopping.start()
+    try:
+        job = Job.parse({**JOB, "limits": {"concurrency": 2}})
+        found = preview_blocking(job, n=12, task_queue="going")
+    finally:
+        stopping.join()
+        worker.stop()
+    assert found.stopped == "drain: the worker is shutting down"
+    assert 0 < found.ok < 12 and found.ok + found.unanswered == 12
+    assert left(stack) == []
+
+
+def test_a_key_that_is_refused_is_said_at_once(docbatch: Docbatch, stack: LocalStack) -> None:
+    """Also where one document alone is asked about."""
+    behave(stack, fail_all="invalid_api_key")
+    try:
+        code, out, err = docbatch("preview", "job.yaml", "-n", "1")
+    finally:
+        behave(stack, fail_all=None)
+    assert (code, out) == (2, "")
+    assert "model.name: simulated-small does not answer: invalid_api_key: " in err
 
 
 def test_ctrl_c_takes_it_back(

@@ -149,7 +149,10 @@ def test_bad_input_is_refused_in_clear_words(changes: dict[str, Any], message: s
         ({"prompt__user": "{{ text.foo }}"}, "job: prompt.user: the template does not render: 'str object' has no"),
         ({"prompt__user": "{{ text.__class__.mro() }}"}, "job: prompt.user: the template does not render: access to"),
         ({"output__uri": "s3://corpus/", "source__uri": "s3://corpus/runs/"}, "job: source.uri s3://corpus/runs/ is"),
-        ({"output__uri": "s3://corpus/", "source__uri": "s3://corpus/previews/"}, "job: source.uri s3://corpus/previews/ is"),
+        (
+            {"output__uri": "s3://corpus/", "source__uri": "s3://corpus/previews/"},
+            "job: source.uri s3://corpus/previews/ is",
+        ),
         ({"prompt__system": "\u0431" * 12_000}, "job: the job is larger than 60 KiB"),
         ({"prompt__system": "\n" * 25_000}, "job: the job is larger than 60 KiB"),
     ],

@@ -50,7 +50,6 @@ class StandIn:
     ("workflow", "asks", "begun"),
     [
         (c.PREVIEW_WORKFLOW, 5, ["preview"]),
-        (c.ESTIMATE_WORKFLOW, 5, ["estimate"]),
         (c.ESTIMATE_WORKFLOW, 0, ["estimate"] * 3),
     ],
 )
