@@ -33,9 +33,9 @@ class Stop:
 class Brakes:
     """One run's brakes in this process, shared by its partitions."""
 
-    def __init__(self, *, max_error_rate: float, drain: asyncio.Event, outage_after: float = OUTAGE_AFTER) -> None:
+    def __init__(self, *, max_error_rate: float, drain: asyncio.Event, outage_after: float | None = None) -> None:
         self._max_error_rate = max_error_rate
-        self._outage_after = outage_after
+        self._outage_after = OUTAGE_AFTER if outage_after is None else outage_after
         self._drain = drain
         self._control = c.Control(epoch=0)
         self._stop: Stop | None = None

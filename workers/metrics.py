@@ -51,7 +51,7 @@ REFUSED_DOCUMENT = (
 REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found", "unexpected_redirect")
 LLM_OUTCOMES = ("ok", *TRANSIENT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
-    *("empty", "not_utf8", "not_text", "too_large", "too_deep", "template"),
+    *("empty", "not_utf8", "not_text", "too_large", "too_deep", "template", "unsupported_key"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )
 """Why a document never reached the model."""
