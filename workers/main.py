@@ -39,6 +39,7 @@ from workers.llm.transport import CredentialsMissing, Transport
 from workers.metrics import Metrics
 from workers.planner import Planner
 from workers.processor import Processor
+from workers.quotas import QuotaClient, Quotas
 from workers.runs import Runs
 from workers.versioning import VersionIncomplete, deployment_config
 
@@ -152,7 +153,8 @@ class WorkerProcess:
         transport = Transport()
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
-        workers = self._workers(client, storage, transport, drain)
+        quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
+        workers = self._workers(client, storage, transport, quotas, drain)
         exposition = Exposition(self._metrics.registry, sdk_port, asyncio.get_running_loop())
         if options.metrics_port:
             exposition.serve(options.metrics_host, options.metrics_port)
@@ -167,14 +169,17 @@ class WorkerProcess:
                 chore.cancel()
             if self._counting is not None:
                 self._counting.cancel()
+            await quotas.close()
             await transport.close()
             exposition.close()
         log.info("stopped")
 
-    def _workers(self, client: Client, storage: Storage, transport: Transport, drain: asyncio.Event) -> list[Worker]:
+    def _workers(
+        self, client: Client, storage: Storage, transport: Transport, quotas: Quotas, drain: asyncio.Event
+    ) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
-            processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
+            processor = Processor(storage, Runs(storage, transport, quotas, self._metrics, drain), self._metrics)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)
