@@ -26,6 +26,7 @@ from temporalio.exceptions import ApplicationError, TemporalError
 
 from batch import contracts as c
 from batch.preview_workflow import Estimate, Preview
+from batch.quota_workflow import Quota
 from batch.shard import Shard, has_failed, minding_cancellation
 
 R = TypeVar("R")
@@ -555,4 +556,4 @@ class Check:
         return result
 
 
-WORKFLOWS = [Coordinator, Shard, Check, Preview, Estimate]
+WORKFLOWS = [Coordinator, Shard, Check, Quota, Preview, Estimate]

@@ -40,6 +40,7 @@ from workers.metrics import Metrics
 from workers.planner import Planner
 from workers.previewer import Previewer
 from workers.processor import Processor
+from workers.quotas import QuotaClient, Quotas
 from workers.runs import Runs
 from workers.versioning import VersionIncomplete, deployment_config
 
@@ -153,7 +154,8 @@ class WorkerProcess:
         transport = Transport()
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
-        workers = self._workers(client, storage, transport, drain)
+        quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
+        workers = self._workers(client, storage, transport, quotas, drain)
         exposition = Exposition(self._metrics.registry, sdk_port, asyncio.get_running_loop())
         if options.metrics_port:
             exposition.serve(options.metrics_host, options.metrics_port)
@@ -168,19 +170,22 @@ class WorkerProcess:
                 chore.cancel()
             if self._counting is not None:
                 self._counting.cancel()
+            await quotas.close()
             await transport.close()
             exposition.close()
         log.info("stopped")
 
-    def _workers(self, client: Client, storage: Storage, transport: Transport, drain: asyncio.Event) -> list[Worker]:
+    def _workers(
+        self, client: Client, storage: Storage, transport: Transport, quotas: Quotas, drain: asyncio.Event
+    ) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
-            processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
+            processor = Processor(storage, Runs(storage, transport, quotas, self._metrics, drain), self._metrics)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)
             self._counting = asyncio.create_task(self._count_runs(control))
-            previewer = Previewer(storage, transport, self._metrics, drain)
+            previewer = Previewer(storage, transport, quotas, self._metrics, drain)
             workers.append(self._control_worker(client, storage, control, previewer))
         return workers
 

@@ -40,6 +40,7 @@ from workers.llm.prices import pricer
 from workers.llm.transport import Transport
 from workers.metrics import Metrics
 from workers.prompt import CompiledPrompt
+from workers.quotas import QuotaLane, Quotas
 from workers.room import Room
 from workers.rows import Row, RowMaker
 
@@ -50,10 +51,13 @@ OUTAGE_AFTER = 10.0
 
 
 class Previewer:
-    """Holds storage, the model's transport, metrics, and the worker's drain, which ends a preview early."""
+    """Holds storage, the model's transport and quotas, metrics, and the worker's drain, which ends a preview early."""
 
-    def __init__(self, storage: Storage, transport: Transport, metrics: Metrics, drain: asyncio.Event) -> None:
-        self._storage, self._transport, self._metrics, self._drain = storage, transport, metrics, drain
+    def __init__(
+        self, storage: Storage, transport: Transport, quotas: Quotas, metrics: Metrics, drain: asyncio.Event
+    ) -> None:
+        self._storage, self._transport, self._quotas = storage, transport, quotas
+        self._metrics, self._drain = metrics, drain
 
     @activity.defn(name=c.PREVIEW_DOCUMENTS)
     async def preview_documents(self, task: c.PreviewInput) -> c.PreviewOutcome:
@@ -82,7 +86,16 @@ class Previewer:
         return c.PreviewOutcome(len(seen), found.answered)
 
     def _look(self, request: PreviewRequest, task: c.PreviewInput) -> Look:
-        return Look(request, self._storage, self._transport, self._metrics, self._drain, ask_within=task.ask_within)
+        lane = self._quotas.lane(f"preview-{task.token}", request.job)
+        return Look(
+            request,
+            self._storage,
+            self._transport,
+            lane,
+            self._metrics,
+            drain=self._drain,
+            ask_within=task.ask_within,
+        )
 
     def _estimate(self, request: PreviewRequest, seen: Sequence[Seen], asks: int) -> Estimate:
         job = request.job
@@ -142,9 +155,10 @@ class Look:
         request: PreviewRequest,
         storage: Storage,
         transport: Transport,
+        lane: QuotaLane,
         metrics: Metrics,
-        drain: asyncio.Event,
         *,
+        drain: asyncio.Event,
         ask_within: float,
     ) -> None:
         job = request.job
@@ -152,7 +166,7 @@ class Look:
         self._dates = request.nominal.values
         self._prompt = CompiledPrompt(job.prompt)
         self._brakes = Brakes(max_error_rate=1.0, drain=drain, outage_after=OUTAGE_AFTER)
-        self._chat = Chat(job, transport, self._brakes, metrics)
+        self._lane, self._chat = lane, Chat(job, transport, self._brakes, metrics, lane)
         self._price = pricer(job.model)
         self._maker = RowMaker("", job.fingerprint_at(request.nominal), 1, 0, 0)
         self._permits = asyncio.Semaphore(min(AT_ONCE, job.limits.concurrency))
@@ -164,11 +178,16 @@ class Look:
         """Reads and renders each; asks about those at the positions `asks`."""
         asked = set(asks)
         tasks = [asyncio.create_task(self._one(each.document, at in asked)) for at, each in enumerate(picked)]
+        if asked:
+            self._lane.open()
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
+            if asked:
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._lane.close()
 
     async def _one(self, document: PlannedDocument, ask: bool) -> Seen:
         seen = Seen(document)
