@@ -214,7 +214,7 @@ LLM = Row(
         Panel(
             title="Quota used",
             unit="percentunit",
-            description="Calls, and tokens, of all processes as shares of the quota's limit a minute, where one is known.",
+            description="Calls, and tokens, of all processes as shares of the limit a minute, where one is known.",
             queries=(
                 Query(
                     f"60 * sum by (model) (rate(docbatch_llm_requests_total{{{MODEL}}}[$__rate_interval])) / "
