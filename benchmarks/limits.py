@@ -54,7 +54,7 @@ def _quota(unit: str, limit: int, steady: float, *, headers: bool) -> list[Figur
         args.append("--no-ratelimit-headers")
     with stack(provider_args=args) as running:
         limits = {} if headers else {f"{unit}_per_minute": limit}
-        work = _limited(upload(running, int((steady + 80) * REQUESTS / 60)), limits)
+        work = _limited(upload(running, int((steady + 200) * REQUESTS / 60)), limits)
         asyncio.run(_start([work]))
         for _ in range(WORKERS):
             running.start_worker()
@@ -85,7 +85,7 @@ def _sharing(seconds: float) -> list[Figure]:
     for what, priorities in (("equal weights", (3, 3)), ("priorities 1 and 5", (1, 5))):
         print(f"  two jobs, {what}")
         with stack(provider_args=args, workers=WORKERS) as running:
-            count = int((seconds + 60) * REQUESTS / 60)
+            count = int((seconds + 120) * REQUESTS / 60)
             source = upload(running, count)
             jobs = [
                 _limited(source, {"requests_per_minute": REQUESTS}, name=f"job-{index}", priority=priority)
