@@ -241,7 +241,6 @@ class Job(_Part):
             "limits.quota": self.limits.quota is not None,
             "limits.requests_per_minute": self.limits.requests_per_minute is not None,
             "limits.tokens_per_minute": self.limits.tokens_per_minute is not None,
-            "limits.max_cost_usd": self.limits.max_cost_usd is not None,
             "weight": self.weight != 1.0,
             "incremental": self.incremental,
             "state.uri": self.state.uri is not None,
