@@ -5,7 +5,7 @@
             settle what it did cost    -- request -->    spent so far, what it keeps, what it wants
                                        <-- answer --     the new allowance, or wait, or exhausted
 
-A process opens an account and draws allowances on it ahead of its calls, so that a call seldom waits for the round trip.
+A process opens an account and draws allowances on it ahead of its calls, so that they seldom wait for the round trip.
 All amounts are cumulative within an account and requests are numbered, so a request that comes twice counts once. What
 is charged to the run never passes the maximum: it is what accounts that are closed have spent, and of each open one its
 whole allowance, spent or not. So a process that dies takes with it what it was allowed and has not spent, but never
@@ -33,7 +33,7 @@ SHARES = 4
 LEAST_ACCOUNTS = 4
 """Accounts that a share is reckoned for at least: the first process to ask is seldom the only one."""
 MOST_ACCOUNTS = 256
-"""Open accounts at most. The one that asked longest ago is closed for another, as if it had spent all it was allowed."""
+"""Open accounts at most. One that was due longest ago is closed for another, as if it had spent all it was allowed."""
 REPORT_LEAST, REPORT_MOST = 10.0, 300.0
 """Seconds within which an account has to be heard of again."""
 REPORT_GRACE = 2.5
@@ -145,7 +145,7 @@ class Budget:
         return any(account.due_at >= now for account in self.accounts.values())
 
     def _grant(self, request: BudgetRequest, left: float) -> float:
-        """A share of what is left that shrinks with it; but the calls that wait get what they need as long as it lasts."""
+        """A share of what is left, which shrinks with it; but calls that wait get what they need while it lasts."""
         if left < request.needed:
             return 0.0
         share = left / (SHARES * max(len(self.accounts) + 1, LEAST_ACCOUNTS))

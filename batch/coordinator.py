@@ -404,7 +404,8 @@ class Coordinator:
         self._control = replace(self._control, epoch=claimed.epoch)  # it may have been paused already
         if claimed.max_cost_usd is not None:
             self._budget = Budget(claimed.max_cost_usd, claimed.charged_usd, claimed.epoch)
-        workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri})
+        budget = {"max_cost_usd": claimed.max_cost_usd, "charged_usd": claimed.charged_usd} if self._budget else {}
+        workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri, **budget})
         if claimed.searchable:
             workflow.upsert_search_attributes([JOB.value_set(claimed.job_name), STATE.value_set(c.RUNNING)])
         return claimed

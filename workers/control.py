@@ -100,7 +100,7 @@ class RunControl:
                 state=c.RERUNNING,
                 generation=last.generation + 1,
                 execution_run_id=task.execution_run_id,
-                charged_usd=await self._charged(layout, file, last),
+                charged_usd=await self._charged(layout, file, found[0] if found is not None else None),
             )
             try:
                 if found is None:
@@ -120,14 +120,14 @@ class RunControl:
             charged_usd=marked.charged_usd or 0.0,
         )
 
-    async def _charged(self, layout: RunLayout, file: RunFile, last: Manifest) -> float | None:
-        """What the generations before were charged: as the last one's account says, and what there is says at least."""
+    async def _charged(self, layout: RunLayout, file: RunFile, last: Manifest | None) -> float | None:
+        """US dollars that the generations before were charged; None for a run without a budget."""
         if file.job.limits.max_cost_usd is None:
             return None
-        accounted = max(last.charged_usd or 0.0, last.totals.cost_usd)
-        if last.state in c.ENDED and last.finished_at != file.created_at:
+        accounted = max(last.charged_usd or 0.0, last.totals.cost_usd) if last is not None else 0.0
+        if last is not None and last.state in c.ENDED:
             return accounted
-        # Its coordinator was terminated, and took what it knew with it.
+        # The last coordinator was terminated, and took what it knew with it.
         return max(accounted, await cost_so_far(self._storage, layout, file.fingerprint))
 
     async def _stored_control(self, layout: RunLayout) -> c.Control:

@@ -174,7 +174,7 @@ class WorkerProcess:
     def _workers(self, client: Client, storage: Storage, transport: Transport, drain: asyncio.Event) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
-            processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics)
+            processor = Processor(storage, Runs(storage, transport, self._metrics, drain, client), self._metrics)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)

@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 
 import orjson
 from prometheus_client import Gauge
+from temporalio.client import Client
 
 from batch import contracts as c
 from batch.layout import RunLayout
 from batch.run_file import RunFile, load_run
 from batch.store import Storage, StorageError
 from workers.brakes import Brakes
+from workers.llm.call_cost import CallBudget, CallCost
 from workers.llm.chat import Chat
 from workers.llm.prices import Pricer, pricer
 from workers.llm.transport import Transport
 from workers.metrics import Metrics
 from workers.prompt import CompiledPrompt
+from workers.purse import Purse, coordinator_of
 from workers.reads import Reads
 from workers.room import Room
 
@@ -48,6 +51,8 @@ class ActiveRun:
     brakes: Brakes
     permits: asyncio.Semaphore
     room: Room
+    purse: Purse | None = None
+    """Of a run with `limits.max_cost_usd`."""
     reads: Reads = field(default_factory=Reads)
     partitions: int = 0
     followed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,8 +63,11 @@ class ActiveRun:
 class Runs:
     """Loads runs when first asked for; follows the control of those that have partitions here."""
 
-    def __init__(self, storage: Storage, transport: Transport, metrics: Metrics, drain: asyncio.Event) -> None:
+    def __init__(
+        self, storage: Storage, transport: Transport, metrics: Metrics, drain: asyncio.Event, temporal: Client
+    ) -> None:
         self._storage, self._transport, self._metrics, self._drain = storage, transport, metrics, drain
+        self._temporal = temporal
         self._runs: OrderedDict[str, ActiveRun] = OrderedDict()
         self._loading = asyncio.Lock()
 
@@ -92,6 +100,8 @@ class Runs:
                 if run.watcher is not None:
                     run.watcher.cancel()
                     run.watcher = None
+                if run.purse is not None:
+                    await run.purse.put_away()
 
     def _limit(self, run: ActiveRun) -> Gauge:
         """Of all runs of the model that have partitions here, together."""
@@ -101,7 +111,12 @@ class Runs:
         file = await load_run(self._storage, ref)
         job = file.job
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
-        chat = Chat(job, self._transport, brakes, self._metrics)
+        price = pricer(job.model)
+        purse = budget = None
+        if job.limits.max_cost_usd is not None:
+            purse = Purse(coordinator_of(self._temporal, ref.run_id), brakes, name=ref.run_id)
+            budget = CallBudget(purse, CallCost(price, job.model.max_output_tokens))
+        chat = Chat(job, self._transport, brakes, self._metrics, budget)
         self._metrics.cost.labels(job.name, job.model.name)
         return ActiveRun(
             layout=RunLayout.of(ref.output_uri, ref.run_id),
@@ -110,7 +125,8 @@ class Runs:
             dates=file.nominal.values,
             prompt=CompiledPrompt(job.prompt),
             chat=chat,
-            price=pricer(job.model),
+            price=price,
+            purse=purse,
             brakes=brakes,
             permits=asyncio.Semaphore(job.limits.concurrency),
             room=Room(documents=job.limits.concurrency),

@@ -16,14 +16,19 @@ import orjson
 
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
+from workers.llm.call_cost import CallBudget
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
 from workers.llm.question import Questions, dug_out, refuses_format, settings_of
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
+from workers.purse import Reservation
 from workers.waiting import sleep_unless
 
 MAX_TRANSIENT = 6
 """Transient failures of one document, while others succeed, before it becomes a retryable error row."""
+
+MAYBE_BILLED = ("timeout", "connection", "malformed")
+"""Failures of calls that the provider may have answered, and bills."""
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
 RETRY_AFTER_MOST = 120.0
@@ -69,8 +74,11 @@ class _FormatUnknown(Exception):
 class Chat:
     """Asks one job's model. Shared by all partitions of the run in this process."""
 
-    def __init__(self, job: Job, transport: Transport, brake: Brake, metrics: Metrics) -> None:
+    def __init__(
+        self, job: Job, transport: Transport, brake: Brake, metrics: Metrics, budget: CallBudget | None = None
+    ) -> None:
         self._job = job
+        self._budget = budget
         self._transport = transport
         self._brake = brake
         self._probing = False
@@ -138,7 +146,14 @@ class Chat:
             calls += 1
             answer.attempts += 1
             started = time.monotonic()
-            verdict, retry_after = await self._call(payload, answer)
+            if self._budget is None:
+                verdict, retry_after = await self._call(payload, answer)
+            else:
+                reservation = await self._budget.reserve(len(payload), stopped)
+                if reservation is None:
+                    return False
+                started = time.monotonic()
+                verdict, retry_after = await self._paid_call(self._budget, reservation, payload, answer)
             answer.latency_seconds = time.monotonic() - started
             if verdict is None or verdict.kind is Kind.DOCUMENT:
                 self._brake.succeeded()
@@ -183,6 +198,24 @@ class Chat:
         elif outage_is_due and found.error_type != "rate_limited":
             self._brake.outage(verdict.message)
         return False
+
+    async def _paid_call(
+        self, budget: CallBudget, reservation: Reservation, payload: bytes, answer: Answer
+    ) -> tuple[Verdict | None, float | None]:
+        """A call of a run that has a budget: whatever becomes of it, what it cost is settled."""
+        before = answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens
+        refused = False
+        try:
+            verdict, retry_after = await self._call(payload, answer)
+            refused = verdict is not None and verdict.error_type not in MAYBE_BILLED
+            return verdict, retry_after
+        except _FormatUnknown:
+            refused = True
+            raise
+        finally:
+            prompt, cached, completion = before
+            tokens = answer.prompt_tokens - prompt, answer.cached_tokens - cached, answer.completion_tokens - completion
+            budget.settle(reservation, len(payload), tokens, refused=refused)
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:
