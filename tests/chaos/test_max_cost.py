@@ -1,0 +1,105 @@
+"""`limits.max_cost_usd` on the real stack: what the provider was really paid, whoever is killed, resumed, unreachable."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+
+from batch import Job
+from batch import contracts as c
+from batch.client import BudgetTooSmall, Run, RunResult
+from batch.local.corpus import synthetic_documents
+from benchmarks.figures import Figure
+from tests.chaos.harness import USER_PROMPT, Chaos, Corpus, measured, say
+from workers.llm.question import settings_of
+
+INPUT, OUTPUT = 1.0, 8.0
+"""US dollars a million tokens of the simulated model."""
+
+
+def paid(chaos: Chaos) -> float:
+    """US dollars by the provider's own count of tokens."""
+    stats = chaos.ask("/stats")
+    return float(stats["prompt_tokens"] * INPUT + stats["completion_tokens"] * OUTPUT) / 1e6
+
+
+def job(chaos: Chaos, corpus: Corpus, *, documents: int = 50, concurrency: int = 16, max_cost_usd: float = 1.0) -> Job:
+    data = json.loads(chaos.job(corpus, documents=documents, concurrency=concurrency).to_json())
+    data["model"]["prices"] = {"input": INPUT, "output": OUTPUT}
+    data["limits"]["max_cost_usd"] = max_cost_usd
+    return Job.parse(data)
+
+
+def cost_of_one(chaos: Chaos, job: Job) -> float:
+    """The mean cost of a call, by asking for documents of the same kind, which the provider then forgets."""
+    texts = [data.decode() for _, data in synthetic_documents(40, 300, seed=-1)]
+    for text in texts:
+        messages = [{"role": "user", "content": USER_PROMPT.replace("{{ text }}", text)}]
+        request = urllib.request.Request(
+            f"{chaos.stack.provider_url}/v1/chat/completions",
+            data=json.dumps({"messages": messages, **settings_of(job)}).encode(),
+            headers={"Authorization": "Bearer simulated-key", "Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+    mean = paid(chaos) / len(texts)
+    chaos.ask("/stats/reset", {})
+    return mean
+
+
+async def paused(chaos: Chaos, run: Run, *, within: float = 60.0) -> RunResult:
+    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=within)
+    await chaos.until(lambda: chaos.ask("/stats")["in_flight"] == 0, say_what="the end of calls in flight")
+    assert status.reason == c.MAX_COST, status
+    return await run.status()
+
+
+async def half_then_all(chaos: Chaos, documents: int, *, latency: float, concurrency: int, kill: bool = False) -> None:
+    """Four workers and half of the money: the run pauses. A higher maximum: it completes."""
+    corpus = await chaos.corpus(documents)
+    one = cost_of_one(chaos, job(chaos, corpus))
+    most = one * documents / 2
+    workers = await chaos.start_workers("0", "1", "2", "3", slots=4)
+    chaos.provider(latency=latency)
+    run = await chaos.start(job(chaos, corpus, concurrency=concurrency, max_cost_usd=most))
+    if kill:
+        assert await chaos.kill_in_flight(workers[0], concurrency // 2) is not None
+        say(f"killed after ${paid(chaos):.6f} of ${most:.6f}")
+    status = await paused(chaos, run)
+    spent, in_flight = paid(chaos), len(workers) * concurrency
+    say(f"paused: {status.message}")
+    assert status.max_cost_usd == most
+    assert status.charged_usd is not None and status.charged_usd >= spent * 0.999, "never less than what was paid"
+    rows = status.cost_usd
+    with pytest.raises(BudgetTooSmall, match="has used up"):
+        await run.resume()
+    with pytest.raises(BudgetTooSmall, match="too little"):
+        await run.resume(max_cost_usd=most * 0.5)
+    assert (await run.status()).state == c.PAUSED
+    await run.resume(max_cost_usd=one * documents * 2)
+    result = await chaos.complete(run, corpus, within=120)
+    again = chaos.ask("/stats")["paid_more_than_once"]
+    total = paid(chaos)
+    say(f"rows ${rows:.6f} while paused; at the end rows ${result.cost_usd:.6f}, charged ${result.charged_usd:.6f}")
+    assert result.charged_usd is not None and total * 0.999 <= result.charged_usd <= one * documents * 2
+    measured(
+        chaos.test,
+        f"{documents:,} documents, four workers of concurrency {concurrency}, `max_cost_usd` half of the full cost.",
+        Figure("spent when the run paused, of max_cost_usd", spent / most, "%", at_least=0.80 if kill else 0.95),
+        Figure("above it, in calls", max(0.0, spent - most) / one, at_most=float(in_flight)),
+        Figure("documents with one ok row after the resume", result.ok, exactly=documents),
+        Figure("documents paid more than once", again, exactly=None if kill else 0),
+        Figure("charged, of what was paid", result.charged_usd / total, "%", at_least=0.999),
+    )
+    if kill:
+        loss = chaos.losses()[0]
+        assert loss.paid_again <= loss.bound and chaos.unexplained() == 0
+
+
+async def test_half_the_money_pauses_and_more_of_it_completes(chaos: Chaos) -> None:
+    await half_then_all(chaos, 2000, latency=0.02, concurrency=16)
+
+
+async def test_a_worker_killed_with_money_in_its_purse(chaos: Chaos) -> None:
+    await half_then_all(chaos, 2000, latency=0.1, concurrency=16, kill=True)
