@@ -60,6 +60,8 @@ class BudgetRequest:
     """What it would like to have beyond `keeps`."""
     rate: float = 0.0
     """What it spends a second."""
+    call_usd: float = 0.0
+    """The mean cost of its calls so far; 0: it has none yet, and what it asks for is a guess."""
     final: bool = False
     """Nothing is in flight any more: what is spent counts, and the account is closed."""
 
@@ -73,6 +75,8 @@ class BudgetAnswer:
     report_within: float
     max_usd: float
     charged_usd: float
+    call_usd: float
+    """What a call of the run costs, by the last process that knew; 0: none has answered yet."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Account:
     number: int
     allowance: float
     spent: float
+    opened_at: float
     due_at: float
     """Seconds of the workflow's clock after which it counts as dead, until it is heard of again."""
 
@@ -97,6 +102,7 @@ class Budget:
     max_usd: float
     closed_usd: float = 0.0
     epoch: int = 1
+    call_usd: float = 0.0
     accounts: dict[str, Account] = field(default_factory=dict)
 
     @property
@@ -127,11 +133,15 @@ class Budget:
             self.closed_usd += request.spent
             return self._answer(CLOSED, request.spent)
         self._make_room()
+        self.call_usd = request.call_usd or self.call_usd
         left = max(0.0, self.max_usd - self.charged_usd - request.keeps)
         granted = self._grant(request, left) if may_grant else 0.0
         allowance = request.keeps + granted
-        term = _term(request, allowance)
-        self.accounts[request.account] = Account(request.number, allowance, request.spent, now + term + REPORT_GRACE)
+        opened_at = account.opened_at if account is not None else now
+        term = _term(request, allowance, now - opened_at)
+        self.accounts[request.account] = Account(
+            request.number, allowance, request.spent, opened_at, now + term + REPORT_GRACE
+        )
         if not request.waiting or granted >= request.needed:
             verdict = GRANTED
         elif may_grant and not self._may_come_back(request, now):
@@ -149,6 +159,10 @@ class Budget:
         if left < request.needed:
             return 0.0
         share = left / (SHARES * max(len(self.accounts) + 1, LEAST_ACCOUNTS))
+        if (
+            not self.call_usd
+        ):  # the first answers will tell: until then nobody may take it all for calls of unknown cost
+            return min(left, max(0.0, max(request.needed, share) - (request.keeps - request.spent)))
         return min(left, max(request.waiting, min(request.wanted, share)))
 
     def _may_come_back(self, request: BudgetRequest, now: float) -> bool:
@@ -168,14 +182,14 @@ class Budget:
             self.closed_usd += self.accounts.pop(oldest).charged
 
     def _answer(self, verdict: str, allowance: float, report_within: float = REPORT_LEAST) -> BudgetAnswer:
-        return BudgetAnswer(verdict, allowance, report_within, self.max_usd, self.charged_usd)
+        return BudgetAnswer(verdict, allowance, report_within, self.max_usd, self.charged_usd, self.call_usd)
 
 
-def _term(request: BudgetRequest, allowance: float) -> float:
-    """Twice the time in which the allowance will be used up, within bounds."""
+def _term(request: BudgetRequest, allowance: float, age: float) -> float:
+    """Twice the time in which the allowance will be used up, but no longer than the account has been open."""
     if request.rate <= 0:
         return REPORT_LEAST
-    return min(REPORT_MOST, max(REPORT_LEAST, 2 * (allowance - request.spent) / request.rate))
+    return min(REPORT_MOST, max(REPORT_LEAST, min(age, 2 * (allowance - request.spent) / request.rate)))
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ LINGER = 1.0
 """Seconds without partitions of the run after which its account is closed."""
 CLOSE_WITHIN = 5.0
 """Seconds that the end of a partition waits for the account's last report, where the run stops here."""
-ASK_AGAIN_FIRST, ASK_AGAIN_MOST = 0.3, 5.0
+ASK_EVERY = 0.15
+"""Seconds at least between two requests: near the end of the money they would be many."""
+ASK_AGAIN_FIRST, ASK_AGAIN_MOST = 0.3, 3.0
 """Seconds between two requests while others may still give money back."""
 REPEAT_FIRST, REPEAT_MOST = 0.5, 10.0
 """Seconds between two attempts to reach the coordinator."""
@@ -102,7 +104,17 @@ class Reservation:
     """Money set aside for a call, or for a batch of them; `Purse.settle` ends it."""
 
     usd: float
+    calls: int
     account: _Account
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """One in line."""
+
+    future: asyncio.Future[Reservation]
+    expected: Callable[[], float]
+    calls: int
 
 
 class Purse:
@@ -111,7 +123,7 @@ class Purse:
     def __init__(self, ask: Ask, brakes: Brakes, *, name: str) -> None:
         self._ask, self._brakes, self._name = ask, brakes, name
         self._account: _Account | None = None
-        self._line: deque[tuple[asyncio.Future[Reservation], float]] = deque()
+        self._line: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._speaker: asyncio.Task[None] | None = None
         self._idle_since: float | None = None
@@ -119,14 +131,23 @@ class Purse:
         """Of all accounts: what the rate is measured by."""
         self._measured = (time.monotonic(), 0.0)
         self._rate = 0.0
+        self._mean = 0.0
+        self.call_usd = 0.0
+        """What a call of the run costs, by other processes too; 0 while nobody knows."""
 
-    async def reserve(self, usd: float, stopped: Callable[[], bool]) -> Reservation | None:
-        """Sets money aside, first come first served; None if the caller was stopped before there was enough."""
+    async def reserve(
+        self, expected: Callable[[], float], stopped: Callable[[], bool], *, calls: int = 1
+    ) -> Reservation | None:
+        """Sets money aside, first come first served; None if the caller was stopped before there was enough.
+
+        `expected`: US dollars for so many calls together; asked again while it waits, since other calls may tell more.
+        """
         account = self._opened()
+        usd = expected()
         if not self._line and account.left >= usd:
-            return self._take(account, usd)
+            return self._take(account, usd, calls)
         future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
-        entry = future, usd
+        entry = _Waiting(future, expected, calls)
         self._line.append(entry)
         self._wake.set()
         try:
@@ -149,13 +170,20 @@ class Purse:
             return None
         return future.result()
 
-    def settle(self, reservation: Reservation, usd: float) -> None:
-        """What the reservation's calls have cost; 0 if there were none."""
+    def settle(self, reservation: Reservation, usd: float, *, known: bool = True) -> None:
+        """What the reservation's calls have cost; 0 if there were none. `known`: by what the provider says."""
         account = reservation.account
         account.calls -= 1
         account.reserved = account.reserved - reservation.usd if account.calls else 0.0
         account.spent += usd
         self._spent += usd
+        if usd and known:
+            mean = usd / reservation.calls
+            first = not self._mean
+            self._mean = self.call_usd = mean if first else self._mean + (mean - self._mean) / 50
+            if first:
+                account.report_at = 0.0  # what was reserved so far was guessed, and others still guess
+                self._wake.set()
         if self._line:
             self._serve()
         elif not account.calls and self._idle_since is not None:
@@ -182,19 +210,19 @@ class Purse:
             self._speaker = asyncio.create_task(self._speak(), name=f"purse-{self._name}")
         return self._account
 
-    def _take(self, account: _Account, usd: float) -> Reservation:
+    def _take(self, account: _Account, usd: float, calls: int) -> Reservation:
         account.reserved += usd
         account.calls += 1
         if account.left < account.low:
             self._wake.set()
-        return Reservation(usd, account)
+        return Reservation(usd, calls, account)
 
     def _serve(self) -> None:
         """Lets those go on for whom there is enough, in their order."""
         account = self._account
-        while account is not None and self._line and account.left >= self._line[0][1]:
-            future, usd = self._line.popleft()
-            future.set_result(self._take(account, usd))
+        while account is not None and self._line and account.left >= (usd := self._line[0].expected()):
+            waiting = self._line.popleft()
+            waiting.future.set_result(self._take(account, usd, waiting.calls))
 
     # -- the coordinator -----------------------------------------------------------------------------------------------
 
@@ -228,12 +256,14 @@ class Purse:
                 )
             if answer.verdict == GRANTED:
                 pause = ASK_AGAIN_FIRST
+                await asyncio.sleep(ASK_EVERY)
             else:
                 await sleep_unless(self._brakes.stopped, pause * random.uniform(0.7, 1.3))
                 pause = min(ASK_AGAIN_MOST, pause * 2)
 
     def _take_over(self, account: _Account, answer: BudgetAnswer) -> None:
         account.limit = max(account.limit, answer.allowance)
+        self.call_usd = self._mean or answer.call_usd
         account.report_at = time.monotonic() + answer.report_within * random.uniform(0.8, 1.0)
         self._serve()
         account.low = min(account.left / 2, self._rate * LOOK_AHEAD) if self._rate else account.left / 2
@@ -253,7 +283,7 @@ class Purse:
     def _request(self, account: _Account) -> BudgetRequest:
         self._measure()
         used, stopped = account.used, self._brakes.stopped()
-        waiting = 0.0 if stopped else sum(usd for _, usd in self._line)
+        waiting = 0.0 if stopped else sum(each.expected() for each in self._line)
         ahead = 0.0 if stopped or waiting else min(account.left, self._rate * LOOK_AHEAD)
         return BudgetRequest(
             account=account.token,
@@ -262,9 +292,10 @@ class Purse:
             spent=account.spent,
             keeps=used + max(0.0, ahead),
             waiting=waiting,
-            needed=self._line[0][1] if waiting else 0.0,
+            needed=self._line[0].expected() if waiting else 0.0,
             wanted=0.0 if stopped else max(self._rate * HORIZON, account.reserved + waiting),
             rate=self._rate,
+            call_usd=self._mean,
             final=self._is_over(account),
         )
 
@@ -286,7 +317,7 @@ class Purse:
             except TemporalError as error:
                 _raise_if_cancelled()
                 if request.final and isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
-                    return BudgetAnswer(CLOSED, request.spent, 0.0, 0.0, 0.0)  # the run is over
+                    return BudgetAnswer(CLOSED, request.spent, 0.0, 0.0, 0.0, 0.0)  # the run is over
                 log.warning(
                     "the coordinator of %s was not reached for its budget, calls beyond $%.6g wait: %s",
                     self._name,

@@ -1,4 +1,4 @@
-"""`limits.max_cost_usd` on the real stack: what the provider was really paid, whoever is killed, resumed, unreachable."""
+"""`limits.max_cost_usd` on the real stack: what the provider was really paid, whoever is killed or asks for more."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ async def half_then_all(chaos: Chaos, documents: int, *, latency: float, concurr
     chaos.provider(latency=latency)
     run = await chaos.start(job(chaos, corpus, concurrency=concurrency, max_cost_usd=most))
     if kill:
-        assert await chaos.kill_in_flight(workers[0], concurrency // 2) is not None
+        await chaos.until(lambda: paid(chaos) > most / 4, say_what="a quarter of the money")
+        loss = await chaos.kill_in_flight(workers[0], concurrency // 2, within=20)
+        assert loss is not None, await run.status()
         say(f"killed after ${paid(chaos):.6f} of ${most:.6f}")
     status = await paused(chaos, run)
     spent, in_flight = paid(chaos), len(workers) * concurrency
@@ -102,4 +104,4 @@ async def test_half_the_money_pauses_and_more_of_it_completes(chaos: Chaos) -> N
 
 
 async def test_a_worker_killed_with_money_in_its_purse(chaos: Chaos) -> None:
-    await half_then_all(chaos, 2000, latency=0.1, concurrency=16, kill=True)
+    await half_then_all(chaos, 1200, latency=0.4, concurrency=16, kill=True)

@@ -17,6 +17,7 @@ from batch.budget import (
     GRANTED,
     REPORT_GRACE,
     REPORT_LEAST,
+    REPORT_MOST,
     WAIT,
     Budget,
     BudgetAnswer,
@@ -25,7 +26,7 @@ from batch.budget import (
 
 
 def first(account: str = "a", **more: float) -> BudgetRequest:
-    return replace(BudgetRequest(account, 1, epoch=1, spent=0.0, keeps=0.0), **more)  # type: ignore[arg-type]
+    return replace(BudgetRequest(account, 1, epoch=1, spent=0.0, keeps=0.0, call_usd=1.0), **more)  # type: ignore[arg-type]
 
 
 # -- many worker processes at once, as a simulation
@@ -79,6 +80,7 @@ class Run:
             needed=min(waiting, self.estimate),
             wanted=self.random.uniform(0, 20) * self.estimate,
             rate=self.random.choice([0.0, self.estimate, 100 * self.estimate]),
+            call_usd=self.estimate if holder.spent else 0.0,
             final=final,
         )
         self.requests += 1
@@ -180,7 +182,7 @@ def test_the_number_of_requests_grows_with_the_logarithm_of_the_calls() -> None:
         for number in range(1, 1000):
             waiting = 1.0 if allowance - spent < 1 else 0.0
             keeps = spent if waiting else allowance
-            answer = budget.ask(BudgetRequest("a", number, 1, spent, keeps, waiting, waiting, 1e9, 1.0), 0.0)
+            answer = budget.ask(BudgetRequest("a", number, 1, spent, keeps, waiting, waiting, 1e9, 1.0, 1.0), 0.0)
             allowance = answer.allowance
             if answer.verdict == EXHAUSTED:
                 break
@@ -241,6 +243,25 @@ def test_a_paused_run_grants_nothing_and_takes_what_is_given_back() -> None:
     back = BudgetRequest("a", 2, 1, spent=1.0, keeps=1.0, waiting=1.0, needed=1.0)
     answer = budget.ask(back, 0.0, may_grant=False)
     assert (answer.verdict, answer.allowance, budget.charged_usd) == (WAIT, 1.0, 1.0)
+
+
+def test_while_nobody_knows_what_a_call_costs_nobody_gets_it_all() -> None:
+    budget = Budget(16.0)
+    guess = first(waiting=100.0, needed=2.0, call_usd=0.0)
+    assert budget.ask(guess, 0.0).allowance == 2.0
+    assert budget.ask(replace(guess, number=2, keeps=2.0), 0.0).verdict == WAIT
+    assert budget.ask(replace(guess, account="b"), 0.0).allowance == 2.0
+    known = replace(guess, number=3, spent=0.1, keeps=0.1, waiting=5.0, needed=0.1, call_usd=0.1)
+    assert (budget.ask(known, 0.0).allowance, budget.call_usd) == (5.1, 0.1)
+    assert budget.ask(replace(guess, account="c"), 0.0).call_usd == 0.1
+
+
+def test_a_young_account_is_soon_overdue_and_an_old_one_reports_seldom() -> None:
+    budget = Budget(1000.0)
+    asked = first(waiting=1.0, needed=1.0, wanted=100.0, rate=0.001)
+    assert budget.ask(asked, 0.0).report_within == REPORT_LEAST
+    assert budget.ask(replace(asked, number=2), 60.0).report_within == 60.0
+    assert budget.ask(replace(asked, number=3), 6000.0).report_within == REPORT_MOST
 
 
 def test_the_number_of_accounts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,10 @@ class CallCost:
         self._first_completion = max_output_tokens or FIRST_COMPLETION
         self._calls = self._bytes = self._prompt = self._cached = self._completion = 0.0
 
-    def expected(self, size: int) -> float:
-        """US dollars, for a request of `size` bytes."""
+    def expected(self, size: int, others: float = 0.0) -> float:
+        """US dollars, for a request of `size` bytes. `others`: what calls cost in other processes, 0: not known."""
         if not self._calls:
-            return self.of(math.ceil(size / BYTES_PER_TOKEN), 0, self._first_completion)
+            return others or self.of(math.ceil(size / BYTES_PER_TOKEN), 0, self._first_completion)
         prompt = size * self._prompt / self._bytes
         cached = prompt * self._cached / self._prompt if self._prompt else 0.0
         return self.of(math.ceil(prompt), int(cached), math.ceil(self._completion / self._calls))
@@ -59,7 +59,7 @@ class CallBudget:
 
     async def reserve(self, size: int, stopped: Callable[[], bool]) -> Reservation | None:
         """Waits for the money for a request of `size` bytes; None when stopped before."""
-        return await self._purse.reserve(self._cost.expected(size), stopped)
+        return await self._purse.reserve(lambda: self._cost.expected(size, self._purse.call_usd), stopped)
 
     def settle(self, reservation: Reservation, size: int, tokens: tuple[int, int, int], *, refused: bool) -> None:
         """`tokens`: prompt, cached among them, completion, as the provider counts them; it may not have said.
@@ -71,4 +71,4 @@ class CallBudget:
             self._cost.learn(size, *tokens)
             self._purse.settle(reservation, self._cost.of(*tokens))
         else:
-            self._purse.settle(reservation, 0.0 if refused else reservation.usd)
+            self._purse.settle(reservation, 0.0 if refused else reservation.usd, known=False)
