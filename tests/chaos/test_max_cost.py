@@ -48,14 +48,16 @@ def cost_of_one(chaos: Chaos, job: Job) -> float:
     return mean
 
 
-async def paused(chaos: Chaos, run: Run, *, within: float = 60.0) -> RunResult:
+async def paused(chaos: Chaos, run: Run, *, within: float) -> RunResult:
     status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=within)
     await chaos.until(lambda: chaos.ask("/stats")["in_flight"] == 0, say_what="the end of calls in flight")
     assert status.reason == c.MAX_COST, status
     return await run.status()
 
 
-async def half_then_all(chaos: Chaos, documents: int, *, latency: float, concurrency: int, kill: bool = False) -> None:
+async def half_then_all(
+    chaos: Chaos, documents: int, *, latency: float, concurrency: int, kill: bool = False, within: float = 60
+) -> None:
     """Four workers and half of the money: the run pauses. A higher maximum: it completes."""
     corpus = await chaos.corpus(documents)
     one = cost_of_one(chaos, job(chaos, corpus))
@@ -68,7 +70,7 @@ async def half_then_all(chaos: Chaos, documents: int, *, latency: float, concurr
         loss = await chaos.kill_in_flight(workers[0], concurrency // 2, within=20)
         assert loss is not None, await run.status()
         say(f"killed after ${paid(chaos):.6f} of ${most:.6f}")
-    status = await paused(chaos, run)
+    status = await paused(chaos, run, within=within)
     spent, in_flight = paid(chaos), len(workers) * concurrency
     say(f"paused: {status.message}")
     assert status.max_cost_usd == most
@@ -80,7 +82,7 @@ async def half_then_all(chaos: Chaos, documents: int, *, latency: float, concurr
         await run.resume(max_cost_usd=most * 0.5)
     assert (await run.status()).state == c.PAUSED
     await run.resume(max_cost_usd=one * documents * 2)
-    result = await chaos.complete(run, corpus, within=120)
+    result = await chaos.complete(run, corpus, within=within)
     again = chaos.ask("/stats")["paid_more_than_once"]
     total = paid(chaos)
     say(f"rows ${rows:.6f} while paused; at the end rows ${result.cost_usd:.6f}, charged ${result.charged_usd:.6f}")
@@ -100,8 +102,14 @@ async def half_then_all(chaos: Chaos, documents: int, *, latency: float, concurr
 
 
 async def test_half_the_money_pauses_and_more_of_it_completes(chaos: Chaos) -> None:
-    await half_then_all(chaos, 2000, latency=0.02, concurrency=16)
+    await half_then_all(chaos, 1000, latency=0.02, concurrency=16)
 
 
+@pytest.mark.soak
+async def test_half_the_money_of_20000_documents(chaos: Chaos) -> None:
+    await half_then_all(chaos, 20_000, latency=0.2, concurrency=32, within=300)
+
+
+@pytest.mark.soak
 async def test_a_worker_killed_with_money_in_its_purse(chaos: Chaos) -> None:
     await half_then_all(chaos, 1200, latency=0.4, concurrency=16, kill=True)
