@@ -31,7 +31,7 @@ from batch.shard import Shard, has_failed, minding_cancellation
 R = TypeVar("R")
 
 CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
-SETTLED_WITHIN = 5.0
+SETTLED_WITHIN = 3.0
 """Seconds that a run's end waits for the last reports of what was spent; what is not reported counts as spent."""
 PUBLISH_EVERY = 10.0
 """Seconds at least between two counts for visibility while the state stays."""
