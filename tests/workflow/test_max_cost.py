@@ -1,4 +1,4 @@
-"""The coordinator's side of a maximum cost: it survives continue-as-new, pauses the run, and goes on when it is raised."""
+"""The coordinator's side of a maximum cost: kept through continue-as-new, it pauses the run, and raised it goes on."""
 
 from __future__ import annotations
 
