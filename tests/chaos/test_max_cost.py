@@ -87,6 +87,9 @@ async def half_then_all(
     total = paid(chaos)
     say(f"rows ${rows:.6f} while paused; at the end rows ${result.cost_usd:.6f}, charged ${result.charged_usd:.6f}")
     assert result.charged_usd is not None and total * 0.999 <= result.charged_usd <= one * documents * 2
+    again_run = await (await run.rerun(all_errors=True)).wait()
+    assert (again_run.generation, again_run.state) == (2, c.COMPLETED)
+    assert (again_run.max_cost_usd, again_run.charged_usd) == (result.max_cost_usd, result.charged_usd)
     measured(
         chaos.test,
         f"{documents:,} documents, four workers of concurrency {concurrency}, `max_cost_usd` half of the full cost.",
