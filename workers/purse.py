@@ -235,7 +235,7 @@ class Purse:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), LOOK_EVERY)
             request = self._request(account)
-            account.handed_back = self._brakes.stopped()
+            account.handed_back = self._is_held()
             if request.final:
                 self._account = None  # whoever comes from here on opens another
             if request.final and request.number == 1:
@@ -258,7 +258,7 @@ class Purse:
                 pause = ASK_AGAIN_FIRST
                 await asyncio.sleep(ASK_EVERY)
             else:
-                await sleep_unless(self._brakes.stopped, pause * random.uniform(0.7, 1.3))
+                await sleep_unless(self._is_held, pause * random.uniform(0.7, 1.3))
                 pause = min(ASK_AGAIN_MOST, pause * 2)
 
     def _take_over(self, account: _Account, answer: BudgetAnswer) -> None:
@@ -271,9 +271,13 @@ class Purse:
     def _has_to_say(self, account: _Account) -> bool:
         if self._is_over(account):
             return True
-        if self._brakes.stopped():
+        if self._is_held():
             return account.number > 0 and account.left > 0 and not account.handed_back
         return bool(self._line) or account.left < account.low or time.monotonic() >= account.report_at
+
+    def _is_held(self) -> bool:
+        """Whether there are no further calls here for now; a drain still lets re-asks end, and they are paid."""
+        return self._brakes.stopped() and not self._brakes.only_draining()
 
     def _is_over(self, account: _Account) -> bool:
         if self._idle_since is None or account.calls or self._line:
@@ -282,9 +286,9 @@ class Purse:
 
     def _request(self, account: _Account) -> BudgetRequest:
         self._measure()
-        used, stopped = account.used, self._brakes.stopped()
-        waiting = 0.0 if stopped else sum(each.expected() for each in self._line)
-        ahead = 0.0 if stopped or waiting else min(account.left, self._rate * LOOK_AHEAD)
+        used, held = account.used, self._is_held()
+        waiting = 0.0 if held else sum(each.expected() for each in self._line)
+        ahead = 0.0 if held or waiting else min(account.left, self._rate * LOOK_AHEAD)
         return BudgetRequest(
             account=account.token,
             number=account.number + 1,
@@ -293,7 +297,7 @@ class Purse:
             keeps=used + max(0.0, ahead),
             waiting=waiting,
             needed=self._line[0].expected() if waiting else 0.0,
-            wanted=0.0 if stopped else max(self._rate * HORIZON, account.reserved + waiting),
+            wanted=0.0 if held else max(self._rate * HORIZON, account.reserved + waiting),
             rate=self._rate,
             call_usd=self._mean,
             final=self._is_over(account),

@@ -153,6 +153,20 @@ async def test_a_pause_gives_money_back_and_a_resume_opens_another_account() -> 
     assert process.paid == before + 30
 
 
+async def test_a_drain_still_pays_for_re_asks_and_then_closes_the_account() -> None:
+    coordinator = Coordinator(100.0)
+    drain = asyncio.Event()
+    process = Process(coordinator)
+    process.brakes._drain = drain
+    await process.work(calls=8)
+    drain.set()
+    reservation = await asyncio.wait_for(process.purse.reserve(lambda: 1.0, lambda: False), 5)
+    assert reservation is not None
+    process.purse.settle(reservation, 1.0)
+    await process.purse.put_away()
+    assert (coordinator.budget.charged_usd, coordinator.budget.accounts) == (pytest.approx(9.0), {})
+
+
 async def test_a_resume_that_the_process_has_not_heard_of_closes_its_account() -> None:
     """It goes on with the money that it has, and with another account once it is told."""
     coordinator = Coordinator(10_000.0)
