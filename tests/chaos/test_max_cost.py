@@ -32,10 +32,20 @@ def job(chaos: Chaos, corpus: Corpus, *, documents: int = 50, concurrency: int =
     return Job.parse(data)
 
 
+def documents_of_all_sizes(count: int, seed: int) -> dict[str, str]:
+    """From 100 bytes to 5 KB, so that calls cost from a half to eight times as much as the cheapest."""
+    sizes = (100, 300, 700, 1500, 5000)
+    return {
+        f"{size}/{key}": data.decode()
+        for size in sizes
+        for key, data in synthetic_documents(count // len(sizes), size, seed + size)
+    }
+
+
 def cost_of_one(chaos: Chaos, job: Job) -> float:
     """The mean cost of a call, by asking for documents of the same kind, which the provider then forgets."""
-    texts = [data.decode() for _, data in synthetic_documents(40, 300, seed=-1)]
-    for text in texts:
+    texts = documents_of_all_sizes(60, seed=-1)
+    for text in texts.values():
         messages = [{"role": "user", "content": USER_PROMPT.replace("{{ text }}", text)}]
         request = urllib.request.Request(
             f"{chaos.stack.provider_url}/v1/chat/completions",
@@ -66,7 +76,7 @@ async def half_then_all(
     chaos: Chaos, documents: int, *, latency: float, concurrency: int, kill: bool = False, within: float = 60
 ) -> None:
     """Four workers and half of the money: the run pauses. A higher maximum: it completes."""
-    corpus = await chaos.corpus(documents)
+    corpus = await chaos.corpus(0, texts=documents_of_all_sizes(documents, seed=7))
     one = cost_of_one(chaos, job(chaos, corpus))
     most = one * documents / 2
     workers = await chaos.start_workers("0", "1", "2", "3", slots=4)

@@ -293,6 +293,10 @@ def test_what_is_expected_follows_what_calls_cost() -> None:
     cost.learn(400, 200, 0, 10)
     cost.learn(400, 200, 0, 20)
     assert cost.expected(800) == 400 + 150
+    parts_without_tokens = CallCost(lambda prompt, cached, completion: float(prompt), None)
+    parts_without_tokens.learn(1000, 100, 0, 10)
+    assert parts_without_tokens.expected(5000) == 100 + 1000
+    assert parts_without_tokens.expected(600) == 60
     for _ in range(5000):
         cost.learn(400, 100, 0, 30)
     assert cost.expected(400) == pytest.approx(100 + 300, rel=0.02)

@@ -31,7 +31,10 @@ class CallCost:
         """US dollars, for a request of `size` bytes. `others`: what calls cost in other processes, 0: not known."""
         if not self._calls:
             return others or self.of(math.ceil(size / BYTES_PER_TOKEN), 0, self._first_completion)
-        prompt = size * self._prompt / self._bytes
+        # By the means' ratio, and by their difference at so many bytes a token: requests have parts that cost no tokens,
+        # or that all share, and what a long one costs must not be concluded from short ones alone. Too much is soon back.
+        longer = (size - self._bytes / self._calls) / BYTES_PER_TOKEN
+        prompt = max(size * self._prompt / self._bytes, self._prompt / self._calls + longer)
         cached = prompt * self._cached / self._prompt if self._prompt else 0.0
         return self.of(math.ceil(prompt), int(cached), math.ceil(self._completion / self._calls))
 
