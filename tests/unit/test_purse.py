@@ -289,7 +289,8 @@ async def test_a_call_that_is_cut_is_charged_what_was_expected() -> None:
 def test_what_is_expected_follows_what_calls_cost() -> None:
     cost = CallCost(lambda prompt, cached, completion: prompt * 1.0 + completion * 10.0, 200)
     assert cost.expected(400) == 100 + 2000
-    assert cost.expected(400, others=7.0) == 7.0
+    assert cost.expected(400, others=107.0) == 107.0
+    assert cost.expected(4000, others=107.0) == 1000.0
     cost.learn(400, 200, 0, 10)
     cost.learn(400, 200, 0, 20)
     assert cost.expected(800) == 400 + 150

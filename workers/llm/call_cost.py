@@ -30,13 +30,14 @@ class CallCost:
     def expected(self, size: int, others: float = 0.0) -> float:
         """US dollars, for a request of `size` bytes. `others`: what calls cost in other processes, 0: not known."""
         if not self._calls:
-            return others or self.of(math.ceil(size / BYTES_PER_TOKEN), 0, self._first_completion)
-        # By the means' ratio, and by their difference at so many bytes a token: requests have parts that cost no tokens,
-        # or that all share, and what a long one costs must not be concluded from short ones alone. Too much is soon back.
+            prompt = math.ceil(size / BYTES_PER_TOKEN)
+            return max(others, self.of(prompt, 0, 0)) if others else self.of(prompt, 0, self._first_completion)
+        # By the means' ratio, or by the difference from their length: requests have parts that cost no tokens, so what a
+        # long one costs must not be concluded from short ones alone. What is reserved too much is back when it settles.
         longer = (size - self._bytes / self._calls) / BYTES_PER_TOKEN
-        prompt = max(size * self._prompt / self._bytes, self._prompt / self._calls + longer)
-        cached = prompt * self._cached / self._prompt if self._prompt else 0.0
-        return self.of(math.ceil(prompt), int(cached), math.ceil(self._completion / self._calls))
+        tokens = max(size * self._prompt / self._bytes, self._prompt / self._calls + longer)
+        cached = tokens * self._cached / self._prompt if self._prompt else 0.0
+        return self.of(math.ceil(tokens), int(cached), math.ceil(self._completion / self._calls))
 
     def of(self, prompt: int, cached: int, completion: int) -> float:
         """US dollars for so many tokens. A run with a budget is refused where the price is not known."""
