@@ -32,8 +32,8 @@ class CallCost:
         if not self._calls:
             prompt = math.ceil(size / BYTES_PER_TOKEN)
             return max(others, self.of(prompt, 0, 0)) if others else self.of(prompt, 0, self._first_completion)
-        # By the means' ratio, or by the difference from their length: requests have parts that cost no tokens, so what a
-        # long one costs must not be concluded from short ones alone. What is reserved too much is back when it settles.
+        # By the means' ratio, or by the difference from their length: requests have parts that cost no tokens, so what
+        # a long one costs must not be concluded from short ones alone. What is too much comes back when it settles.
         longer = (size - self._bytes / self._calls) / BYTES_PER_TOKEN
         tokens = max(size * self._prompt / self._bytes, self._prompt / self._calls + longer)
         cached = tokens * self._cached / self._prompt if self._prompt else 0.0
