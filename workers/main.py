@@ -180,7 +180,8 @@ class WorkerProcess:
     ) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
-            processor = Processor(storage, Runs(storage, transport, quotas, self._metrics, drain), self._metrics)
+            runs = Runs(storage, transport, quotas, self._metrics, drain=drain, temporal=client)
+            processor = Processor(storage, runs, self._metrics)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)

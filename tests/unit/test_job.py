@@ -112,7 +112,6 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             "job: output.uri s3://corpus/tickets/{{ date }}/ lies inside source.uri",
         ),
         ({"model__mode": "batch"}, "job: model.mode: batch is not supported yet"),
-        ({"limits__max_cost_usd": 5}, "job: limits.max_cost_usd is not supported yet"),
         ({"source__format": "jsonl"}, "job: source.format: jsonl is not supported yet"),
         ({"incremental": True}, "job: incremental is not supported yet"),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),
