@@ -184,6 +184,7 @@ class Claimed:
     """The job's, or what it was raised to in an earlier generation."""
     charged_usd: float = 0.0
     """What earlier generations were charged."""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -305,6 +306,7 @@ class ShardInput:
     priority: int
     partitions_queue: str
     rerun: RerunRequest | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -320,6 +320,7 @@ class Coordinator:
                     priority=claimed.priority,
                     partitions_queue=self._partitions_queue,
                     rerun=self._rerun,
+                    weight=claimed.weight,
                 ),
                 id=c.shard_workflow_id(claimed.run.run_id, self._generation, planned.shard),
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,

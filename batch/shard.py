@@ -7,6 +7,7 @@ whichever execution of the coordinator holds that.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -32,6 +33,10 @@ class Shard:
     @workflow.init
     def __init__(self, start: c.ShardInput) -> None:
         self._start = start
+        # Which run's partitions come next is the server's business: by priority, and, where it has fairness switched on
+        # (self-hosted: `matching.enableFairness`), in turns by weight. Its fairness keys have at most 64 bytes.
+        run = hashlib.sha256(start.run.run_id.encode()).hexdigest()[:16]
+        self._priority = Priority(priority_key=start.priority, fairness_key=run, fairness_weight=start.weight)
         self._planned = start.planned
         self._control = start.control
         stretch = range(start.planned.first_partition, start.planned.first_partition + start.planned.partitions)
@@ -122,7 +127,7 @@ class Shard:
                 retry_policy=PROCESS_RETRY,
                 cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                 summary=f"partition {partition}",
-                priority=Priority(priority_key=self._start.priority),
+                priority=self._priority,
             )
         except ActivityError as error:
             if is_cancelled_exception(error):

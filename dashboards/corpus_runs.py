@@ -273,6 +273,20 @@ LLM = Row(
                 Query(in_range("docbatch_cost_usd_total", by="job_name", where=f"{JOB},{MODEL}"), "{{job_name}}"),
             ),
         ),
+        Panel(
+            title="Spent of the maximum cost",
+            unit="percentunit",
+            description="What runs with `limits.max_cost_usd` have spent or set aside of it. At 100 % they pause.",
+            width=4,
+            most=1,
+            queries=(
+                Query(
+                    f"max by (job_name) (docbatch_budget_charged_usd{{{JOB}}}) / "
+                    f"(max by (job_name) (docbatch_budget_usd{{{JOB}}}) > 0)",
+                    "{{job_name}}",
+                ),
+            ),
+        ),
     ),
 )
 

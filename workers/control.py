@@ -259,4 +259,5 @@ def _claimed(ref: c.RunRef, job: Job) -> c.Claimed:
         priority=job.priority,
         in_flight=job.partitions.in_flight,
         max_cost_usd=job.limits.max_cost_usd,
+        weight=job.weight,
     )

@@ -455,6 +455,7 @@ class LocalStack:
             *("--db-filename", str(self.data / "temporal.db")),
             *("--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", f"synchronous={synchronous}"),
             *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
+            *("--dynamic-config-value", "matching.enableFairness=true"),
             *(["--ui-disable-news-fetch"] if self.options.ui else ["--headless"]),
             *self.options.temporal_args,
         ]
