@@ -88,11 +88,13 @@ def _sharing(seconds: float) -> list[Figure]:
             count = int((seconds + 120) * REQUESTS / 60)
             source = upload(running, count)
             jobs = [
-                _limited(source, {"requests_per_minute": REQUESTS}, name=f"job-{index}", priority=priority)
+                _limited(
+                    source, {"requests_per_minute": REQUESTS}, name=f"job-{index}", priority=priority, partition=20
+                )
                 for index, priority in enumerate(priorities)
             ]
             asyncio.run(_start(jobs))
-            time.sleep(SETTLED)
+            time.sleep(2 * SETTLED)  # the first one has all slots until its first partitions end
             before = _paid(running)
             time.sleep(seconds)
             after = _paid(running)
@@ -149,9 +151,10 @@ def _limited(
     name: str = "benchmark",
     priority: int = 3,
     concurrency: int = 256,
+    partition: int = 100,
 ) -> Job:
     """The benchmarks' job in small partitions, so that every worker has some; its name begins the prompt."""
-    plain = json.loads(job(source, concurrency=concurrency, partition=100).to_json())
+    plain = json.loads(job(source, concurrency=concurrency, partition=partition).to_json())
     plain["limits"] |= limits
     plain |= {"name": name, "priority": priority, "model": {"name": MODEL}}
     plain["prompt"]["user"] = name + "\n{{ text }}"
