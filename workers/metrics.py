@@ -43,22 +43,36 @@ TRANSIENT = (
     *(f"http_{status}" for status in (408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529)),
 )
 """Failures of a call that is repeated in place (see `workers.llm.errors`)."""
+LEFT_OUT = ("batch_expired", "batch_line_failed")
+"""Lines of batches that nobody answered."""
 REFUSED_DOCUMENT = (
     *("request_too_large", "context_length_exceeded", "content_filter", "bad_request"),
     *("truncated", "refusal", "empty_answer"),
 )
 """The provider's answers that say that this document cannot be answered."""
 REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found", "unexpected_redirect")
-LLM_OUTCOMES = ("ok", *TRANSIENT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
+REFUSED_BATCH = ("batch_refused", "batch_missing")
+"""What pauses a job in batch mode beside what pauses any."""
+BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancelled")
+LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
     *("empty", "not_utf8", "not_text", "too_large", "too_deep", "template"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )
 """Why a document never reached the model."""
-ANSWER_OUTCOMES = ("ok", *UNREADABLE, *REFUSED_DOCUMENT, "invalid_answer", *TRANSIENT, PARTITION_FAILED, OTHER)
+ANSWER_OUTCOMES = (
+    "ok",
+    *UNREADABLE,
+    *REFUSED_DOCUMENT,
+    "invalid_answer",
+    *TRANSIENT,
+    *LEFT_OUT,
+    PARTITION_FAILED,
+    OTHER,
+)
 PAUSE_REASONS = (
     *(c.BY_USER, c.ERROR_RATE, c.PROVIDER_UNREACHABLE, c.STORAGE_UNREACHABLE, c.STORAGE_REFUSED, c.SOURCE_REFUSED),
-    *(*REFUSED_JOB, OTHER),
+    *(*REFUSED_JOB, *REFUSED_BATCH, OTHER),
 )
 STORAGE_OPERATIONS = ("get", "head", "put", "delete", "list", "read")
 
@@ -111,6 +125,12 @@ class Metrics:
             "docbatch_llm_reasks_total",
             "Calls that ask again for an answer that did not fit its schema.",
             ["model"],
+            registry=registry,
+        )
+        self.llm_batches = Counter(
+            "docbatch_llm_batches_total",
+            "Batches at the provider: created or adopted by this process, and how those it followed ended.",
+            ["model", "state"],
             registry=registry,
         )
         self.llm_seconds = Histogram(
@@ -223,6 +243,7 @@ class LlmMetrics:
         self._requests = {outcome: metrics.llm_requests.labels(model, outcome) for outcome in LLM_OUTCOMES}
         self._retries = {reason: metrics.llm_retries.labels(model, reason) for reason in (*TRANSIENT, OTHER)}
         self._reasks = metrics.llm_reasks.labels(model)
+        self._batches = {state: metrics.llm_batches.labels(model, state) for state in BATCH_STATES}
         self._tokens = [metrics.tokens.labels(model, direction) for direction in ("prompt", "cached", "completion")]
 
     @contextmanager
@@ -238,6 +259,9 @@ class LlmMetrics:
 
     def reasks(self) -> None:
         self._reasks.inc()
+
+    def batches(self, state: str) -> None:
+        self._batches[state].inc()
 
     def tokens(self, *counts: int) -> None:
         for counter, count in zip(self._tokens, counts, strict=True):
