@@ -12,7 +12,8 @@ The faults live here and patch the worker from outside; production code has no h
     fail-partitions   attempts at the partitions of DOCBATCH_CHAOS_PARTITIONS (comma separated) raise
 
 DOCBATCH_CHAOS_OUTAGE_AFTER and DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER shorten what counts as an outage (seconds). Always
-shortened is Temporal's wait for a dead worker's cached workflows, which otherwise is 10 s of each test that kills one.
+shortened are Temporal's wait for a dead worker's cached workflows, which otherwise is 10 s of each test that kills one,
+and the pauses of batch mode.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 from temporalio.worker import Worker
 
+import workers.batching
 import workers.brakes
 import workers.main
 import workers.processor
@@ -103,6 +105,7 @@ FAULTS = {
 def _shorten() -> None:
     sticky = timedelta(seconds=2)
     vars(workers.main)["Worker"] = partial(Worker, sticky_queue_schedule_to_start_timeout=sticky)
+    workers.batching.POLL_FIRST, workers.batching.QUEUE_FIRST, workers.batching.FENCE_PAUSE = 0.2, 0.5, 1.0
     if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
         workers.brakes.OUTAGE_AFTER = float(seconds)
     if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):
