@@ -101,15 +101,18 @@ class BatchRecords:
 
     async def forget(self, records: list[Held]) -> None:
         """Removes records that nobody will change any more: void ones, and those of a committed partition."""
-        await self._storage.delete(self._bucket, [self.key(held.record) for held in records])
+        await self._storage.delete(self._bucket, [self._key(held.record) for held in records])
 
-    def key(self, record: BatchRecord) -> str:
+    def uri(self, record: BatchRecord) -> str:
         """Where the record is."""
+        return self._layout.uri(self._key(record))
+
+    def _key(self, record: BatchRecord) -> str:
         return self._layout.batch_record(record.partition, record.generation, record.number)
 
     async def _write(self, record: BatchRecord, etag: str | None) -> str:
         """One conditional PUT; where its outcome is unknown, what stands decides."""
-        key, data = self.key(record), orjson.dumps(asdict(record))
+        key, data = self._key(record), orjson.dumps(asdict(record))
         pause = 0.2
         while True:
             try:

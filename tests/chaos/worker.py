@@ -31,6 +31,7 @@ from temporalio.worker import Worker
 import workers.batching
 import workers.brakes
 import workers.main
+import workers.partition_batches
 import workers.processor
 from workers.ledger import Ledger
 from workers.llm.batches import BatchApi
@@ -105,7 +106,8 @@ FAULTS = {
 def _shorten() -> None:
     sticky = timedelta(seconds=2)
     vars(workers.main)["Worker"] = partial(Worker, sticky_queue_schedule_to_start_timeout=sticky)
-    workers.batching.POLL_FIRST, workers.batching.QUEUE_FIRST, workers.batching.FENCE_PAUSE = 0.2, 0.5, 1.0
+    workers.batching.QUEUE_FIRST = 0.5
+    workers.partition_batches.POLL_FIRST, workers.partition_batches.FENCE_PAUSE = 0.2, 1.0
     if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
         workers.brakes.OUTAGE_AFTER = float(seconds)
     if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):

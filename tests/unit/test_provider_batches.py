@@ -167,7 +167,7 @@ async def test_failed_lines_stand_in_either_file(api: Api) -> None:
 
 
 async def test_enqueued_tokens_are_limited(api: Api) -> None:
-    await api.control(batch_enqueued_tokens=100, batch_seconds=1.0)
+    await api.control(batch_enqueued_tokens=100, batch_seconds=0.5)
     first = await api.create(*map(line, range(20)))
     second = await api.ended(await api.create(*map(line, range(20, 40))))
     assert second.errors is not None and second.errors.data is not None
