@@ -24,7 +24,7 @@ class Next(Enum):
     ROW = "row"
     ROUND = "round"
     STOP = "stop"
-    """Another round, but no call can succeed until somebody acts."""
+    """Another round, unless what the line says of key, quota or model still holds."""
 
 
 @dataclass(slots=True)
@@ -83,12 +83,10 @@ class Asked:
             self.in_words = True
             return Next.ROUND
         verdict = judge_status(line.status, line.body)
-        if verdict.kind is Kind.JOB:
-            self.answer.error = verdict
-            return Next.STOP
-        if verdict.kind is Kind.TRANSIENT:
-            return self.fail(verdict.error_type, verdict.message)
-        return self.end(verdict)
+        if verdict.kind is Kind.DOCUMENT:
+            return self.end(verdict)
+        following = self.fail(verdict.error_type, verdict.message)
+        return Next.STOP if verdict.kind is Kind.JOB and following is Next.ROUND else following
 
     def fail(self, error_type: str, message: str) -> Next:
         """A round that brought no answer."""

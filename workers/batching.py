@@ -246,9 +246,16 @@ class BatchAttempt(Attempt):
         for asked in covered.values():
             asked.etag = record.etags.get(str(asked.place), asked.document.etag)
             asked.in_words = asked.place in words
-        stop = await self._read(batch, covered)
-        if await self._batches.note_read(held) and stop is not None:
-            self._batches.pause_run(stop)
+        doubtful = await self._read(batch, covered)
+        await self._batches.note_read(held)
+        if doubtful:
+            await self._pause_if_confirmed()
+
+    async def _pause_if_confirmed(self) -> None:
+        """Of lines that failed by the key, the quota or the model, hours ago maybe: whether that still holds."""
+        found = await self._active.chat.check()
+        if found is not None and found.kind is Kind.JOB:
+            self._batches.pause_run(found)
 
     async def _mark(self) -> None:
         """Once: an attempt that waits for a batch is none without progress, however it ends."""
@@ -256,10 +263,10 @@ class BatchAttempt(Attempt):
             self._marked = True
             await self._ledger.mark()
 
-    async def _read(self, batch: Batch, covered: dict[int, Asked]) -> Verdict | None:
-        """Takes both files' lines, in any order. Tells why the run has to pause, if a line says so."""
+    async def _read(self, batch: Batch, covered: dict[int, Asked]) -> bool:
+        """Takes both files' lines, in any order. Tells whether a line says that no call can succeed."""
         left = dict(covered)
-        stop: Verdict | None = None
+        doubtful = False
         for number, file_id in enumerate(filter(None, (batch.output_file_id, batch.error_file_id))):
             path = self._folder / f"{batch.id}-{number}"
             if not await self._batches.download(file_id, path):
@@ -270,7 +277,7 @@ class BatchAttempt(Attempt):
                 place = line.custom_id.removeprefix("d")
                 asked = left.pop(int(place), None) if place.isdecimal() else None
                 if asked is not None and self._take_line(asked, line) is Next.STOP:
-                    stop = asked.answer.error
+                    doubtful = True
                 if count % 100 == 0:
                     await asyncio.sleep(0)
                     await self._until_durable()
@@ -280,7 +287,7 @@ class BatchAttempt(Attempt):
             error_type = "batch_expired" if batch.status == EXPIRED else "batch_line_failed"
             if asked.fail(error_type, f"batch {batch.id} ({batch.status}) has no line for it") is Next.ROW:
                 self._end(asked)
-        return stop
+        return doubtful
 
     def _take_line(self, asked: Asked, line: AnsweredLine) -> Next:
         reasks = self._active.file.job.model.reasks

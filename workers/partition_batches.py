@@ -253,12 +253,10 @@ class PartitionBatches:
             return False
         return True
 
-    async def note_read(self, held: Held) -> bool:
-        """Notes that all that the batch brought was taken; whether that was the first time."""
-        if held.record.state == READ:
-            return False
-        await self._records.step(held, state=READ)
-        return True
+    async def note_read(self, held: Held) -> None:
+        """Notes that all that the batch brought was taken once."""
+        if held.record.state != READ:
+            await self._records.step(held, state=READ)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 CALM: dict[str, Any] = {
-    "batch_seconds": 1.0,
+    "batch_seconds": 0.4,
     "batch_expire_share": 0.0,
     "batch_enqueued_tokens": 0.0,
     "batch_fail_code": None,
@@ -107,6 +107,13 @@ async def start(wanted: Job) -> Run:
     return await (await connect(task_queue=QUEUE)).start(wanted, check_model=False)
 
 
+async def reason_of_pause(run: Run) -> str:
+    async for status in run.watch(every=0.1):
+        if status.state == c.PAUSED:
+            return status.reason
+    raise AssertionError("it ended without a pause")
+
+
 async def until(what: Callable[[], bool], within: float = 20.0) -> None:
     deadline = time.monotonic() + within
     while not what():
@@ -134,7 +141,7 @@ async def test_the_rows_are_those_of_online_mode_at_half_the_price(env: LocalSta
 
 async def test_of_an_expired_batch_only_the_rest_is_sent_again(env: LocalStack) -> None:
     await upload(env, "batch-expired", 250)
-    behave(env, batch_expire_share=0.4, batch_seconds=1.5)
+    behave(env, batch_expire_share=0.4, batch_seconds=1.0)
     run = await start(job("batch-expired"))
     await until(lambda: stats(env)["batches"] == 1)
     behave(env, batch_expire_share=0.0)
@@ -200,14 +207,31 @@ async def test_a_cancelled_run_cancels_its_batch_and_a_rerun_pays_nothing_twice(
     assert (found["accepted"], found["paid_more_than_once"], found["files"]) == (100, 0, 0)
 
 
+async def test_a_quota_that_ends_midway_pauses_the_run_once(env: LocalStack) -> None:
+    await upload(env, "batch-quota", 80)
+    behave(env, batch_seconds=1.5)
+    run = await start(job("batch-quota"))
+    await until(lambda: stats(env)["accepted"] > 5)
+    behave(env, fail_all="insufficient_quota")
+    assert await reason_of_pause(run) == "insufficient_quota"
+    await until(lambda: stats(env)["batch_ends"] == {"completed": 1})
+    paid = stats(env)["accepted"]
+    assert paid < 80
+    behave(env, fail_all=None)
+    await run.resume()
+    result = await run.wait()
+    assert (result.state, result.ok) == (c.COMPLETED, 80)
+    found = stats(env)
+    assert (found["batches"], found["batch_lines"]) == (2, 80 + 80 - paid)
+    # One more was paid: the short question whether what the lines said of the quota still holds.
+    assert (found["accepted"], found["paid_more_than_once"], found["files"]) == (81, 0, 0)
+
+
 async def test_refused_batches_pause_the_run_and_lines_at_fault_are_rows(env: LocalStack) -> None:
     await upload(env, "batch-refused", 50)
     behave(env, batch_fail_code="quota_of_the_moon", batch_seconds=0.5)
     run = await start(job("batch-refused"))
-    async for status in run.watch(every=0.1):
-        if status.state == c.PAUSED:
-            break
-    assert status.reason == "batch_refused", status
+    assert await reason_of_pause(run) == "batch_refused"
     behave(env, batch_fail_code="invalid_request", batch_fail_lines=2)
     before = stats(env)["batch_ends"]["failed"]
     await run.resume()

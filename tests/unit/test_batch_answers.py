@@ -113,12 +113,15 @@ def test_a_cancelled_line_counts_for_nothing() -> None:
     assert take(asked(), *[left_out("batch_cancelled")] * 9) == [Next.ROUND] * 9
 
 
-def test_a_line_that_tells_of_the_job_stops_the_run() -> None:
+def test_a_line_that_tells_of_the_job_raises_doubts() -> None:
     one = asked()
     assert take(one, answered(429, {"error": {"code": "insufficient_quota"}})) == [Next.STOP]
-    assert one.answer.error is not None and one.answer.error.kind is Kind.JOB
     assert take(one, answered(200, said(GOOD))) == [Next.ROW]
     assert one.answer.error is None
+    one = asked()
+    unknown = answered(404, {"error": {"code": "model_not_found", "message": "not for batches"}})
+    assert take(one, *[unknown] * MOST_FAILURES) == [Next.STOP] * (MOST_FAILURES - 1) + [Next.ROW]
+    assert one.answer.error is not None and one.answer.error.error_type == "model_not_found"
 
 
 def test_a_server_without_response_format_gets_the_schema_in_words() -> None:

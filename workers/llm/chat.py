@@ -84,6 +84,10 @@ class Chat:
         """What the run's requests say."""
         return self._questions
 
+    async def check(self) -> Verdict | None:
+        """Asks the model one very short question; None when it answers, else what is wrong."""
+        return await probe(self._job, self._transport)
+
     def payload(self, messages: list[dict[str, str]]) -> bytes:
         """The request's body."""
         return self._questions.payload(messages)
@@ -183,7 +187,7 @@ class Chat:
             return False
         self._probing = True
         try:
-            found = await probe(self._job, self._transport)
+            found = await self.check()
         finally:
             self._probing = False
         if found is None:
