@@ -36,6 +36,7 @@ from workers.llm.batches import (
     judge_failure,
     read_lines,
     request_line,
+    seconds_of,
 )
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind, Verdict, judge_status
@@ -240,8 +241,7 @@ class BatchAttempt(Attempt):
         if batch.status == FAILED:
             await self._take_failure(held, batch, covered)
             return
-        ended_at = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.created_at
-        self._last_took, self._queue_full = float(max(0, ended_at - batch.created_at)), 0
+        self._last_took, self._queue_full = seconds_of(batch), 0
         words = set(record.in_words)
         for asked in covered.values():
             asked.etag = record.etags.get(str(asked.place), asked.document.etag)
@@ -352,17 +352,19 @@ class BatchAttempt(Attempt):
     def _end(self, asked: Asked, row: Row | None = None) -> None:
         """The document's row stands: by default that of its answer from a batch."""
         del self._open[asked.place]
-        self._take(row or super()._judge(asked.document, asked.etag, asked.answer, self._batch_price))
+        self._take(row or self._judge(asked.document, asked.etag, asked.answer, self._batch_price))
 
     def _unreadable(self, asked: Asked, error: Unreadable) -> Row:
         """The row of a document that cannot be asked, or not again; what it has cost stays in it."""
         row = self._row(asked.document, asked.etag, asked.answer, self._batch_price)
         return failed(row, error.error_type, str(error), retryable=error.error_type.startswith("source_"))
 
-    def _judge(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
-        """The row of an answer that came online, with what batches have cost for the document before."""
+    def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
+        """Of a document that was asked online, with what batches have cost for it before."""
+        row = super()._row(document, etag, answer, price)
+        if price is not None:
+            return row
         before = self._open.pop(self._places[document.document_id]).answer
-        row = super()._judge(document, etag, answer, price)
         spent = self._batch_price(before.prompt_tokens, before.cached_tokens, before.completion_tokens)
         row["cost_usd"] = None if row["cost_usd"] is None or spent is None else row["cost_usd"] + spent
         for name in ("attempts", "prompt_tokens", "cached_tokens", "completion_tokens"):

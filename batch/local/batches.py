@@ -1,7 +1,7 @@
-"""The simulated provider's Files and Batch API: what is uploaded, the batches made of it, and how each of them goes.
+"""The simulated provider's Batch API: the batches made of uploaded files, and how each of them goes.
 
 Shapes, states, limits and errors are OpenAI's (https://platform.openai.com/docs/guides/batch and the API reference of
-files and batches). A line counts as asked and paid when its turn comes, exactly as an online request would; output
+batches). A line counts as asked and paid when its turn comes, exactly as an online request would; output
 files have their lines in any order, and the answer to a line that failed stands in either of the two files.
 """
 
@@ -11,8 +11,6 @@ import hashlib
 import itertools
 import math
 import random
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -21,13 +19,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
-from aiohttp import BodyPartReader
 from aiohttp.web import BaseRequest
 
+from batch.local.files import File, Files
 from batch.local.refusals import Refused, invalid
 
 MOST_REQUESTS = 50_000
-MOST_BYTES = 200_000_000
 ENDPOINT = "/v1/chat/completions"
 MOST_ERRORS_SHOWN = 50
 TICK = 0.05
@@ -57,32 +54,9 @@ class Behaviour(Protocol):
 
 
 @dataclass
-class _File:
-    id: str
-    name: str
-    purpose: str
-    path: Path
-    size: int
-    created_at: int = field(default_factory=lambda: int(time.time()))
-
-    def shown(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": "file",
-            "bytes": self.size,
-            "created_at": self.created_at,
-            "expires_at": self.created_at + 30 * 86_400,
-            "filename": self.name,
-            "purpose": self.purpose,
-            "status": "processed",
-            "status_details": None,
-        }
-
-
-@dataclass
 class _Batch:
     id: str
-    input: _File
+    input: File
     metadata: dict[str, str] | None
     by: str
     expire_share: float
@@ -140,8 +114,7 @@ class Batches:
         prompt_tokens: Callable[[Any], int],
     ) -> None:
         self._behaviour, self._answer, self._prompt_tokens = behaviour, answer, prompt_tokens
-        self._folder: Path | None = None
-        self._files: dict[str, _File] = {}
+        self._files = Files()
         self._batches: dict[str, _Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
@@ -152,8 +125,7 @@ class Batches:
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._files.close()
 
     def stats(self) -> dict[str, Any]:
         """Batches created and their ends since the last reset; lines taken in; files that stand now."""
@@ -175,20 +147,17 @@ class Batches:
         what, *steps = request.path.removeprefix("/v1/").strip("/").split("/")
         route = (request.method, what, len(steps), steps[1] if len(steps) == 2 else "")
         if route == ("POST", "files", 0, ""):
-            return orjson.dumps((await self._upload(request)).shown())
+            return orjson.dumps((await self._files.upload(request)).shown())
         if route == ("GET", "files", 0, ""):
-            purpose = request.query.get("purpose")
-            files = [file.shown() for file in self._files.values() if purpose in (None, file.purpose)]
-            return _page(files[::-1], request, most=10_000, usual=10_000)
+            files = [file.shown() for file in self._files.newest_first(request.query.get("purpose"))]
+            return _page(files, request, most=10_000, usual=10_000)
         if route == ("GET", "files", 1, ""):
-            return orjson.dumps(self._file(steps[0]).shown())
+            return orjson.dumps(self._files.find(steps[0]).shown())
         if route == ("GET", "files", 2, "content"):
-            return self._file(steps[0]).path.read_bytes()
+            return self._files.find(steps[0]).path.read_bytes()
         if route == ("DELETE", "files", 1, ""):
-            file = self._file(steps[0])
-            del self._files[file.id]
-            if not any(batch.input is file and batch.status in GOING for batch in self._batches.values()):
-                file.path.unlink()
+            file = self._files.find(steps[0])
+            self._files.delete(file, in_use={each.input.id for each in self._batches.values() if each.status in GOING})
             return orjson.dumps({"id": file.id, "object": "file", "deleted": True})
         if route == ("POST", "batches", 0, ""):
             return orjson.dumps(self._create(await request.content.read(), by).shown())
@@ -200,65 +169,6 @@ class Batches:
         if route == ("POST", "batches", 2, "cancel"):
             return orjson.dumps(self._cancel(self._batch(steps[0])).shown())
         raise Refused("not_found", message=f"Invalid URL ({request.method} {request.path})")
-
-    # -- files
-
-    async def _upload(self, request: BaseRequest) -> _File:
-        if not request.content_type.startswith("multipart/"):
-            raise invalid("Expected multipart/form-data.")
-        identifier = f"file-{self._identifier()}"
-        path, name, purpose, size = self._place() / identifier, "", "", 0
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader):
-                continue
-            if part.name == "purpose":
-                purpose = (await part.read()).decode(errors="replace")
-            elif part.name == "file":
-                name = part.filename or "upload"
-                with path.open("wb") as written:
-                    while chunk := await part.read_chunk(2**18):
-                        size += len(chunk)
-                        written.write(chunk)
-        problem = None
-        if not name:
-            problem = invalid("'file' is a required property", "file")
-        elif purpose != "batch":
-            problem = invalid(f"'{purpose}' is not one of ['batch'] - 'purpose'", "purpose")
-        elif not size:
-            problem = invalid("File is empty.", "file")
-        elif size > MOST_BYTES:
-            problem = invalid("File is too large.")
-        if problem is not None:
-            path.unlink(missing_ok=True)
-            raise problem
-        file = self._files[identifier] = _File(identifier, name, purpose, path, size)
-        return file
-
-    def _place(self) -> Path:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="simulated-provider-"))
-        return self._folder
-
-    def _identifier(self) -> str:
-        return hashlib.blake2b(b"%d/%d" % (id(self), next(self._numbers)), digest_size=12).hexdigest()
-
-    def _file(self, identifier: str) -> _File:
-        try:
-            return self._files[identifier]
-        except KeyError:
-            raise Refused("not_found", message=f"No such File object: {identifier}", param="id") from None
-
-    def _written(self, batch: _Batch, what: str, lines: list[bytes]) -> str | None:
-        if not lines:
-            return None
-        identifier = f"file-{self._identifier()}"
-        path = self._place() / identifier
-        random.Random(batch.id + what).shuffle(lines)
-        path.write_bytes(b"".join(lines))
-        name = f"{batch.id}_{what}.jsonl"
-        self._files[identifier] = _File(identifier, name, "batch_output", path, path.stat().st_size)
-        lines.clear()
-        return identifier
 
     # -- batches
 
@@ -329,10 +239,21 @@ class Batches:
         self._end(batch, "cancelled")
 
     def _end(self, batch: _Batch, status: str) -> None:
-        batch.output_file = self._written(batch, "output", batch.output)
-        batch.error_file = self._written(batch, "error", batch.refused)
+        batch.output_file = self._write(batch, "output", batch.output)
+        batch.error_file = self._write(batch, "error", batch.refused)
         batch.becomes(status)
         self._ends[status] += 1
+
+    def _write(self, batch: _Batch, what: str, lines: list[bytes]) -> str | None:
+        if not lines:
+            return None
+        random.Random(batch.id + what).shuffle(lines)
+        content = b"".join(lines)
+        lines.clear()
+        return self._files.write(f"{batch.id}_{what}.jsonl", content)
+
+    def _identifier(self) -> str:
+        return hashlib.blake2b(b"%d/%d" % (id(self), next(self._numbers)), digest_size=12).hexdigest()
 
     async def _problems(self, batch: _Batch) -> list[dict[str, Any]]:
         """What is wrong with the input, by line; a single such line fails the whole batch."""

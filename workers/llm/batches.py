@@ -81,7 +81,7 @@ class BatchApi:
     async def upload(self, path: Path, name: str) -> InputFile:
         with self._judged(f"upload of {name}"), path.open("rb") as file:
             made = await self._client.files.create(file=(name, file), purpose="batch", timeout=TRANSFER_TIMEOUT)
-            return InputFile(made.id, made.created_at)
+            return InputFile(made.id, _unix(made.created_at, 0))
 
     async def create(self, input_file: str, metadata: dict[str, str]) -> Batch:
         with self._judged("creation of a batch"):
@@ -103,7 +103,7 @@ class BatchApi:
                     if is_it(batch):
                         return batch
                 # Newest first: a page that ends before the time has nothing to be looked for behind it.
-                if not page.data or not page.has_next_page() or page.data[-1].created_at < since:
+                if not page.data or not page.has_next_page() or _unix(page.data[-1].created_at, since) < since:
                     return None
                 after = page.data[-1].id
 
@@ -215,7 +215,18 @@ def read_lines(path: Path) -> Iterator[AnsweredLine]:
                 yield answered
 
 
-# -- a batch that failed as a whole
+# -- a batch at its end
+
+
+def seconds_of(batch: Batch) -> float:
+    """How long a batch took that has ended; 0 where the server does not say."""
+    ended_at = batch.completed_at or batch.expired_at or batch.cancelled_at
+    return float(max(0, _unix(ended_at, 0) - _unix(batch.created_at, 2**62)))
+
+
+def _unix(value: object, default: int) -> int:
+    """A time as OpenAI gives it; some servers give other things."""
+    return int(value) if isinstance(value, (int, float)) else default
 
 
 @dataclass(frozen=True)
