@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from openai.types import Batch
@@ -84,7 +82,7 @@ class BatchAttempt(Attempt):
         """Document -> generation of its row in the ledger that does not stand; nor does what batches until then say."""
         self._ready: list[Spool] = []
         """Input files that wait for room."""
-        self._spools = 0
+        self._spools: list[Spool] = []
         self._most_tokens: int | None = None
         self._queue_full = 0
         self._whole = 0
@@ -92,7 +90,6 @@ class BatchAttempt(Attempt):
         self._last_took = 0.0
         self._marked = False
         self._work: asyncio.Task[None] | None = None
-        self._folder = Path()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -121,12 +118,12 @@ class BatchAttempt(Attempt):
         for document in todo:
             place = self._places[document.document_id]
             self._open[place] = Asked(document, place, document.etag)
-        self._folder = Path(tempfile.mkdtemp(prefix="docbatch-"))
         self._work = asyncio.create_task(self._work_through())
         try:
             await asyncio.wait([self._work])
         finally:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            for spool in self._spools:
+                spool.remove()
         if not self._work.cancelled():
             self._work.result()
 
@@ -147,8 +144,6 @@ class BatchAttempt(Attempt):
             self._active.brakes.stop_job(Verdict(Kind.JOB, "batch_refused", str(error)))
         except Stopped:
             pass
-        finally:
-            self._in_flight = 0
 
     def _seconds_left(self) -> float:
         """Until `model.batch_deadline`, counted from the announcement of the partition's first batch."""
@@ -188,13 +183,15 @@ class BatchAttempt(Attempt):
         """Input files of the documents' next lines; those that cannot be read become rows."""
         slots = asyncio.Semaphore(GROUPS_AT_ONCE)
         limit = self._active.file.job.source.max_document_bytes
-        with SpoolWriter(self._folder, self._spools, tokens=self._most_tokens) as writer:
+        writer = SpoolWriter(tokens=self._most_tokens)
+        try:
             async with asyncio.TaskGroup() as tasks:
                 for group in groups([asked.document for asked in unsent], limit):
                     await slots.acquire()
                     task = tasks.create_task(self._render_group(group, writer))
                     task.add_done_callback(lambda _: slots.release())
-        self._spools += len(writer.spools)
+        finally:
+            self._spools += writer.spools
         self._batches.check()
         return writer.spools
 
@@ -235,9 +232,7 @@ class BatchAttempt(Attempt):
         }
         if not covered:
             return
-        self._in_flight = len(covered)
-        batch = await self._batches.ended(held, seconds_left=self._seconds_left, going=self._mark)
-        self._in_flight = 0
+        batch = await self._end_of(held, len(covered))
         if batch.status == FAILED:
             await self._take_failure(held, batch, covered)
             return
@@ -257,6 +252,16 @@ class BatchAttempt(Attempt):
         if found is not None and found.kind is Kind.JOB:
             self._batches.pause_run(found)
 
+    async def _end_of(self, held: Held, documents: int) -> Batch:
+        waiting = self._metrics.batch_documents.labels(self._active.file.job.name)
+        self._in_flight = documents
+        waiting.inc(documents)
+        try:
+            return await self._batches.ended(held, seconds_left=self._seconds_left, going=self._mark)
+        finally:
+            waiting.dec(documents)
+            self._in_flight = 0
+
     async def _mark(self) -> None:
         """Once: an attempt that waits for a batch is none without progress, however it ends."""
         if not self._marked:
@@ -267,22 +272,20 @@ class BatchAttempt(Attempt):
         """Takes both files' lines, in any order. Tells whether a line says that no call can succeed."""
         left = dict(covered)
         doubtful = False
-        for number, file_id in enumerate(filter(None, (batch.output_file_id, batch.error_file_id))):
-            path = self._folder / f"{batch.id}-{number}"
-            if not await self._batches.download(file_id, path):
-                await self._stop_if_committed()
-                log.error("partition %d: answers of %s are gone, and paid again", self._task.partition, batch.id)
-                continue
-            for count, line in enumerate(read_lines(path), 1):
-                place = line.custom_id.removeprefix("d")
-                asked = left.pop(int(place), None) if place.isdecimal() else None
-                if asked is not None and self._take_line(asked, line) is Next.STOP:
-                    doubtful = True
-                if count % 100 == 0:
-                    await asyncio.sleep(0)
-                    await self._until_durable()
-                    self._batches.check()
-            path.unlink()
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            with tempfile.TemporaryFile() as file:
+                if not await self._batches.download(file_id, file):
+                    await self._stop_if_committed()
+                    log.error("partition %d: answers of %s are gone, and paid again", self._task.partition, batch.id)
+                for count, line in enumerate(read_lines(file), 1):
+                    place = line.custom_id.removeprefix("d")
+                    asked = left.pop(int(place), None) if place.isdecimal() else None
+                    if asked is not None and self._take_line(asked, line) is Next.STOP:
+                        doubtful = True
+                    if count % 100 == 0:
+                        await asyncio.sleep(0)
+                        await self._until_durable()
+                        self._batches.check()
         for asked in left.values() if batch.status != CANCELLED else ():
             error_type = "batch_expired" if batch.status == EXPIRED else "batch_line_failed"
             if asked.fail(error_type, f"batch {batch.id} ({batch.status}) has no line for it") is Next.ROW:

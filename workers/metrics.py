@@ -146,6 +146,12 @@ class Metrics:
         self.llm_concurrency_limit = Gauge(
             "docbatch_llm_concurrency_limit", "Calls allowed in flight in this process.", ["model"], registry=registry
         )
+        self.batch_documents = Gauge(
+            "docbatch_batch_documents",
+            "Documents in batches at the provider that this process waits for.",
+            ["job_name"],
+            registry=registry,
+        )
         self.tokens = Counter(
             "docbatch_tokens_total", "Tokens of all calls.", ["model", "direction"], registry=registry
         )
@@ -199,6 +205,7 @@ class Metrics:
         self._jobs.add(job_name)
         self.planned_documents.labels(job_name)
         self.partition_seconds.labels(job_name)
+        self.batch_documents.labels(job_name)
         for status in DOCUMENT_STATUSES:
             self.documents.labels(job_name, status)
         for outcome in ANSWER_OUTCOMES:

@@ -14,8 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import IO, NoReturn, TypeVar
 
 from openai.types import Batch
 
@@ -152,7 +151,7 @@ class PartitionBatches:
         self.began = self.began or record.created_at
         name = f"{self._run_id}-p{record.partition:08d}-g{record.generation}-{record.number:04d}.jsonl"
         try:
-            file = await self.call(lambda: self._api.upload(spool.path, name))
+            file = await self.call(lambda: self._api.upload(spool.file, name))
             await self._records.step(held, state=UPLOADED, input_file=file.id, input_created_at=file.created_at)
             metadata = metadata_of(self._run_id, held.record)
             batch = await self.call(lambda: self._api.create(file.id, metadata), once=True)
@@ -243,10 +242,10 @@ class PartitionBatches:
         """The input file of a batch that was not accepted, if this attempt wrote it."""
         return self._unaccepted.pop(held.record.number, None)
 
-    async def download(self, file_id: str, path: Path) -> bool:
+    async def download(self, file_id: str, file: IO[bytes]) -> bool:
         """Whether the file is there."""
         try:
-            await self.call(lambda: self._api.download(file_id, path))
+            await self.call(lambda: self._api.download(file_id, file))
         except BatchApiError as error:
             if not error.missing:
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import Any
 
 import orjson
@@ -136,14 +136,14 @@ def test_a_server_without_response_format_gets_the_schema_in_words() -> None:
     assert "response_format" not in orjson.loads(by.payload(MESSAGES)), "others of the run know it too"
 
 
-def test_lines_are_read_whatever_stands_between_them(tmp_path: Path) -> None:
+def test_lines_are_read_whatever_stands_between_them() -> None:
     good = orjson.dumps(
         {"id": "1", "custom_id": "d1", "response": {"status_code": 200, "body": {"a": 1}}, "error": None}
     )
     lost = orjson.dumps({"custom_id": "d2", "response": None, "error": {"code": "batch_expired", "message": "late"}})
     none = orjson.dumps({"custom_id": "d3", "response": {"status_code": 0, "body": None}, "error": None})
-    (tmp_path / "f").write_bytes(b"\n".join([good, b"", b"[1]", b"{", lost, none]))
-    assert list(read_lines(tmp_path / "f")) == [
+    file = io.BytesIO(b"\n".join([good, b"", b"[1]", b"{", lost, none]))
+    assert list(read_lines(file)) == [
         AnsweredLine("d1", 200, {"a": 1}),
         AnsweredLine("d2", None, None, "batch_expired", "late"),
         AnsweredLine("d3", None, None),
@@ -151,7 +151,7 @@ def test_lines_are_read_whatever_stands_between_them(tmp_path: Path) -> None:
     assert read_line(b'{"custom_id": 3}') is None
 
 
-def test_an_input_file_is_cut_at_its_bounds(tmp_path: Path) -> None:
+def test_an_input_file_is_cut_at_its_bounds() -> None:
     line = request_line("d1", b'{"model":"m"}')
     assert orjson.loads(line) == {
         "custom_id": "d1",
@@ -159,16 +159,18 @@ def test_an_input_file_is_cut_at_its_bounds(tmp_path: Path) -> None:
         "url": "/v1/chat/completions",
         "body": {"model": "m"},
     }
-    with SpoolWriter(tmp_path, 0, tokens=None, requests=3, size=10_000) as by_count:
-        for place in range(7):
-            by_count.add(place, line, etag=None, in_words=place == 2)
+    by_count = SpoolWriter(tokens=None, requests=3, size=10_000)
+    for place in range(7):
+        by_count.add(place, line, etag=None, in_words=place == 2)
     assert [spool.places for spool in by_count.spools] == [[0, 1, 2], [3, 4, 5], [6]]
     assert [spool.in_words for spool in by_count.spools] == [[2], [], []]
-    with SpoolWriter(tmp_path, 10, tokens=len(line), requests=1000) as by_tokens:
-        for place in range(9):
-            by_tokens.add(place, line, etag="x", in_words=False)
+    by_tokens = SpoolWriter(tokens=len(line), requests=1000)
+    for place in range(9):
+        by_tokens.add(place, line, etag="x", in_words=False)
     assert [len(spool.places) for spool in by_tokens.spools] == [4, 4, 1]
-    assert by_tokens.spools[0].path.read_bytes() == line * 4
+    file = by_tokens.spools[0].file
+    file.seek(0)
+    assert file.read() == line * 4
     assert by_tokens.spools[2].etags == {"8": "x"}
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from openai.types import Batch
@@ -24,7 +23,7 @@ from workers.processor import Stopped
 from workers.spool import Spool
 
 Gate = Callable[[], Awaitable[None]]
-SPOOL = Spool(Path("/nowhere"), places=[0, 1, 2])
+SPOOL = Spool(places=[0, 1, 2])
 STEPS = 10
 """Places where a creation may be interrupted: before and after each of its writes and calls."""
 
@@ -56,13 +55,13 @@ class Api:
     def __init__(self, provider: Provider, gate: Gate) -> None:
         self._provider, self._gate = provider, gate
 
-    async def upload(self, path: Path, name: str) -> InputFile:
+    async def upload(self, file: IO[bytes], name: str) -> InputFile:
         await self._gate()
         self._provider.uploads += 1
-        file = f"file-{self._provider.uploads}"
-        self._provider.files.add(file)
+        name = f"file-{self._provider.uploads}"
+        self._provider.files.add(name)
         await self._gate()
-        return InputFile(file, 100)
+        return InputFile(name, 100)
 
     async def create(self, input_file: str, metadata: dict[str, str]) -> Batch:
         await self._gate()

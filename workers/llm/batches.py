@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import openai
 import orjson
@@ -78,8 +77,10 @@ class BatchApi:
     async def close(self) -> None:
         await self._client.close()
 
-    async def upload(self, path: Path, name: str) -> InputFile:
-        with self._judged(f"upload of {name}"), path.open("rb") as file:
+    async def upload(self, file: IO[bytes], name: str) -> InputFile:
+        """Uploads the whole of an open file."""
+        file.seek(0)
+        with self._judged(f"upload of {name}"):
             made = await self._client.files.create(file=(name, file), purpose="batch", timeout=TRANSFER_TIMEOUT)
             return InputFile(made.id, _unix(made.created_at, 0))
 
@@ -116,15 +117,16 @@ class BatchApi:
             if error.status not in (400, 404, 409):
                 raise
 
-    async def download(self, file_id: str, path: Path) -> None:
-        """Writes a file's content to `path`, whole."""
+    async def download(self, file_id: str, file: IO[bytes]) -> None:
+        """Replaces an open file's content by that of the provider's."""
+        file.seek(0)
+        file.truncate()
         with self._judged(f"file {file_id}"):
             async with self._client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
             ) as response:
-                with path.open("wb") as written:
-                    async for chunk in response.iter_bytes(2**18):
-                        written.write(chunk)
+                async for chunk in response.iter_bytes(2**18):
+                    file.write(chunk)
 
     async def delete(self, file_id: str) -> None:
         """Deletes a file; one that is not there is no error."""
@@ -206,13 +208,13 @@ def read_line(line: bytes) -> AnsweredLine | None:
         return None
 
 
-def read_lines(path: Path) -> Iterator[AnsweredLine]:
+def read_lines(file: IO[bytes]) -> Iterator[AnsweredLine]:
     """The answers of a downloaded file, in its order, one in memory at a time."""
-    with path.open("rb") as file:
-        for line in file:
-            answered = read_line(line)
-            if answered is not None:
-                yield answered
+    file.seek(0)
+    for line in file:
+        answered = read_line(line)
+        if answered is not None:
+            yield answered
 
 
 # -- a batch at its end
