@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 RUN_WORKFLOW = "docbatch-run"
 SHARD_WORKFLOW = "docbatch-shard"
 CHECK_WORKFLOW = "docbatch-check"
+QUOTA_WORKFLOW = "docbatch-quota"
+LEASE_UPDATE = "lease"
 
 CLAIM_RUN = "claim_run"
 PLAN_SHARD = "plan_shard"
@@ -392,6 +394,55 @@ class Progress:
 @dataclass(frozen=True)
 class ClosedShardsInput:
     workflow_ids: list[str]
+
+
+def quota_workflow_id(quota: str) -> str:
+    """Of the one workflow that deals out a quota."""
+    return f"docbatch-quota/{quota}"
+
+
+@dataclass(frozen=True)
+class QuotaInput:
+    """`continued`: another execution of the quota dealt out leases just before."""
+
+    continued: bool = False
+
+
+@dataclass(frozen=True)
+class LeaseClaim:
+    """What a run needs of a quota in one worker process. `share` and `demand` are parts (0 to 1) of the whole quota:
+    what it holds, and what it would use. Limits are those of the run's job, a minute."""
+
+    run_id: str
+    priority: int
+    weight: float
+    share: float
+    demand: float
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True)
+class LeaseRequest:
+    """Renews the lease of a worker process; without claims it gives the lease back. Limits that were `seen` are those
+    in the provider's headers."""
+
+    holder: str
+    claims: list[LeaseClaim] = field(default_factory=list)
+    seen_requests_per_minute: int | None = None
+    seen_tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Parts (0 to 1) of the quota by run, its limits a minute, and seconds until the lease should be renewed.
+    `disagree`: jobs that share the quota name different limits; the smallest hold."""
+
+    shares: dict[str, float] = field(default_factory=dict)
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    renew_after: float = 3.0
+    disagree: bool = False
 
 
 @dataclass(frozen=True)

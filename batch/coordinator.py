@@ -25,6 +25,7 @@ from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError, TemporalError
 
 from batch import contracts as c
+from batch.quota_workflow import Quota
 from batch.shard import Shard, has_failed, minding_cancellation
 
 R = TypeVar("R")
@@ -554,4 +555,4 @@ class Check:
         return result
 
 
-WORKFLOWS = [Coordinator, Shard, Check]
+WORKFLOWS = [Coordinator, Shard, Check, Quota]

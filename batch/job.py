@@ -157,10 +157,11 @@ class Output(_Part):
 
 
 class Limits(_Part):
-    """What a run may use at most. `concurrency` counts requests in flight, per run within a worker process."""
+    """What a run may use at most. `concurrency` counts requests in flight, per run within a worker process; the limits
+    a minute are those of the provider's whole quota, whichever jobs and workers use it."""
 
     concurrency: int = Field(default=256, ge=1, le=10_000, strict=True)
-    quota: str | None = None
+    quota: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     requests_per_minute: int | None = Field(default=None, gt=0, strict=True)
     tokens_per_minute: int | None = Field(default=None, gt=0, strict=True)
     max_cost_usd: float | None = Field(default=None, gt=0, strict=True, allow_inf_nan=False)
@@ -204,7 +205,7 @@ class Job(_Part):
     output: Output
     limits: Limits = Field(default_factory=Limits)
     priority: int = Field(default=3, ge=1, le=5, strict=True)
-    weight: float = Field(default=1.0, gt=0, strict=True, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0.001, le=1000, strict=True, allow_inf_nan=False)
     partitions: Partitions = Field(default_factory=Partitions)
     incremental: bool = Field(default=False, strict=True)
     state: State = Field(default_factory=State)
@@ -259,11 +260,7 @@ class Job(_Part):
             f"source.format: {self.source.format}": self.source.format in ("jsonl", "parquet"),
             "source.text_field": self.source.text_field != "text",
             "source.id_field": self.source.id_field is not None,
-            "limits.quota": self.limits.quota is not None,
-            "limits.requests_per_minute": self.limits.requests_per_minute is not None,
-            "limits.tokens_per_minute": self.limits.tokens_per_minute is not None,
             "limits.max_cost_usd": self.limits.max_cost_usd is not None,
-            "weight": self.weight != 1.0,
             "incremental": self.incremental,
             "state.uri": self.state.uri is not None,
         }

@@ -109,8 +109,9 @@ class Provider:
         assert running.provider_url is not None
         self.url = running.provider_url
 
-    def stats(self) -> dict[str, Any]:
-        return self._ask("/stats")
+    def stats(self, *, documents: bool = False) -> dict[str, Any]:
+        """`documents`: with how often each was paid, by its key."""
+        return self._ask("/stats?documents=1" if documents else "/stats")
 
     def reset(self) -> None:
         self._ask("/stats/reset", {})

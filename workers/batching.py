@@ -71,7 +71,7 @@ class BatchAttempt(Attempt):
             partition=task.partition,
             generation=task.generation,
             brakes=self._active.brakes,
-            is_stopping=lambda: self._stopping() is not None,
+            is_stopping=self._must_stop,
             metrics=self._llm,
         )
         self._spooling = api.spooling
@@ -200,7 +200,7 @@ class BatchAttempt(Attempt):
         size = sum(min(document.size, self._active.file.job.source.max_document_bytes) for document in group)
         await room.enter(size, len(group))
         try:
-            if self._stopping() is not None:
+            if self._must_stop():
                 return
             for document, found in zip(group, await self._burst(group), strict=True):
                 asked = self._open[self._places[document.document_id]]
@@ -232,7 +232,7 @@ class BatchAttempt(Attempt):
         }
         if not covered:
             return
-        batch = await self._end_of(held, len(covered))
+        batch = await self._end_of(held, {asked.document.document_id for asked in covered.values()})
         if batch.status == FAILED:
             await self._take_failure(held, batch, covered)
             return
@@ -252,15 +252,15 @@ class BatchAttempt(Attempt):
         if found is not None and found.kind is Kind.JOB:
             self._batches.pause_run(found)
 
-    async def _end_of(self, held: Held, documents: int) -> Batch:
+    async def _end_of(self, held: Held, documents: set[str]) -> Batch:
         waiting = self._metrics.batch_documents.labels(self._active.file.job.name)
         self._in_flight = documents
-        waiting.inc(documents)
+        waiting.inc(len(documents))
         try:
             return await self._batches.ended(held, seconds_left=self._seconds_left, going=self._mark)
         finally:
-            waiting.dec(documents)
-            self._in_flight = 0
+            waiting.dec(len(documents))
+            self._in_flight = set()
 
     async def _mark(self) -> None:
         """Once: an attempt that waits for a batch is none without progress, however it ends."""

@@ -43,6 +43,7 @@ from workers.llm.transport import CredentialsMissing, Transport
 from workers.metrics import Metrics
 from workers.planner import Planner
 from workers.processor import Attempt, Processor
+from workers.quotas import QuotaClient, Quotas
 from workers.runs import Runs
 from workers.versioning import VersionIncomplete, deployment_config
 
@@ -156,7 +157,9 @@ class WorkerProcess:
         transport, batches = Transport(), BatchApi()
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
-        workers = self._workers(client, storage, transport, batches, drain)
+        quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
+        runs = Runs(storage, transport, quotas, self._metrics, drain)
+        workers = self._workers(client, storage, transport, batches, runs)
         exposition = Exposition(self._metrics.registry, sdk_port, asyncio.get_running_loop())
         if options.metrics_port:
             exposition.serve(options.metrics_host, options.metrics_port)
@@ -171,13 +174,14 @@ class WorkerProcess:
                 chore.cancel()
             if self._counting is not None:
                 self._counting.cancel()
+            await quotas.close()
             await transport.close()
             await batches.close()
             exposition.close()
         log.info("stopped")
 
     def _workers(
-        self, client: Client, storage: Storage, transport: Transport, batches: BatchApi, drain: asyncio.Event
+        self, client: Client, storage: Storage, transport: Transport, batches: BatchApi, runs: Runs
     ) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
@@ -185,7 +189,7 @@ class WorkerProcess:
                 "online": Attempt,
                 "batch": partial(BatchAttempt, api=batches),
             }
-            processor = Processor(storage, Runs(storage, transport, self._metrics, drain), self._metrics, attempts)
+            processor = Processor(storage, runs, self._metrics, attempts)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)

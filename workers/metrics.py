@@ -152,6 +152,24 @@ class Metrics:
             ["job_name"],
             registry=registry,
         )
+        self.llm_rate_limit_wait = Counter(
+            "docbatch_llm_rate_limit_wait_seconds_total",
+            "Time in which calls waited for the provider's minute limits, or for a pause that it asked for.",
+            ["model"],
+            registry=registry,
+        )
+        self.llm_quota_share = Gauge(
+            "docbatch_llm_quota_share",
+            "Share of the provider's minute limits that this process may use; 0 without known limits.",
+            ["model"],
+            registry=registry,
+        )
+        self.llm_quota_limit = Gauge(
+            "docbatch_llm_quota_limit_per_minute",
+            "The whole quota's limit, of requests or tokens; 0 where none is known. Read with max by.",
+            ["model", "unit"],
+            registry=registry,
+        )
         self.tokens = Counter(
             "docbatch_tokens_total", "Tokens of all calls.", ["model", "direction"], registry=registry
         )
@@ -240,6 +258,9 @@ class Metrics:
     def llm(self, model: str) -> LlmMetrics:
         return LlmMetrics(self, model)
 
+    def limiter(self, model: str) -> LimiterMetrics:
+        return LimiterMetrics(self, model)
+
 
 class LlmMetrics:
     """The `llm_*` metrics of one model, with their labels resolved once."""
@@ -273,3 +294,25 @@ class LlmMetrics:
     def tokens(self, *counts: int) -> None:
         for counter, count in zip(self._tokens, counts, strict=True):
             counter.inc(count)
+
+
+class LimiterMetrics:
+    """What is to be seen of one quota's limiter. Quotas of one model add up, but for their limits."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._concurrency = metrics.llm_concurrency_limit.labels(model)
+        self._share = metrics.llm_quota_share.labels(model)
+        self._limits = [metrics.llm_quota_limit.labels(model, unit) for unit in ("requests", "tokens")]
+        self._waited = metrics.llm_rate_limit_wait.labels(model)
+        self._shown = (0.0, 0.0, 0.0)
+
+    def show(
+        self, *, concurrency: float, share: float, waited_seconds: float, limits: tuple[int | None, int | None]
+    ) -> None:
+        """`waited_seconds`: all time since the process began."""
+        shown, self._shown = self._shown, (concurrency, share, waited_seconds)
+        self._concurrency.inc(concurrency - shown[0])
+        self._share.inc(share - shown[1])
+        self._waited.inc(max(0.0, waited_seconds - shown[2]))
+        for gauge, limit in zip(self._limits, limits, strict=True):
+            gauge.set(limit or 0)

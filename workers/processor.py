@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import jinja2
 from temporalio import activity
@@ -129,7 +130,7 @@ class Attempt:
         self._key = run.layout.result(task.shard, task.partition)
         self._rows: dict[str, Row] = {}
         self._total = 0
-        self._in_flight = 0
+        self._in_flight: set[str] = set()
         self._errors = Counter[str]()
         self._stop: Stop | None = None
         self._replaces: str | None = None
@@ -156,6 +157,9 @@ class Attempt:
         if self._stop is None and self._ledger.refused is not None:
             self._stop = Stop(c.STORAGE_REFUSED, str(self._ledger.refused), self._active.brakes.epoch)
         return self._stop or self._active.brakes.stop()
+
+    def _must_stop(self) -> bool:
+        return self._stopping() is not None
 
     def _abandons(self) -> bool:
         """Whether not even a document whose invalid answers are paid is asked on; a drain has a grace period for it."""
@@ -324,21 +328,19 @@ class Attempt:
                 retryable = error.error_type.startswith("source_")
                 self._take(failed(row, error.error_type, str(error), retryable=retryable))
                 return
-            async with active.permits:
-                await self._until_durable()
-                if self._stopping():
-                    return
-                self._in_flight += 1
-                try:
-                    answer = await active.chat.ask(payload, lambda: self._stopping() is not None, self._abandons)
-                finally:
-                    self._in_flight -= 1
+            answer = await active.chat.ask(payload, self._must_stop, self._abandons, partial(self._set_out, document))
             if answer is not None:
                 self._take(self._judge(document, etag, answer))
         except Stopped:
             return
         finally:
+            self._in_flight.discard(document.document_id)
             active.room.leave(size)
+
+    async def _set_out(self, document: PlannedDocument) -> None:
+        """Before each call: a document that is let out counts as in flight until it is done."""
+        await self._until_durable()
+        self._in_flight.add(document.document_id)
 
     async def _until_durable(self) -> None:
         """Holds intake while answers wait too long to become durable: S3 is slow or away."""
@@ -417,7 +419,7 @@ class Attempt:
             self._errors[row["error_type"]] += 1
 
     def _beat(self) -> c.Beat:
-        return c.Beat(len(self._rows), self._total, self._in_flight, dict(self._errors))
+        return c.Beat(len(self._rows), self._total, len(self._in_flight), dict(self._errors))
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         """An ok row; `price`: another than that of online answers."""

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import orjson
-from prometheus_client import Gauge
 
 from batch import contracts as c
 from batch.layout import RunLayout
@@ -22,6 +21,7 @@ from workers.llm.prices import Pricer, pricer
 from workers.llm.transport import Transport
 from workers.metrics import Metrics
 from workers.prompt import CompiledPrompt
+from workers.quotas import QuotaLane, Quotas
 from workers.reads import Reads
 from workers.room import Room
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ActiveRun:
-    """One run in this process. `permits` bound its calls in flight, `room` the documents held in memory."""
+    """One run in this process. `lane` lets its calls out, `room` bounds the documents held in memory."""
 
     layout: RunLayout
     file: RunFile
@@ -46,7 +46,7 @@ class ActiveRun:
     chat: Chat
     price: Pricer
     brakes: Brakes
-    permits: asyncio.Semaphore
+    lane: QuotaLane
     room: Room
     reads: Reads = field(default_factory=Reads)
     partitions: int = 0
@@ -58,8 +58,11 @@ class ActiveRun:
 class Runs:
     """Loads runs when first asked for; follows the control of those that have partitions here."""
 
-    def __init__(self, storage: Storage, transport: Transport, metrics: Metrics, drain: asyncio.Event) -> None:
-        self._storage, self._transport, self._metrics, self._drain = storage, transport, metrics, drain
+    def __init__(
+        self, storage: Storage, transport: Transport, quotas: Quotas, metrics: Metrics, drain: asyncio.Event
+    ) -> None:
+        self._storage, self._transport, self._quotas = storage, transport, quotas
+        self._metrics, self._drain = metrics, drain
         self._runs: OrderedDict[str, ActiveRun] = OrderedDict()
         self._loading = asyncio.Lock()
 
@@ -75,7 +78,7 @@ class Runs:
         self._metrics.start_job(run.file.job.name)
         run.partitions += 1
         if run.partitions == 1:
-            self._limit(run).inc(run.file.job.limits.concurrency)
+            run.lane.open()
         try:
             if run.watcher is None:
                 run.followed.clear()
@@ -88,20 +91,17 @@ class Runs:
         finally:
             run.partitions -= 1
             if not run.partitions:
-                self._limit(run).dec(run.file.job.limits.concurrency)
+                run.lane.close()
                 if run.watcher is not None:
                     run.watcher.cancel()
                     run.watcher = None
-
-    def _limit(self, run: ActiveRun) -> Gauge:
-        """Of all runs of the model that have partitions here, together."""
-        return self._metrics.llm_concurrency_limit.labels(run.file.job.model.name)
 
     async def _load(self, ref: c.RunRef) -> ActiveRun:
         file = await load_run(self._storage, ref)
         job = file.job
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
-        chat = Chat(job, self._transport, brakes, self._metrics)
+        lane = self._quotas.lane(ref.run_id, job)
+        chat = Chat(job, self._transport, brakes, self._metrics, lane)
         self._metrics.cost.labels(job.name, job.model.name)
         return ActiveRun(
             layout=RunLayout.of(ref.output_uri, ref.run_id),
@@ -112,7 +112,7 @@ class Runs:
             chat=chat,
             price=pricer(job.model),
             brakes=brakes,
-            permits=asyncio.Semaphore(job.limits.concurrency),
+            lane=lane,
             room=Room(documents=job.limits.concurrency),
         )
 

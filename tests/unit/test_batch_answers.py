@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from openai.types import Batch
 
 from batch.planning import PlannedDocument
+from tests.unit.lanes import open_lane
 from tests.unit.test_reask import GOOD, MESSAGES, NO_FORMAT, WRONG, Scripted, job, said
 from workers.batch_answers import MOST_FAILURES, Asked, Next
 from workers.brakes import Brakes
@@ -21,10 +23,8 @@ from workers.spool import SpoolWriter
 
 
 def chat() -> Chat:
-    import asyncio
-
     brakes = Brakes(max_error_rate=1.0, drain=asyncio.Event())
-    return Chat(job(), Scripted(said(GOOD)), brakes, Metrics())  # type: ignore[arg-type]
+    return Chat(job(), Scripted(said(GOOD)), brakes, Metrics(), open_lane())  # type: ignore[arg-type]
 
 
 def asked() -> Asked:

@@ -11,6 +11,7 @@ import pytest
 
 from batch import contracts as c
 from batch.job import Job
+from tests.unit.lanes import open_lane
 from workers import brakes as brakes_module
 from workers.brakes import Brakes
 from workers.llm import chat as chat_module
@@ -71,7 +72,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def ask(transport: Scripted) -> tuple[Answer | None, Brakes]:
     brakes = Brakes(max_error_rate=0.5, drain=asyncio.Event())
-    chat = Chat(JOB, transport, brakes, Metrics())  # type: ignore[arg-type]
+    chat = Chat(JOB, transport, brakes, Metrics(), open_lane())  # type: ignore[arg-type]
     return await asyncio.wait_for(chat.ask(chat.payload([{"role": "user", "content": "x"}]), brakes.stopped), 5), brakes
 
 

@@ -15,6 +15,7 @@ from batch import contracts as c
 from batch.answer import AnswerReader
 from batch.job import Job
 from batch.planning import PlannedDocument
+from tests.unit.lanes import open_lane
 from workers.brakes import Brakes
 from workers.llm import chat as chat_module
 from workers.llm.chat import MAX_TRANSIENT, Answer, Chat, probe
@@ -84,7 +85,7 @@ class Asked:
         self.metrics = Metrics()
         self.drain = asyncio.Event()
         self.brakes = Brakes(max_error_rate=0.5, drain=self.drain)
-        self.chat = Chat(job(reasks), self.transport, self.brakes, self.metrics)  # type: ignore[arg-type]
+        self.chat = Chat(job(reasks), self.transport, self.brakes, self.metrics, open_lane())  # type: ignore[arg-type]
 
     async def answer(self) -> Answer | None:
         return await asyncio.wait_for(self.chat.ask(self.chat.payload(MESSAGES), self.brakes.stopped), 5)
@@ -363,7 +364,7 @@ async def test_over_http(server: Server) -> None:
     transport = Transport()
     brakes = Brakes(max_error_rate=0.5, drain=asyncio.Event())
     try:
-        chat = Chat(job(), transport, brakes, Metrics())
+        chat = Chat(job(), transport, brakes, Metrics(), open_lane())
         server.script = [(200, said(WRONG)), (200, said("[]")), (200, said(GOOD))]
         answer = await chat.ask(chat.payload(MESSAGES), brakes.stopped)
         assert answer is not None and answer.result == {"label": "bug"}
@@ -371,7 +372,7 @@ async def test_over_http(server: Server) -> None:
         assert [len(request["messages"]) for request in server.requests] == [1, 3, 3]
 
         server.requests.clear()
-        chat = Chat(job(), transport, brakes, Metrics())
+        chat = Chat(job(), transport, brakes, Metrics(), open_lane())
         server.script = [(400, NO_FORMAT), (200, said(f"{WRONG}?")), (200, said(f"No: {GOOD}!")), (200, said(GOOD))]
         answer = await chat.ask(chat.payload(MESSAGES), brakes.stopped)
         assert answer is not None and (answer.text, answer.result) == (GOOD, {"label": "bug"})

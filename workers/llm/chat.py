@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ import orjson
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
+from workers.llm.expected import Expected
+from workers.llm.limiter import Lane
 from workers.llm.question import Questions, dug_out, refuses_format, settings_of
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
@@ -28,6 +30,8 @@ MAX_TRANSIENT = 6
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
 RETRY_AFTER_MOST = 120.0
 PROBE_TIMEOUT = 20.0
+OVERLOADED = (503, 529)
+"""Statuses by which servers say that they are asked too much at once."""
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +71,12 @@ class _FormatUnknown(Exception):
 
 
 class Chat:
-    """Asks one job's model. Shared by all partitions of the run in this process."""
+    """Asks one job's model. Shared by all partitions of the run in this process, which `lane` lets out."""
 
-    def __init__(self, job: Job, transport: Transport, brake: Brake, metrics: Metrics) -> None:
+    def __init__(self, job: Job, transport: Transport, brake: Brake, metrics: Metrics, lane: Lane) -> None:
         self._job = job
+        self._lane = lane
+        self._expected = Expected(job.model.max_output_tokens)
         self._transport = transport
         self._brake = brake
         self._probing = False
@@ -93,9 +99,15 @@ class Chat:
         return self._questions.payload(messages)
 
     async def ask(
-        self, payload: bytes, stopped: Callable[[], bool], abandoned: Callable[[], bool] | None = None
+        self,
+        payload: bytes,
+        stopped: Callable[[], bool],
+        abandoned: Callable[[], bool] | None = None,
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer | None:
         """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
+
+        Each call waits until the lane lets it out, and then for the caller to be `ready`.
 
         An answer that does not fit the schema is no answer before its last re-ask. `abandoned` says whether a document
         with such an answer, which is paid, is left unanswered too; by default whenever stopped.
@@ -106,7 +118,7 @@ class Chat:
         reasks = 0
         while True:
             try:
-                if not await self._settle(asked, answer, stopped):
+                if not await self._settle(asked, answer, stopped, ready):
                     return None
             except _FormatUnknown:
                 payload = asked = self._questions.in_prompt(payload)
@@ -145,16 +157,37 @@ class Chat:
         answer.text = text
         return None
 
-    async def _settle(self, payload: bytes, answer: Answer, stopped: Callable[[], bool]) -> bool:
+    async def _settle(
+        self,
+        payload: bytes,
+        answer: Answer,
+        stopped: Callable[[], bool],
+        ready: Callable[[], Awaitable[None]] | None,
+    ) -> bool:
         """Calls until there is an answer or an error that stays; False when stopped before. Raises `_FormatUnknown`."""
         calls = failures = 0
         last_failure: float | None = None
         while not stopped():
-            calls += 1
-            answer.attempts += 1
-            started = time.monotonic()
-            verdict, retry_after = await self._call(payload, answer)
-            answer.latency_seconds = time.monotonic() - started
+            expected = used = self._expected.tokens(payload)
+            if not await self._lane.enter(expected, stopped):
+                return False
+            paid = answer.prompt_tokens + answer.completion_tokens
+            try:
+                if ready is not None:
+                    await ready()
+                    if stopped():
+                        used = 0.0
+                        return False
+                calls += 1
+                answer.attempts += 1
+                started = time.monotonic()
+                verdict, retry_after = await self._call(payload, answer)
+                answer.latency_seconds = time.monotonic() - started
+                used = (answer.prompt_tokens + answer.completion_tokens - paid) or used
+                if verdict is None or verdict.kind is Kind.DOCUMENT:
+                    self._lane.limiter.answered(answer.latency_seconds)
+            finally:
+                self._lane.leave(expected, used)
             if verdict is None or verdict.kind is Kind.DOCUMENT:
                 self._brake.succeeded()
                 self._metrics.requests("ok" if verdict is None else verdict.error_type)
@@ -204,29 +237,39 @@ class Chat:
             with self._metrics.timed():
                 reply = await self._transport.post("chat/completions", payload, timeout=self._job.model.timeout_seconds)
         except TransportError as error:
+            if error.kind == "timeout":
+                self._lane.limiter.overloaded(None)
             return Verdict(Kind.TRANSIENT, error.kind, str(error), retryable=True), None
+        self._lane.limiter.said(reply.headers)
         if reply.status != 200:
             failure = judge_status(reply.status, reply.body)
+            if failure.error_type == "rate_limited":
+                self._lane.limiter.limited(retry_after_of(reply))
+            elif reply.status in OVERLOADED:
+                self._lane.limiter.overloaded(retry_after_of(reply))
             if self._questions.refused(payload, reply.status, reply.body):
                 self._brake.succeeded()
                 self._metrics.requests(failure.error_type)
                 raise _FormatUnknown
             return failure, retry_after_of(reply)
-        verdict = self.read(reply.body, answer)
+        verdict = self.read(reply.body, answer, len(payload))
         if verdict is not None and verdict.kind is Kind.TRANSIENT:
             return verdict, None
         if self._questions.answered(payload):
             log.warning("the server does not know response_format: the schema is in the prompt from here on")
         return verdict, None
 
-    def read(self, body: Any, answer: Answer) -> Verdict | None:
-        """Takes a 200's body into `answer`, whose tokens add up; the verdict on it, None for a success."""
+    def read(self, body: Any, answer: Answer, size: int | None = None) -> Verdict | None:
+        """Takes a 200's body into `answer`, whose tokens add up; the verdict on it, None for a success.
+
+        `size`: bytes of the request, from which its tokens are expected; None where it was not sent online.
+        """
         try:
-            return self._read(body, answer)
+            return self._read(body, answer, size)
         except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError):
             return Verdict(Kind.TRANSIENT, "malformed", "HTTP 200 with a malformed body", retryable=True)
 
-    def _read(self, body: Any, answer: Answer) -> Verdict | None:
+    def _read(self, body: Any, answer: Answer, size: int | None) -> Verdict | None:
         """Takes a 200's body into `answer`; raises for one that is not the API's shape."""
         choice = body["choices"][0]
         message = choice["message"]
@@ -239,6 +282,8 @@ class Chat:
         answer.prompt_tokens += prompt
         answer.completion_tokens += completion
         answer.cached_tokens += cached
+        if size is not None:
+            self._expected.learn(size, prompt, completion)
         self._metrics.tokens(prompt, cached, completion)
         if text is not None and not isinstance(text, str):
             raise TypeError("content is no text")

@@ -48,6 +48,7 @@ class Transport:
         except openai.OpenAIError as error:
             raise CredentialsMissing(f"{error} (the worker's environment sets it: OPENAI_API_KEY)") from None
         self.base_url = str(client.base_url)
+        self.key = client.api_key
         headers = {**client.default_headers, **client.auth_headers}
         self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
         self._session: aiohttp.ClientSession | None = None

@@ -1,0 +1,191 @@
+"""What lets calls out: concurrency, paces, pauses that the provider asks for, and whose turn it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from workers.llm.limiter import Lane, Limiter
+
+
+def never() -> bool:
+    return False
+
+
+def lane(limiter: Limiter, *, concurrency: int = 1000, weight: float = 1.0, share: float = 1.0) -> Lane:
+    opened = Lane(limiter, concurrency=concurrency, weight=weight)
+    opened.share = share
+    limiter.open(opened)
+    return opened
+
+
+async def call(through: Lane, log: list[float], seconds: float = 0.0, stopped: Callable[[], bool] = never) -> bool:
+    out = await through.enter(1.0, stopped)
+    if out:
+        log.append(time.monotonic())
+        await asyncio.sleep(seconds)
+        through.leave(1.0, 1.0)
+    return out
+
+
+async def test_a_lane_lets_no_more_out_than_its_run_may_have() -> None:
+    limiter = Limiter()
+    narrow, log = lane(limiter, concurrency=3), list[float]()
+    calls = [asyncio.create_task(call(narrow, log, 0.02)) for _ in range(12)]
+    most = 0
+    while not all(each.done() for each in calls):
+        most = max(most, narrow.in_flight)
+        await asyncio.sleep(0.001)
+    assert (most, len(log), limiter.in_flight) == (3, 12, 0)
+
+
+async def test_all_lanes_together_keep_to_what_the_provider_bears() -> None:
+    limiter = Limiter()
+    limiter.adaptive.limit = 4.0
+    lanes = [lane(limiter), lane(limiter)]
+    for each in lanes:
+        for _ in range(10):
+            asyncio.ensure_future(call(each, [], 1.0))
+    await asyncio.sleep(0.01)
+    assert limiter.in_flight == sum(each.in_flight for each in lanes) == 4
+
+
+@pytest.mark.parametrize(("weights", "least"), [((1.0, 1.0), 0.48), ((3.0, 1.0), 0.71), ((256.0, 1.0), 0.95)])
+async def test_turns_go_by_weight(weights: tuple[float, float], least: float) -> None:
+    limiter = Limiter()
+    limiter.adaptive.limit = 2.0
+    out = Counter[int]()
+
+    async def ask_on(number: int, through: Lane) -> None:
+        while sum(out.values()) < 200:
+            assert await through.enter(1.0, never)
+            out[number] += 1
+            await asyncio.sleep(0)
+            through.leave(1.0, 1.0)
+
+    lanes = [lane(limiter, weight=weight) for weight in weights]
+    await asyncio.gather(*(ask_on(number, each) for number, each in enumerate(lanes) for _ in range(8)))
+    assert out[0] / sum(out.values()) >= least
+    assert out[1] > 0
+
+
+async def test_a_lane_that_was_idle_saves_up_no_turns() -> None:
+    limiter = Limiter()
+    limiter.adaptive.limit = 1.0
+    busy, idle = lane(limiter), lane(limiter)
+    for _ in range(500):
+        assert await busy.enter(1.0, never)
+        busy.leave(1.0, 1.0)
+    first = [asyncio.create_task(call(each, [], 0.001)) for _ in range(50) for each in (idle, busy)]
+    await asyncio.sleep(0.04)
+    assert sum(each.done() for each in first[1::2]) >= 3
+    await asyncio.gather(*first)
+
+
+async def test_the_pace_is_kept_and_waiting_for_it_is_counted() -> None:
+    limiter = Limiter()
+    paced, log = lane(limiter, share=0.5), list[float]()
+    limiter.set_limits(12_000, None)
+    began = time.monotonic()
+    await asyncio.gather(*(call(paced, log) for _ in range(60)))
+    took = time.monotonic() - began
+    assert 60 / took == pytest.approx(100, rel=0.15)
+    assert limiter.waited_seconds == pytest.approx(took, abs=0.1)
+    assert paced.paced_seconds == pytest.approx(took, abs=0.1)
+
+
+async def test_without_a_share_nothing_goes_out() -> None:
+    limiter = Limiter()
+    paced, log = lane(limiter, share=0.0), list[float]()
+    limiter.set_limits(6000, None)
+    waiting = [asyncio.create_task(call(paced, log)) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    assert len(log) <= 1
+    paced.share = 1.0
+    limiter.set_limits(6000, None)
+    await asyncio.gather(*waiting)
+    assert len(log) == 5
+
+
+async def test_a_pause_that_the_provider_asks_for_holds_all_and_ends_without_a_herd() -> None:
+    limiter = Limiter()
+    limiter.adaptive.limit = 40.0
+    lanes, log = [lane(limiter), lane(limiter)], list[float]()
+    limiter.limited(0.2)
+    began = time.monotonic()
+    calls = [asyncio.create_task(call(each, log, 0.05)) for each in lanes for _ in range(40)]
+    await asyncio.gather(*calls)
+    assert min(log) - began >= 0.2
+    assert sum(at < min(log) + 0.04 for at in log) <= 40 * 0.7 / 4 + 1
+    assert limiter.waited_seconds >= 0.2
+
+
+async def test_refusals_slow_the_pace_down_for_a_while() -> None:
+    limiter = Limiter()
+    paced = lane(limiter)
+    limiter.set_limits(6000, None)
+    for _ in range(20):
+        limiter.limited(None)
+    log: list[float] = []
+    began = time.monotonic()
+    await asyncio.gather(*(call(paced, log) for _ in range(45)))
+    assert 45 / (time.monotonic() - began) == pytest.approx(90, rel=0.15)
+    assert limiter.adaptive.limit == 32
+
+
+async def test_waiting_calls_end_when_they_are_stopped_or_cancelled() -> None:
+    limiter = Limiter()
+    narrow, log = lane(limiter, concurrency=1), list[float]()
+    stop = asyncio.Event()
+    running = asyncio.create_task(call(narrow, log, 60.0))
+    waiting = [asyncio.create_task(call(narrow, log, 0.0, stop.is_set)) for _ in range(3)]
+    cancelled = asyncio.create_task(call(narrow, log))
+    await asyncio.sleep(0.01)
+    cancelled.cancel()
+    stop.set()
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 1.0) == [False] * 3
+    running.cancel()
+    await asyncio.wait([running, cancelled])
+    assert len(log) == 1
+
+
+async def test_a_call_that_is_cancelled_as_it_is_let_out_gives_its_place_back() -> None:
+    limiter = Limiter()
+    narrow = lane(limiter, concurrency=1)
+    assert await narrow.enter(1.0, never)
+    waiting = asyncio.create_task(narrow.enter(1.0, never))
+    await asyncio.sleep(0)
+    narrow.leave(1.0, 1.0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (narrow.in_flight, limiter.in_flight) == (0, 0)
+
+
+async def test_a_closed_lane_leaves_nobody_waiting() -> None:
+    limiter = Limiter()
+    narrow = lane(limiter, concurrency=1)
+    assert await narrow.enter(1.0, never)
+    waiting = asyncio.create_task(narrow.enter(1.0, never))
+    await asyncio.sleep(0)
+    limiter.close(narrow)
+    assert await waiting is False
+
+
+def test_limits_are_read_from_the_providers_headers() -> None:
+    now = 0.0
+    limiter = Limiter(lambda: now)
+    limiter.said({"x-ratelimit-limit-requests": "3000", "x-ratelimit-limit-tokens": "oops"})
+    assert (limiter.seen_requests_per_minute, limiter.seen_tokens_per_minute) == (3000, None)
+    limiter.said({"x-ratelimit-limit-requests": "1"})
+    assert limiter.seen_requests_per_minute == 3000
+    now = 1.0
+    limiter.said({"x-ratelimit-limit-requests": "100", "x-ratelimit-limit-tokens": "-3"})
+    assert (limiter.seen_requests_per_minute, limiter.seen_tokens_per_minute) == (100, None)
+    now = 2.0
+    limiter.said({})
+    assert limiter.seen_requests_per_minute == 100
