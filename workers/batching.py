@@ -42,14 +42,10 @@ from workers.llm.prices import Pricer, pricer
 from workers.partition_batches import PartitionBatches
 from workers.processor import Attempt, Stopped, groups
 from workers.rows import Row, failed
-from workers.spool import Spool, SpoolWriter
+from workers.spool import Spool, SpoolWriter, fitting
 
 QUEUE_FIRST, QUEUE_MOST = 5.0, 300.0
 """Seconds to wait when the provider has no room for more enqueued tokens, twice as long each time, with jitter."""
-QUEUE_TRIES = 3
-"""Times that a batch must find no room before it is cut in two, where it may be the tokens' estimate that is wrong."""
-TOKENS_SHARE, MOST_PIECES = 0.8, 20
-"""Of the enqueued tokens that a batch may take at most, by their estimate; pieces that halves of halves may come to."""
 GROUPS_AT_ONCE = 4
 """Groups of documents that are fetched at once for an input file."""
 
@@ -329,7 +325,8 @@ class BatchAttempt(Attempt):
         self._queue_full += 1
         if spool is not None:
             self._whole = max(self._whole, spool.tokens)
-            target = self._fitting(spool, failure.enqueued_limit)
+            limit = failure.enqueued_limit
+            target = fitting(spool, limit=limit, tries=self._queue_full, largest=self._whole)
             if target is None:
                 self._ready.insert(0, spool)
             else:
@@ -339,16 +336,6 @@ class BatchAttempt(Attempt):
                 self._ready.clear()
         pause = min(QUEUE_MOST, QUEUE_FIRST * 2.0 ** (self._queue_full - 1))
         await self._batches.wait(max(0.05, min(pause, self._seconds_left())))
-
-    def _fitting(self, spool: Spool, limit: int | None) -> int | None:
-        """Tokens of the pieces into which to cut an input file that finds no room; None to wait with it as it is."""
-        if limit is not None and spool.tokens > limit * TOKENS_SHARE:
-            return max(1, int(limit * TOKENS_SHARE))
-        others = limit is not None and spool.tokens < limit // 4  # then it is theirs that fill the queue
-        half = max(spool.tokens // 2, self._whole // MOST_PIECES)
-        if others or self._queue_full % QUEUE_TRIES or half >= spool.tokens:
-            return None
-        return half
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,10 @@ from typing import IO
 from workers.llm.batches import MOST_BYTES, MOST_REQUESTS
 
 BYTES_A_TOKEN = 4
+QUEUE_TRIES = 3
+"""Times that a file must find no room before it is cut in two, where it may be the tokens' estimate that is wrong."""
+TOKENS_SHARE, MOST_PIECES = 0.8, 20
+"""Of the enqueued tokens that a file may take at most, by their estimate; pieces that halves of halves may come to."""
 
 
 @dataclass
@@ -58,3 +62,20 @@ class SpoolWriter:
             spool.etags[str(place)] = etag
         if in_words:
             spool.in_words.append(place)
+
+
+def fitting(spool: Spool, *, limit: int | None, tries: int, largest: int) -> int | None:
+    """Tokens of the pieces into which to cut a file that finds no room; None to wait with it as it is.
+
+    Args:
+        limit: tokens that may be enqueued at once, where the provider says so.
+        tries: times in a row that files of its partition found no room.
+        largest: tokens of the largest file that did not.
+    """
+    if limit is not None and spool.tokens > limit * TOKENS_SHARE:
+        return max(1, int(limit * TOKENS_SHARE))
+    others = limit is not None and spool.tokens < limit // 4  # then it is theirs that fill the queue
+    half = max(spool.tokens // 2, largest // MOST_PIECES)
+    if others or tries % QUEUE_TRIES or half >= spool.tokens:
+        return None
+    return half

@@ -15,11 +15,11 @@ from tests.unit.lanes import open_lane
 from tests.unit.test_reask import GOOD, MESSAGES, NO_FORMAT, WRONG, Scripted, job, said
 from workers.batch_answers import MOST_FAILURES, Asked, Next
 from workers.brakes import Brakes
-from workers.llm.batches import AnsweredLine, judge_failure, read_line, read_lines, request_line
+from workers.llm.batches import AnsweredLine, judge_failure, read_line, read_lines, request_line, seconds_of
 from workers.llm.chat import Chat
 from workers.llm.errors import Kind
 from workers.metrics import Metrics
-from workers.spool import SpoolWriter
+from workers.spool import BYTES_A_TOKEN, Spool, SpoolWriter, fitting
 
 
 def chat() -> Chat:
@@ -202,3 +202,37 @@ def test_what_a_failed_batch_says() -> None:
     for unknown in (failed(), failed({"code": "something_new", "message": "m", "line": None})):
         found = judge_failure(unknown)
         assert (found.verdict.kind, found.lines) == (Kind.DOCUMENT, {})
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        ({"completed_at": 61}, 60.0),
+        ({"expired_at": 86_401}, 86_400.0),
+        ({"cancelled_at": 1}, 0.0),
+        ({}, 0.0),
+        ({"completed_at": "2026-01-01T00:00:00Z"}, 0.0),
+        ({"completed_at": 61, "created_at": "2026-01-01T00:00:00Z"}, 0.0),
+    ],
+)
+def test_how_long_a_batch_took(times: dict[str, Any], seconds: float) -> None:
+    assert seconds_of(Batch.model_construct(**{"created_at": 1, "status": "completed", **times})) == seconds
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit", "tries", "piece"),
+    [
+        (1000, 500, 1, 400),  # it can never fit
+        (450, 500, 1, 400),  # it may, if its tokens were known, and not estimated
+        (300, 500, 1, None),
+        (300, 500, 3, 150),
+        (100, 500, 3, None),  # it is others that fill the queue
+        (1000, None, 1, None),
+        (1000, None, 3, 500),
+        (60, None, 3, 50),  # of a file of 1000: it is cut into so many pieces and no more
+        (50, None, 3, None),
+    ],
+)
+def test_what_finds_no_room_is_cut_or_waits(tokens: int, limit: int | None, tries: int, piece: int | None) -> None:
+    spool = Spool(size=tokens * BYTES_A_TOKEN)
+    assert fitting(spool, limit=limit, tries=tries, largest=1000) == piece
