@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batch.client import run_blocking as run_blocking
     from batch.client import start as start
     from batch.connection import TemporalUnreachable as TemporalUnreachable
+    from batch.estimation import Estimate as Estimate
     from batch.job import Job as Job
     from batch.job import JobError as JobError
     from batch.job import Limits as Limits
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from batch.job import Partitions as Partitions
     from batch.job import Prompt as Prompt
     from batch.job import Source as Source
+    from batch.preview_file import PreviewedDocument as PreviewedDocument
+    from batch.preview_file import PreviewResult as PreviewResult
+    from batch.previews import estimate as estimate
+    from batch.previews import estimate_blocking as estimate_blocking
+    from batch.previews import preview as preview
+    from batch.previews import preview_blocking as preview_blocking
     from batch.schedules import Schedule as Schedule
     from batch.schedules import create_schedule as create_schedule
     from batch.schedules import find_schedule as find_schedule
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckFailed",
+    "Estimate",
     "Job",
     "JobError",
     "Limits",
@@ -44,6 +52,8 @@ __all__ = [
     "Output",
     "Overlap",
     "Partitions",
+    "PreviewResult",
+    "PreviewedDocument",
     "Prompt",
     "Run",
     "RunBusy",
@@ -56,8 +66,12 @@ __all__ = [
     "Timing",
     "connect",
     "create_schedule",
+    "estimate",
+    "estimate_blocking",
     "find_schedule",
     "list_schedules",
+    "preview",
+    "preview_blocking",
     "rerun",
     "rerun_blocking",
     "run_blocking",
@@ -66,7 +80,10 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Job", "JobError", "Limits", "Model", "Output", "Partitions", "Prompt", "Source"), "batch.job"),
+    **dict.fromkeys(("estimate", "estimate_blocking", "preview", "preview_blocking"), "batch.previews"),
+    **dict.fromkeys(("PreviewResult", "PreviewedDocument"), "batch.preview_file"),
     "CheckFailed": "batch.checks",
+    "Estimate": "batch.estimation",
     "StorageError": "batch.storage_errors",
     "TemporalUnreachable": "batch.connection",
     "Overlap": "batch.timing",

@@ -82,16 +82,33 @@ async def check_run_id(storage: Storage, job: Job, run_id: str) -> None:
 async def unpolled_queue(client: Client, task_queue: str) -> str | None:
     """The first of a run's two task queues that no worker polled lately; None if both are polled."""
     for queue in (task_queue, c.control_queue(task_queue)):
-        answer = await client.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=client.namespace,
-                task_queue=TaskQueue(name=queue),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-            )
-        )
-        if not answer.pollers:
+        if not await pollers(client, queue):
             return queue
     return None
+
+
+async def pollers(client: Client, queue: str) -> int:
+    """Worker processes that polled a queue for activities in the last minutes."""
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        )
+    )
+    return len({poller.identity for poller in answer.pollers})
+
+
+def no_worker(queue: str, then: str) -> str:
+    """What is said where nobody polls a queue; `then` is what follows from it."""
+    return f"no worker polls the task queue {queue!r}; {then}: docbatch worker"
+
+
+async def check_control_polled(client: Client, task_queue: str) -> None:
+    """A worker is there for what only workers can do: ask the model."""
+    queue = c.control_queue(task_queue)
+    if not await pollers(client, queue):
+        raise CheckFailed(no_worker(queue, "start one"))
 
 
 async def check_model(client: Client, job: Job, task_queue: str) -> None:
@@ -109,11 +126,15 @@ async def check_model(client: Client, job: Job, task_queue: str) -> None:
         cause = getattr(error, "cause", error)
         raise CheckFailed(f"model.name: the check that {job.model.name} answers did not end: {cause}") from None
     if result.problem:
-        raise CheckFailed(
-            f"model.name: {job.model.name} does not answer: {result.problem} "
-            "(the worker's OPENAI_BASE_URL and OPENAI_API_KEY set where and by what key it is asked; "
-            "--no-model-check starts without asking)"
-        )
+        raise model_silent(job, result.problem, hint="; --no-model-check starts without asking")
+
+
+def model_silent(job: Job, problem: str, *, hint: str = "") -> CheckFailed:
+    """The model does not answer."""
+    return CheckFailed(
+        f"model.name: {job.model.name} does not answer: {problem} "
+        f"(the worker's OPENAI_BASE_URL and OPENAI_API_KEY set where and by what key it is asked{hint})"
+    )
 
 
 async def check_job(storage: Storage, job: Job, run_id: str) -> None:

@@ -151,7 +151,7 @@ class Connection:
         await checks.check_job(self.storage, job, run_id)
         unpolled = await checks.unpolled_queue(self.temporal, self.task_queue)
         if unpolled is not None:
-            log.warning("no worker polls the task queue %r; the run waits for one: docbatch worker", unpolled)
+            log.warning("%s", checks.no_worker(unpolled, "the run waits for one"))
         elif check_model:
             await checks.check_model(self.temporal, job, self.task_queue)
         try:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 RUN_WORKFLOW = "docbatch-run"
 SHARD_WORKFLOW = "docbatch-shard"
 CHECK_WORKFLOW = "docbatch-check"
+PREVIEW_WORKFLOW = "docbatch-preview"
+ESTIMATE_WORKFLOW = "docbatch-estimate"
 QUOTA_WORKFLOW = "docbatch-quota"
 LEASE_UPDATE = "lease"
 
@@ -21,6 +23,8 @@ WRITE_CONTROL = "write_control"
 FIND_CLOSED_SHARDS = "find_closed_shards"
 FINISH_RUN = "finish_run"
 CHECK_MODEL = "check_model"
+PREVIEW_DOCUMENTS = "preview_documents"
+ESTIMATE_RUN = "estimate_run"
 
 # Search attributes, both of type Keyword: runs are found by them where the namespace has them.
 JOB_ATTRIBUTE = "DocbatchJob"
@@ -458,3 +462,25 @@ class CheckResult:
     """`problem` is empty when the model answers; otherwise it says what failed, where, and what sets it."""
 
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class PreviewInput:
+    """A preview or an estimate. The job and its documents lie in the output's `previews/`, under `token`."""
+
+    output_uri: str
+    token: str
+    asks: int
+    """Documents that the model may be asked about; 0: nothing is paid."""
+    ask_within: float
+    """Seconds in which questions may begin."""
+    within: float
+    """Seconds that a worker may take for all of it."""
+
+
+@dataclass(frozen=True)
+class PreviewOutcome:
+    """Documents that were read, and those that the model answered; all else lies where the input lay."""
+
+    documents: int
+    answered: int

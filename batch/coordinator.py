@@ -25,6 +25,7 @@ from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError, TemporalError
 
 from batch import contracts as c
+from batch.preview_workflow import Estimate, Preview
 from batch.quota_workflow import Quota
 from batch.shard import Shard, has_failed, minding_cancellation
 
@@ -555,4 +556,4 @@ class Check:
         return result
 
 
-WORKFLOWS = [Coordinator, Shard, Check, Quota]
+WORKFLOWS = [Coordinator, Shard, Check, Quota, Preview, Estimate]

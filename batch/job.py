@@ -28,7 +28,7 @@ from pydantic import (
 
 from batch import strict_yaml
 from batch.globs import compile_globs
-from batch.layout import RunLayout, S3Uri
+from batch.layout import PreviewLayout, RunLayout, S3Uri
 from batch.nominal import DATE_VARIABLES, Nominal
 
 MAX_JOB_BYTES = 60 * 1024
@@ -251,11 +251,12 @@ class Job(_Part):
                 f"output.uri {self.output.uri} lies inside source.uri {self.source.uri}: the next run would read its "
                 "own results. Choose an output outside the source prefix"
             )
-        if source.contains(RunLayout(output, "").runs):
-            raise ValueError(
-                f"source.uri {self.source.uri} is where output.uri {self.output.uri} puts its runs: the next run would "
-                "read its own results. Choose another output"
-            )
+        for folder, what in ((RunLayout(output, "").runs, "runs"), (PreviewLayout(output).folder, "previews")):
+            if source.contains(folder):
+                raise ValueError(
+                    f"source.uri {self.source.uri} is where output.uri {self.output.uri} puts its {what}: the next run "
+                    "would read its own results. Choose another output"
+                )
         refused = {
             f"source.format: {self.source.format}": self.source.format in ("jsonl", "parquet"),
             "source.text_field": self.source.text_field != "text",

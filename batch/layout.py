@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,41 @@ class RunLayout:
 
     def uri(self, key: str) -> str:
         return object_uri(self.output.bucket, key)
+
+
+@dataclass(frozen=True)
+class PreviewLayout:
+    """The keys of previews and estimates: one object each, below `s3://BUCKET/PREFIX/previews/`, for minutes."""
+
+    output: S3Uri
+
+    @classmethod
+    def of(cls, output_uri: str) -> PreviewLayout:
+        return cls(S3Uri.parse(output_uri, where="output.uri"))
+
+    @property
+    def folder(self) -> S3Uri:
+        return S3Uri(self.output.bucket, f"{self.output.prefix}previews/")
+
+    def file(self, token: str) -> str:
+        return f"{self.folder.prefix}{token}.json"
+
+
+_TOKEN = re.compile(r"/(\d{8}T\d{6}Z)-[0-9a-f]{12}\.json$")
+
+
+def preview_token() -> str:
+    """A new one: it says when it was made, and is random besides."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(6)}"
+
+
+def preview_made_at(key: str) -> datetime | None:
+    """When the preview of this key was asked for, None for any other key."""
+    match = _TOKEN.search(key)
+    try:
+        return datetime.strptime(f"{match[1]}+0000", "%Y%m%dT%H%M%SZ%z") if match else None
+    except ValueError:
+        return None
 
 
 _RUN_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]{0,127}")

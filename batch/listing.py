@@ -12,6 +12,8 @@ from typing import Any
 
 from batch.storage_errors import BucketMissing, StorageError, StorageRefused, StorageUnreachable
 
+PAGE = 1000
+"""Objects that S3 gives at once, at most."""
 _UNADDRESSABLE = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
 
 
@@ -30,14 +32,14 @@ def is_addressable(key: str) -> bool:
 
 
 def list_page(
-    client: Any, bucket: str, prefix: str, *, after: str, token: str | None, where: str
+    client: Any, bucket: str, prefix: str, *, after: str, token: str | None, where: str, most: int = PAGE
 ) -> tuple[list[ObjectEntry], str | None]:
-    """One page of at most 1,000 objects after the key `after`, and the token of the next. Blocking: for threads."""
+    """One page of at most `most` objects after the key `after`, and the token of the next. Blocking: for threads."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     position = {"ContinuationToken": token} if token else {"StartAfter": after} if after else {}
     try:
-        page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, **position)
+        page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most, **position)
     except (BotoCoreError, ClientError) as error:
         raise _explain(error, bucket, prefix, where) from error
     entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag", "")) for item in page.get("Contents", ())]

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from batch.globs import compile_globs
 from batch.job import Source
+from batch.layout import object_uri
+from batch.listing import ObjectEntry
 
 _PLAN_FIELDS: list[pa.Field[Any]] = [
     pa.field("document_id", pa.string()),
@@ -35,6 +37,11 @@ class PlannedDocument:
     uri: str
     etag: str
     size: int
+
+    @classmethod
+    def of(cls, bucket: str, entry: ObjectEntry) -> PlannedDocument:
+        """That of a whole object."""
+        return cls(document_id=entry.key, uri=object_uri(bucket, entry.key), etag=entry.etag, size=entry.size)
 
 
 @dataclass(frozen=True)

@@ -359,7 +359,7 @@ async def _check(connection: Connection, job: Job, timing: Timing, *, check_mode
         log.warning("%s. It is another one for each run, so the schedule is made all the same", error)
     unpolled = await checks.unpolled_queue(connection.temporal, connection.task_queue)
     if unpolled is not None:
-        log.warning("no worker polls the task queue %r; runs will wait for one: docbatch worker", unpolled)
+        log.warning("%s", checks.no_worker(unpolled, "runs will wait for one"))
     elif check_model:
         await checks.check_model(connection.temporal, today, connection.task_queue)
 

@@ -11,7 +11,7 @@ import asyncio
 import atexit
 import io
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -28,7 +28,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from batch import aws
-from batch.listing import ObjectEntry, list_page
+from batch.listing import PAGE, ObjectEntry, list_page
 from batch.storage_errors import (
     BucketMissing,
     ObjectMissing,
@@ -252,7 +252,9 @@ class Storage:
             async for page in stream:
                 yield [_entry(meta) for meta in page]
 
-    async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
+    async def source_pages(
+        self, bucket: str, prefix: str, *, after: str = "", page_size: int = PAGE
+    ) -> AsyncGenerator[list[ObjectEntry], None]:
         """As `pages`, of objects that others wrote, those after the key `after` only, in the order of the server.
 
         Their keys are exactly what S3 has (see `batch.listing`).
@@ -266,7 +268,14 @@ class Storage:
             started = time.perf_counter()
             async with self._slots:
                 page, token = await asyncio.to_thread(
-                    list_page, self._lister, bucket, prefix, after=after, token=token, where=self._where()
+                    list_page,
+                    self._lister,
+                    bucket,
+                    prefix,
+                    after=after,
+                    token=token,
+                    where=self._where(),
+                    most=page_size,
                 )
             if self._observe:
                 self._observe("list", time.perf_counter() - started)

@@ -54,7 +54,7 @@ def _quota(unit: str, limit: int, steady: float, *, headers: bool) -> list[Figur
         args.append("--no-ratelimit-headers")
     with stack(provider_args=args) as running:
         limits = {} if headers else {f"{unit}_per_minute": limit}
-        work = _limited(upload(running, int((steady + 80) * REQUESTS / 60)), **limits)
+        work = _limited(upload(running, int((steady + 200) * REQUESTS / 60)), limits)
         asyncio.run(_start([work]))
         for _ in range(WORKERS):
             running.start_worker()
@@ -85,10 +85,10 @@ def _sharing(seconds: float) -> list[Figure]:
     for what, priorities in (("equal weights", (3, 3)), ("priorities 1 and 5", (1, 5))):
         print(f"  two jobs, {what}")
         with stack(provider_args=args, workers=WORKERS) as running:
-            count = int((seconds + 60) * REQUESTS / 60)
+            count = int((seconds + 120) * REQUESTS / 60)
             source = upload(running, count)
             jobs = [
-                _limited(source, name=f"job-{index}", priority=priority, requests_per_minute=REQUESTS)
+                _limited(source, {"requests_per_minute": REQUESTS}, name=f"job-{index}", priority=priority)
                 for index, priority in enumerate(priorities)
             ]
             asyncio.run(_start(jobs))
@@ -121,7 +121,7 @@ def _capacity(seconds: float) -> list[Figure]:
         journal = Path(folder) / "journal"
         args = ["--latency", str(LATENCY), "--capacity", str(CAPACITY), "--journal", str(journal)]
         with stack(provider_args=args, workers=1) as running:
-            work = _limited(upload(running, int((3 * seconds + 2 * FOLLOWS + 30) * CAPACITY)), concurrency=512)
+            work = _limited(upload(running, int((3 * seconds + 2 * FOLLOWS + 30) * CAPACITY)), {}, concurrency=512)
             asyncio.run(_start([work]))
             time.sleep(SETTLED)
             spans = []
@@ -142,7 +142,14 @@ def _capacity(seconds: float) -> list[Figure]:
     return figures
 
 
-def _limited(source: str, *, name: str = "benchmark", priority: int = 3, concurrency: int = 256, **limits: int) -> Job:
+def _limited(
+    source: str,
+    limits: Mapping[str, int],
+    *,
+    name: str = "benchmark",
+    priority: int = 3,
+    concurrency: int = 256,
+) -> Job:
     """The benchmarks' job in small partitions, so that every worker has some; its name begins the prompt."""
     plain = json.loads(job(source, concurrency=concurrency, partition=100).to_json())
     plain["limits"] |= limits

@@ -183,8 +183,9 @@ LLM = Row(
         Panel(
             title="Calls in flight and their limit",
             unit="short",
-            description="Calls in flight in all processes, and `limits.concurrency` of the runs at work there "
-            "together. In flight at the limit: the provider's latency bounds the run.",
+            description="Calls in flight in all processes, and how many are let out there: what the provider was found "
+            "to bear, at most `limits.concurrency` of the runs at work. In flight at the limit: the provider's latency "
+            "bounds the run.",
             queries=(
                 Query(f"sum by (model) (docbatch_llm_in_flight{{{MODEL}}})", "{{model}} in flight"),
                 Query(f"sum by (model) (docbatch_llm_concurrency_limit{{{MODEL}}})", "{{model}} limit"),
@@ -196,6 +197,44 @@ LLM = Row(
             description="Share of calls that the provider refused for its rate limit, over 5 minutes.",
             most=1,
             queries=(Query(f"model:docbatch_llm_rate_limited_ratio:rate5m{{{MODEL}}}", "{{model}}"),),
+        ),
+        Panel(
+            title="Waiting for the provider's limits",
+            unit="percentunit",
+            description="Share of the time in which calls were ready and only minute limits, or a pause that the "
+            "provider asked for, held them back; the mean of the processes. Near 100 %: only a larger quota makes the "
+            "runs faster.",
+            queries=(
+                Query(
+                    f"avg by (model) (rate(docbatch_llm_rate_limit_wait_seconds_total{{{MODEL}}}[$__rate_interval]))",
+                    "{{model}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Quota used",
+            unit="percentunit",
+            description="Calls, and tokens, of all processes as shares of the limit a minute, where one is known.",
+            queries=(
+                Query(
+                    f"60 * sum by (model) (rate(docbatch_llm_requests_total{{{MODEL}}}[$__rate_interval])) / "
+                    f'(max by (model) (docbatch_llm_quota_limit_per_minute{{{MODEL},unit="requests"}}) > 0)',
+                    "{{model}} requests",
+                ),
+                Query(
+                    "60 * sum by (model) (rate(docbatch_tokens_total{"
+                    + MODEL
+                    + ',direction=~"prompt|completion"}[$__rate_interval])) / '
+                    f'(max by (model) (docbatch_llm_quota_limit_per_minute{{{MODEL},unit="tokens"}}) > 0)',
+                    "{{model}} tokens",
+                ),
+            ),
+        ),
+        Panel(
+            title="Shares of the quota",
+            unit="percentunit",
+            description="What each process holds of the quota's minute limits; together at most 100 %.",
+            queries=(Query(f"docbatch_llm_quota_share{{{MODEL}}} > 0", "{{instance}} {{model}}"),),
         ),
         Panel(
             title="Latency of calls",

@@ -21,6 +21,7 @@ from batch import contracts as c
 from batch.planning import PlannedDocument
 from workers.batch_answers import Asked, Next
 from workers.batch_records import BatchRecords, Held, TakenOver
+from workers.documents import row_unread
 from workers.extract import Unreadable
 from workers.ledger import Replayed
 from workers.llm.batches import (
@@ -41,7 +42,7 @@ from workers.llm.errors import Kind, Verdict, judge_status
 from workers.llm.prices import Pricer, pricer
 from workers.partition_batches import PartitionBatches
 from workers.processor import Attempt, Stopped, groups
-from workers.rows import Row, failed
+from workers.rows import Row
 from workers.spool import Spool, SpoolWriter, fitting
 
 QUEUE_FIRST, QUEUE_MOST = 5.0, 300.0
@@ -346,8 +347,7 @@ class BatchAttempt(Attempt):
 
     def _unreadable(self, asked: Asked, error: Unreadable) -> Row:
         """The row of a document that cannot be asked, or not again; what it has cost stays in it."""
-        row = self._row(asked.document, asked.etag, asked.answer, self._batch_price)
-        return failed(row, error.error_type, str(error), retryable=error.error_type.startswith("source_"))
+        return row_unread(self._row(asked.document, asked.etag, asked.answer, self._batch_price), error)
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         """Of a document that was asked online, with what batches have cost for it before."""

@@ -33,8 +33,9 @@ class Stop:
 class Brakes:
     """One run's brakes in this process, shared by its partitions."""
 
-    def __init__(self, *, max_error_rate: float, drain: asyncio.Event) -> None:
+    def __init__(self, *, max_error_rate: float, drain: asyncio.Event, outage_after: float | None = None) -> None:
         self._max_error_rate = max_error_rate
+        self._outage_after = OUTAGE_AFTER if outage_after is None else outage_after
         self._drain = drain
         self._control = c.Control(epoch=0)
         self._stop: Stop | None = None
@@ -91,7 +92,7 @@ class Brakes:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        return now - self._failing_since > OUTAGE_AFTER
+        return now - self._failing_since > self._outage_after
 
     def outage(self, message: str) -> None:
         """The provider answers nobody."""

@@ -42,6 +42,7 @@ from workers.llm.batches import BatchApi
 from workers.llm.transport import CredentialsMissing, Transport
 from workers.metrics import Metrics
 from workers.planner import Planner
+from workers.previewer import Previewer
 from workers.processor import Attempt, Processor
 from workers.quotas import QuotaClient, Quotas
 from workers.runs import Runs
@@ -158,8 +159,7 @@ class WorkerProcess:
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
         quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
-        runs = Runs(storage, transport, quotas, self._metrics, drain)
-        workers = self._workers(client, storage, transport, batches, runs)
+        workers = self._workers(client, storage, transport, batches=batches, quotas=quotas, drain=drain)
         exposition = Exposition(self._metrics.registry, sdk_port, asyncio.get_running_loop())
         if options.metrics_port:
             exposition.serve(options.metrics_host, options.metrics_port)
@@ -181,7 +181,14 @@ class WorkerProcess:
         log.info("stopped")
 
     def _workers(
-        self, client: Client, storage: Storage, transport: Transport, batches: BatchApi, runs: Runs
+        self,
+        client: Client,
+        storage: Storage,
+        transport: Transport,
+        *,
+        batches: BatchApi,
+        quotas: Quotas,
+        drain: asyncio.Event,
     ) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
@@ -189,12 +196,14 @@ class WorkerProcess:
                 "online": Attempt,
                 "batch": partial(BatchAttempt, api=batches),
             }
+            runs = Runs(storage, transport, quotas, self._metrics, drain)
             processor = Processor(storage, runs, self._metrics, attempts)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)
             self._counting = asyncio.create_task(self._count_runs(control))
-            workers.append(self._control_worker(client, storage, control, batches))
+            previewer = Previewer(storage, transport, quotas, self._metrics, drain)
+            workers.append(self._control_worker(client, storage, control, previewer, batches))
         return workers
 
     def _partitions_worker(self, client: Client, processor: Processor) -> Worker:
@@ -210,7 +219,9 @@ class WorkerProcess:
             deployment_config=self._deployment,
         )
 
-    def _control_worker(self, client: Client, storage: Storage, control: RunControl, batches: BatchApi) -> Worker:
+    def _control_worker(
+        self, client: Client, storage: Storage, control: RunControl, previewer: Previewer, batches: BatchApi
+    ) -> Worker:
         planner, finisher = Planner(storage, self._metrics), Finisher(storage, self._metrics, batches)
         return Worker(
             client,
@@ -224,6 +235,8 @@ class WorkerProcess:
                 planner.plan_shard,
                 planner.plan_rerun,
                 finisher.finish_run,
+                previewer.preview_documents,
+                previewer.estimate_run,
             ],
             max_concurrent_activities=CONTROL_SLOTS,
             interceptors=[ControlActivities()],

@@ -7,7 +7,7 @@ import asyncio
 from temporalio import activity
 
 from batch import contracts as c
-from batch.layout import RunLayout, S3Uri, object_uri
+from batch.layout import RunLayout, S3Uri
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import load_run
@@ -45,10 +45,7 @@ class Planner:
             for entry in page:
                 if not selects(entry.key):
                     continue
-                document = PlannedDocument(
-                    document_id=entry.key, uri=object_uri(source.bucket, entry.key), etag=entry.etag, size=entry.size
-                )
-                if not cutter.add(document, entry.key):
+                if not cutter.add(PlannedDocument.of(source.bucket, entry), entry.key):
                     full = True
                     break
             if full:

@@ -18,21 +18,18 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
-import jinja2
 from temporalio import activity
 
 from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.layout import bucket_and_key
-from batch.listing import is_addressable
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
     ObjectMissing,
-    ObjectTooLarge,
     PreconditionFailed,
     Storage,
     StorageError,
@@ -41,13 +38,13 @@ from batch.store import (
 )
 from workers.beating import Pulse
 from workers.brakes import Stop
-from workers.extract import Unreadable, extract, is_slow
+from workers.documents import check_key, check_size, messages_of, reading, row_answered, row_unread, text_of
+from workers.extract import Unreadable
 from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
-from workers.llm.errors import Kind
 from workers.llm.prices import Pricer
 from workers.metrics import Metrics
-from workers.rows import Row, RowMaker, failed
+from workers.rows import Row, RowMaker
 from workers.runs import ActiveRun, Runs
 
 BURST = 16
@@ -324,9 +321,7 @@ class Attempt:
             try:
                 etag, payload = await self._prepare(document, (await burst)[index])
             except Unreadable as error:
-                row = self._row(document, document.etag, Answer(None, None))
-                retryable = error.error_type.startswith("source_")
-                self._take(failed(row, error.error_type, str(error), retryable=retryable))
+                self._take(row_unread(self._row(document, document.etag, Answer(None, None)), error))
                 return
             answer = await active.chat.ask(payload, self._must_stop, self._abandons, partial(self._set_out, document))
             if answer is not None:
@@ -349,50 +344,34 @@ class Attempt:
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
         """The object's etag and the request's body. Raises `Unreadable`, `Stopped`."""
-        if not is_addressable(bucket_and_key(document.uri)[1]):
-            raise Unreadable(
-                "unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character"
-            )
+        check_key(document)
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
-        if is_slow(document.uri, len(data)):
-            text = await asyncio.to_thread(extract, document.uri, data)
-        else:
-            text = extract(document.uri, data)
+        text = await text_of(document, data)
         active = self._active
-        values = {**active.dates, "text": text, "document_id": document.document_id, "uri": document.uri}
-        try:
-            return etag, active.chat.payload(active.prompt.messages(values))
-        except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, OverflowError) as error:
-            raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
+        return etag, active.chat.payload(messages_of(active.prompt, active.dates, document, text))
 
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
         """The planned version of the object; in a rerun the current one. An unreachable source never makes a row."""
         active = self._active
         bucket, key = bucket_and_key(document.uri)
         limit = active.file.job.source.max_document_bytes
-        if document.size > limit:
-            raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
+        check_size(document, limit)
         failing_since: float | None = None
         pause = 0.5
         while True:
             if self._stopping():
                 raise Stopped
             try:
-                if self._task.generation == 1:
-                    data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-                    active.reads.note(bucket, key)
-                    return data, document.etag
-                found = await self._storage.get_entry(bucket, key, max_bytes=limit)
+                with reading(document):
+                    if self._task.generation == 1:
+                        data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
+                        active.reads.note(bucket, key)
+                        return data, document.etag
+                    found = await self._storage.get_entry(bucket, key, max_bytes=limit)
                 if found is None:
                     raise Unreadable("source_gone", f"{document.uri} is gone")
                 active.reads.note(bucket, key)
                 return found[0], found[1].etag
-            except ObjectMissing:
-                raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
-            except PreconditionFailed:
-                raise Unreadable("source_changed", f"{document.uri} changed after it was listed") from None
-            except ObjectTooLarge as error:
-                raise Unreadable("too_large", str(error)) from None
             except StorageError as error:
                 failing_since = failing_since or time.monotonic()
                 refused = isinstance(error, StorageRefused)
@@ -428,15 +407,7 @@ class Attempt:
         return self._maker.row(document, etag, answer, cost)
 
     def _judge(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
-        row = self._row(document, etag, answer, price)
-        if answer.error is not None:
-            verdict = answer.error
-            return failed(
-                row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
-            )
-        if answer.result is not None:
-            row["result"] = answer.result
-        return row
+        return row_answered(self._row(document, etag, answer, price), answer)
 
     # -- the commit ----------------------------------------------------------------------------------------------------
 

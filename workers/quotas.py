@@ -109,6 +109,7 @@ class QuotaLane(Lane):
         weight = weight_of(job.priority, job.weight)
         super().__init__(quota.limiter, concurrency=job.limits.concurrency, weight=weight)
         self.run_id, self.job = run_id, job
+        self.share = 0.0
         self._quota = quota
         self._seen = (0, 0.0, 0.0)
 
@@ -146,14 +147,14 @@ class _Quota:
 
     def __init__(self, name: str, client: QuotaClient | None, metrics: LimiterMetrics) -> None:
         self._name, self._client, self._metrics = name, client, metrics
-        self.limiter = Limiter()
+        self._changed = asyncio.Event()
+        self.limiter = Limiter(limits_seen=self._changed.set)
         self._lanes: list[QuotaLane] = []
         self._alone = Book()
         self._holder = secrets.token_hex(6)
         self._limits: tuple[int | None, int | None] = (None, None)
         self._leased_at = time.monotonic()
         self._has_lease = self._disagreed = self._failing = False
-        self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     def open(self, lane: QuotaLane) -> None:

@@ -16,10 +16,10 @@ from typing import Annotated
 
 import typer
 
-from batch.cli import results, runs, schedule, stack
+from batch.cli import previews, results, runs, schedule, stack
 from batch.cli.app import EXIT_WRONG, CliError, app
 
-__all__ = ["command_line", "main", "results", "runs", "schedule", "stack"]
+__all__ = ["command_line", "main", "previews", "results", "runs", "schedule", "stack"]
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ EXIT_FAILURES, EXIT_WRONG = 1, 2
 
 ORDER = [
     *("up", "demo", "worker", "simulate-provider"),
+    *("preview", "estimate"),
     *("run", "status", "list", "results", "report", "verify", "pause", "resume", "cancel", "rerun"),
     "schedule",
 ]

@@ -21,36 +21,37 @@ def equation(documents: int, ok: int, errors: int, skipped: int) -> str:
 
 def account(status: RunResult, *, simulated: bool) -> list[str]:
     """Where a run stands, or how it ended: a line a fact."""
-    lines = [_fact("run", status.run_id), _fact("state", status.state)]
+    lines = [fact("run", status.run_id), fact("state", status.state)]
     if why(status):
-        lines.append(_fact("because", why(status)))
+        lines.append(fact("because", why(status)))
     if status.generation > 1:
-        lines.append(_fact("generation", str(status.generation)))
+        lines.append(fact("generation", str(status.generation)))
     lines.append(equation(status.documents, status.ok, status.errors, status.skipped))
     missing = status.planned - status.documents
     if status.ended and missing > 0:
-        lines.append(_fact("without row", f"{missing:,} of {total(status)} planned documents"))
+        lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))
     elif not status.ended:
         lines.append(
-            _fact("planned", f"{total(status)}, {status.in_progress:,} in progress, {status.in_flight:,} in flight")
+            fact("planned", f"{total(status)}, {status.in_progress:,} in progress, {status.in_flight:,} in flight")
         )
-        lines.append(_fact("parts", partitions_and_shards(status)))
+        lines.append(fact("parts", partitions_and_shards(status)))
     if status.errors_by_type:
-        lines.append(_fact("errors", f"{by_type(status.errors_by_type)}; {status.retryable_errors:,} retryable"))
+        lines.append(fact("errors", f"{by_type(status.errors_by_type)}; {status.retryable_errors:,} retryable"))
     if status.errors_in_progress:
-        lines.append(_fact("new errors", f"{by_type(status.errors_in_progress)} in partitions at work"))
+        lines.append(fact("new errors", f"{by_type(status.errors_in_progress)} in partitions at work"))
     lines += [
-        _fact("tokens", f"{status.prompt_tokens:,} in, {status.completion_tokens:,} out"),
-        _fact("cost", money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)),
-        _fact("seconds", f"{status.seconds:,.1f}"),
-        _fact("results_uri", status.results_uri),
-        _fact("manifest_uri", status.manifest_uri),
+        fact("tokens", f"{status.prompt_tokens:,} in, {status.completion_tokens:,} out"),
+        fact("cost", money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)),
+        fact("seconds", f"{status.seconds:,.1f}"),
+        fact("results_uri", status.results_uri),
+        fact("manifest_uri", status.manifest_uri),
     ]
-    lines += [_fact("problem", problem) for problem in status.problems]
+    lines += [fact("problem", problem) for problem in status.problems]
     return lines
 
 
-def _fact(name: str, value: str) -> str:
+def fact(name: str, value: str) -> str:
+    """A line of an account."""
     return f"{name:<13}{value}"
 
 

@@ -37,9 +37,10 @@ output: {uri: s3://results/tickets/}
 """
 COMMANDS = [
     *("up", "demo", "worker", "simulate-provider"),
+    *("preview", "estimate"),
     *("run", "status", "list", "results", "report", "verify", "pause", "resume", "cancel", "rerun"),
     "schedule",
-]  # preview and estimate come later
+]
 
 
 def ended(state: str = c.COMPLETED, **fields: Any) -> RunResult:

@@ -135,7 +135,6 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
         ),
         ({"model__mode": "batch", "model__batch_deadline": 0}, "job: model.batch_deadline: input should be greater"),
         ({"limits__max_cost_usd": 5}, "job: limits.max_cost_usd is not supported yet"),
-        ({"limits__requests_per_minute": 5}, "job: limits.requests_per_minute is not supported yet"),
         ({"source__format": "jsonl"}, "job: source.format: jsonl is not supported yet"),
         ({"incremental": True}, "job: incremental is not supported yet"),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),
@@ -171,6 +170,10 @@ def test_bad_input_is_refused_in_clear_words(changes: dict[str, Any], message: s
         ({"prompt__user": "{{ text.foo }}"}, "job: prompt.user: the template does not render: 'str object' has no"),
         ({"prompt__user": "{{ text.__class__.mro() }}"}, "job: prompt.user: the template does not render: access to"),
         ({"output__uri": "s3://corpus/", "source__uri": "s3://corpus/runs/"}, "job: source.uri s3://corpus/runs/ is"),
+        (
+            {"output__uri": "s3://corpus/", "source__uri": "s3://corpus/previews/"},
+            "job: source.uri s3://corpus/previews/ is",
+        ),
         ({"prompt__system": "\u0431" * 12_000}, "job: the job is larger than 60 KiB"),
         ({"prompt__system": "\n" * 25_000}, "job: the job is larger than 60 KiB"),
     ],

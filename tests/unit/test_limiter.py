@@ -16,6 +16,13 @@ def never() -> bool:
     return False
 
 
+def known() -> Limiter:
+    """A limiter whose provider has said something, but no limits."""
+    limiter = Limiter()
+    limiter.said({})
+    return limiter
+
+
 def lane(limiter: Limiter, *, concurrency: int = 1000, weight: float = 1.0, share: float = 1.0) -> Lane:
     opened = Lane(limiter, concurrency=concurrency, weight=weight)
     opened.share = share
@@ -33,7 +40,7 @@ async def call(through: Lane, log: list[float], seconds: float = 0.0, stopped: C
 
 
 async def test_a_lane_lets_no_more_out_than_its_run_may_have() -> None:
-    limiter = Limiter()
+    limiter = known()
     narrow, log = lane(limiter, concurrency=3), list[float]()
     calls = [asyncio.create_task(call(narrow, log, 0.02)) for _ in range(12)]
     most = 0
@@ -44,7 +51,7 @@ async def test_a_lane_lets_no_more_out_than_its_run_may_have() -> None:
 
 
 async def test_all_lanes_together_keep_to_what_the_provider_bears() -> None:
-    limiter = Limiter()
+    limiter = known()
     limiter.adaptive.limit = 4.0
     lanes = [lane(limiter), lane(limiter)]
     for each in lanes:
@@ -56,7 +63,7 @@ async def test_all_lanes_together_keep_to_what_the_provider_bears() -> None:
 
 @pytest.mark.parametrize(("weights", "least"), [((1.0, 1.0), 0.48), ((3.0, 1.0), 0.71), ((256.0, 1.0), 0.95)])
 async def test_turns_go_by_weight(weights: tuple[float, float], least: float) -> None:
-    limiter = Limiter()
+    limiter = known()
     limiter.adaptive.limit = 2.0
     out = Counter[int]()
 
@@ -74,7 +81,7 @@ async def test_turns_go_by_weight(weights: tuple[float, float], least: float) ->
 
 
 async def test_a_lane_that_was_idle_saves_up_no_turns() -> None:
-    limiter = Limiter()
+    limiter = known()
     limiter.adaptive.limit = 1.0
     busy, idle = lane(limiter), lane(limiter)
     for _ in range(500):
@@ -87,7 +94,7 @@ async def test_a_lane_that_was_idle_saves_up_no_turns() -> None:
 
 
 async def test_the_pace_is_kept_and_waiting_for_it_is_counted() -> None:
-    limiter = Limiter()
+    limiter = known()
     paced, log = lane(limiter, share=0.5), list[float]()
     limiter.set_limits(12_000, None)
     began = time.monotonic()
@@ -99,7 +106,7 @@ async def test_the_pace_is_kept_and_waiting_for_it_is_counted() -> None:
 
 
 async def test_without_a_share_nothing_goes_out() -> None:
-    limiter = Limiter()
+    limiter = known()
     paced, log = lane(limiter, share=0.0), list[float]()
     limiter.set_limits(6000, None)
     waiting = [asyncio.create_task(call(paced, log)) for _ in range(5)]
@@ -112,7 +119,7 @@ async def test_without_a_share_nothing_goes_out() -> None:
 
 
 async def test_a_pause_that_the_provider_asks_for_holds_all_and_ends_without_a_herd() -> None:
-    limiter = Limiter()
+    limiter = known()
     limiter.adaptive.limit = 40.0
     lanes, log = [lane(limiter), lane(limiter)], list[float]()
     limiter.limited(0.2)
@@ -125,7 +132,7 @@ async def test_a_pause_that_the_provider_asks_for_holds_all_and_ends_without_a_h
 
 
 async def test_refusals_slow_the_pace_down_for_a_while() -> None:
-    limiter = Limiter()
+    limiter = known()
     paced = lane(limiter)
     limiter.set_limits(6000, None)
     for _ in range(20):
@@ -138,7 +145,7 @@ async def test_refusals_slow_the_pace_down_for_a_while() -> None:
 
 
 async def test_waiting_calls_end_when_they_are_stopped_or_cancelled() -> None:
-    limiter = Limiter()
+    limiter = known()
     narrow, log = lane(limiter, concurrency=1), list[float]()
     stop = asyncio.Event()
     running = asyncio.create_task(call(narrow, log, 60.0))
@@ -154,7 +161,7 @@ async def test_waiting_calls_end_when_they_are_stopped_or_cancelled() -> None:
 
 
 async def test_a_call_that_is_cancelled_as_it_is_let_out_gives_its_place_back() -> None:
-    limiter = Limiter()
+    limiter = known()
     narrow = lane(limiter, concurrency=1)
     assert await narrow.enter(1.0, never)
     waiting = asyncio.create_task(narrow.enter(1.0, never))
@@ -167,7 +174,7 @@ async def test_a_call_that_is_cancelled_as_it_is_let_out_gives_its_place_back() 
 
 
 async def test_a_closed_lane_leaves_nobody_waiting() -> None:
-    limiter = Limiter()
+    limiter = known()
     narrow = lane(limiter, concurrency=1)
     assert await narrow.enter(1.0, never)
     waiting = asyncio.create_task(narrow.enter(1.0, never))
@@ -176,7 +183,7 @@ async def test_a_closed_lane_leaves_nobody_waiting() -> None:
     assert await waiting is False
 
 
-def test_limits_are_read_from_the_providers_headers() -> None:
+async def test_limits_are_read_from_the_providers_headers() -> None:
     now = 0.0
     limiter = Limiter(lambda: now)
     limiter.said({"x-ratelimit-limit-requests": "3000", "x-ratelimit-limit-tokens": "oops"})
@@ -189,3 +196,15 @@ def test_limits_are_read_from_the_providers_headers() -> None:
     now = 2.0
     limiter.said({})
     assert limiter.seen_requests_per_minute == 100
+
+
+async def test_the_first_call_goes_alone_until_the_provider_has_said_something() -> None:
+    limiter = Limiter()
+    wide, log = lane(limiter), list[float]()
+    calls = [asyncio.create_task(call(wide, log, 0.05)) for _ in range(10)]
+    await asyncio.sleep(0.02)
+    assert limiter.in_flight == 1
+    limiter.said({})
+    limiter.look()
+    assert limiter.in_flight == 10
+    await asyncio.gather(*calls)

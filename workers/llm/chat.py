@@ -98,6 +98,10 @@ class Chat:
         """The request's body."""
         return self._questions.payload(messages)
 
+    def sent(self, payload: bytes) -> list[dict[str, str]]:
+        """The messages of a body as the server takes them, for who wants to see them."""
+        return self._questions.messages(payload)
+
     async def ask(
         self,
         payload: bytes,

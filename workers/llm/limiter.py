@@ -4,8 +4,9 @@
                   -> the quota: the provider asked for a pause? calls in flight that it bears (adaptive)
                   -> out, the run first that weighs most and had least
 
-A call is let out at once when nothing is in its way; else it waits in its lane. A pause that the provider asks
-for (`Retry-After`) holds all of them, and after it they go out slowly, not all at once.
+A call is let out at once when nothing is in its way; else it waits in its lane. The first call goes alone: its answer's
+headers may say what the limits are. A pause that the provider asks for (`Retry-After`) holds all calls, and after it
+they go out slowly, not all at once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Lane:
         self.limiter = limiter
         self.concurrency = concurrency
         self.weight = weight
-        self.share = 0.0
+        self.share = 1.0
         """Its part (0 to 1) of the quota's minute limits."""
         self.in_flight = 0
         self.pacer = Pacer()
@@ -80,8 +81,11 @@ class Lane:
 class Limiter:
     """All calls of this process to one quota."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, limits_seen: Callable[[], None] | None = None
+    ) -> None:
         self._clock = clock
+        self._limits_seen = limits_seen
         self.lanes: list[Lane] = []
         self.adaptive = Adaptive(clock())
         self.in_flight = 0
@@ -92,7 +96,8 @@ class Limiter:
         self.seen_tokens_per_minute: int | None = None
         """The limits that the provider's headers name."""
         self._limits: tuple[int | None, int | None] = (None, None)
-        self._headers_at = float("-inf")
+        self._headers_at: float | None = None
+        """When the provider last said something; until then one call at a time scouts."""
         self._pace, self._pace_at = 1.0, clock()
         self._held_until = 0.0
         self._virtual = 0.0
@@ -166,16 +171,20 @@ class Limiter:
         self._hold(now, retry_after)
 
     def said(self, headers: Mapping[str, str]) -> None:
-        """What the provider's `x-ratelimit-*` headers say, looked at now and then.
+        """What the provider's `x-ratelimit-*` headers say, looked at now and then. Limits hold from here on.
 
         https://platform.openai.com/docs/guides/rate-limits
         """
         now = self._clock()
-        if now - self._headers_at < HEADERS_EVERY:
+        if self._headers_at is not None and now - self._headers_at < HEADERS_EVERY:
             return
         self._headers_at = now
         self.seen_requests_per_minute = _number(headers, "x-ratelimit-limit-requests") or self.seen_requests_per_minute
         self.seen_tokens_per_minute = _number(headers, "x-ratelimit-limit-tokens") or self.seen_tokens_per_minute
+        if not self._is_paced() and (self.seen_requests_per_minute or self.seen_tokens_per_minute):
+            self.set_limits(self.seen_requests_per_minute, self.seen_tokens_per_minute)
+            if self._limits_seen is not None:
+                self._limits_seen()
         if "0" in (headers.get("x-ratelimit-remaining-requests"), headers.get("x-ratelimit-remaining-tokens")):
             for lane in self.lanes:
                 lane.pacer.forget_credit(now)
@@ -214,7 +223,7 @@ class Limiter:
         )
 
     def _is_full(self) -> bool:
-        return self.in_flight + 1 > self.adaptive.limit
+        return self.in_flight + 1 > self.adaptive.limit or (self._headers_at is None and self.in_flight > 0)
 
     def _let_out(self, lane: Lane, tokens: float) -> None:
         lane.in_flight += 1

@@ -50,6 +50,10 @@ class Questions:
         """A body that may have been written before the server was found not to know `response_format`."""
         return self.in_prompt(payload) if self._server_knows is False and self.has_format(payload) else payload
 
+    def messages(self, payload: bytes) -> list[dict[str, str]]:
+        """What is asked, and whatever the server takes in words alone."""
+        return _messages(self.as_known(payload))
+
     def in_prompt(self, payload: bytes) -> bytes:
         """The body that asks the same by words alone, as the end of the system message."""
         return _body(_with_paragraph(_messages(payload), self._paragraph), self._without)

@@ -1,0 +1,151 @@
+"""Documents of a job's source to look at before a run: some from all over it, those named, or a weighed sample."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from batch.checks import CheckFailed
+from batch.job import Job
+from batch.layout import S3Uri, object_uri
+from batch.listing import ObjectEntry
+from batch.planning import PlannedDocument, selector
+from batch.probing import probe
+from batch.spread import Spread, evenly
+from batch.store import Storage
+
+LISTED = 50_000
+"""Keys of the source that are listed to spread a few documents over them: seconds. One with more is probed."""
+CANDIDATES = 4
+"""Places that are probed for each document that is wanted."""
+PROBES_FIRST, PROBES_EACH = 60, 12
+"""Listings of a probe at most, and more for each document; each gives PROBE_PAGE keys."""
+PROBE_PAGE = 20
+SPREAD_AMONG = 16
+"""Documents at least, for each that is wanted, out of which they are picked at even distances."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A document, and how many of the corpus it stands for."""
+
+    document: PlannedDocument
+    weight: int = 1
+
+
+@dataclass
+class Corpus:
+    """What a listing of the whole source found."""
+
+    documents: int = 0
+    bytes: int = 0
+    too_large: int = 0
+    """Documents past `source.max_document_bytes`, which are in neither count."""
+    sample: list[Picked] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Few:
+    """Some documents from all over a source. `listed` keys were looked through; `whole`: there are no more."""
+
+    documents: list[PlannedDocument]
+    listed: int
+    whole: bool
+
+
+async def spread_over_source(storage: Storage, job: Job, count: int) -> Few:
+    """`count` documents from all over the source, at a cost that does not grow with it.
+
+    Up to LISTED keys: at even distances among all documents. A larger source is probed (see `batch.probing`), so that
+    the documents are spread over its names, in no known proportion.
+    """
+    source = S3Uri.parse(job.source.uri)
+    selects = selector(job.source, source.prefix)
+    spread = Spread[PlannedDocument](max(count * SPREAD_AMONG, 256), _chance(job))
+    listed = 0
+    async with aclosing(storage.source_pages(source.bucket, source.prefix)) as pages:
+        async for page in pages:
+            for entry in page:
+                if selects(entry.key):
+                    spread.add(PlannedDocument.of(source.bucket, entry))
+            listed += len(page)
+            if listed >= LISTED:
+                break
+    first = [document for document, _ in spread.taken()]
+    if listed < LISTED:
+        return Few(evenly(first, count), listed, whole=True)
+
+    async def after(key: str) -> list[ObjectEntry]:
+        pages = storage.source_pages(source.bucket, source.prefix, after=key, page_size=PROBE_PAGE)
+        async with aclosing(pages) as pages:
+            return await anext(pages, [])
+
+    found = await probe(
+        after,
+        low=source.prefix,
+        prefix=source.prefix,
+        wanted=count * CANDIDATES,
+        most=PROBES_FIRST + count * PROBES_EACH,
+    )
+    selected = (next((entry for entry in entries if selects(entry.key)), None) for entries in found)
+    probed = {entry.key: PlannedDocument.of(source.bucket, entry) for entry in selected if entry is not None}
+    if len(probed) < count:
+        probed |= {document.document_id: document for document in evenly(first, count - len(probed))}
+    return Few(evenly([probed[key] for key in sorted(probed)], count), listed, whole=False)
+
+
+async def named_documents(storage: Storage, job: Job, names: Sequence[str]) -> list[PlannedDocument]:
+    """The documents of these ids or `s3://` URIs. Raises `CheckFailed` for one that a run of the job would not have."""
+    source = S3Uri.parse(job.source.uri)
+    selects = selector(job.source, source.prefix)
+    found: dict[str, PlannedDocument] = {}
+    for name in names:
+        key = name.removeprefix(f"s3://{source.bucket}/")
+        if not key.startswith(source.prefix):
+            raise CheckFailed(f"document {name!r} does not lie under source.uri {source}; name its key or its URI")
+        if not selects(key):
+            raise CheckFailed(
+                f"document {name!r} is left out by source.include {job.source.include} and source.exclude "
+                f"{job.source.exclude}"
+            )
+        async with aclosing(storage.source_pages(source.bucket, key, page_size=1)) as pages:
+            entries: list[ObjectEntry] = await anext(pages, [])
+        if not entries or entries[0].key != key:
+            raise CheckFailed(f"document {name!r}: there is no object {object_uri(source.bucket, key)}")
+        found[key] = PlannedDocument.of(source.bucket, entries[0])
+    return list(found.values())
+
+
+async def sample_of_source(
+    storage: Storage, job: Job, most: int, *, on_progress: Callable[[Corpus], None] | None = None
+) -> Corpus:
+    """Lists the whole source and keeps a sample of at most `most` documents, spread over all of it.
+
+    Args:
+        on_progress: called with the counts so far after each page of the listing.
+    """
+    source = S3Uri.parse(job.source.uri)
+    selects = selector(job.source, source.prefix)
+    corpus, spread = Corpus(), Spread[PlannedDocument](most, _chance(job))
+    async with aclosing(storage.source_pages(source.bucket, source.prefix)) as pages:
+        async for page in pages:
+            for entry in page:
+                if not selects(entry.key):
+                    continue
+                if entry.size > job.source.max_document_bytes:
+                    corpus.too_large += 1
+                    continue
+                corpus.documents += 1
+                corpus.bytes += entry.size
+                spread.add(PlannedDocument.of(source.bucket, entry))
+            if on_progress is not None:
+                on_progress(corpus)
+    corpus.sample = [Picked(document, weight) for document, weight in spread.taken()]
+    return corpus
+
+
+def _chance(job: Job) -> random.Random:
+    """The same for the same job: who looks twice sees the same documents, unless the source has changed."""
+    return random.Random(job.fingerprint)

@@ -1,0 +1,82 @@
+"""A document's way to the model's question and from its answer to a row: the same in a run and in a preview.
+
+What is wrong with a document ends as `Unreadable`, whose word and message its error row has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import jinja2
+
+from batch.layout import bucket_and_key
+from batch.listing import is_addressable
+from batch.planning import PlannedDocument
+from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
+from workers.extract import Unreadable, extract, is_slow
+from workers.llm.chat import Answer
+from workers.llm.errors import Kind
+from workers.prompt import CompiledPrompt
+from workers.rows import Row, failed
+
+
+def check_key(document: PlannedDocument) -> None:
+    """Raises `Unreadable` for a key that cannot be asked for."""
+    if not is_addressable(bucket_and_key(document.uri)[1]):
+        raise Unreadable("unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character")
+
+
+def check_size(document: PlannedDocument, limit: int) -> None:
+    """Raises `Unreadable` for one of more than `limit` bytes."""
+    if document.size > limit:
+        raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
+
+
+@contextmanager
+def reading(document: PlannedDocument) -> Iterator[None]:
+    """Around the GET of its planned version: raises `Unreadable` for what is the document's own; other errors pass."""
+    try:
+        yield
+    except ObjectMissing:
+        raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
+    except PreconditionFailed:
+        raise Unreadable("source_changed", f"{document.uri} changed after it was listed") from None
+    except ObjectTooLarge as error:
+        raise Unreadable("too_large", str(error)) from None
+
+
+async def text_of(document: PlannedDocument, data: bytes) -> str:
+    """The text that the prompt shows. Raises `Unreadable`."""
+    if is_slow(document.uri, len(data)):
+        return await asyncio.to_thread(extract, document.uri, data)
+    return extract(document.uri, data)
+
+
+def messages_of(
+    prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, text: str
+) -> list[dict[str, str]]:
+    """The chat's messages. Raises `Unreadable` where the prompt does not render for this document."""
+    values = {**dates, "text": text, "document_id": document.document_id, "uri": document.uri}
+    try:
+        return prompt.messages(values)
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, OverflowError) as error:
+        raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
+
+
+def row_unread(row: Row, error: Unreadable) -> Row:
+    """The error row of a document that was never asked about."""
+    return failed(row, error.error_type, str(error), retryable=error.error_type.startswith("source_"))
+
+
+def row_answered(row: Row, answer: Answer) -> Row:
+    """The row of a document that was asked about, with its result or its error."""
+    if answer.error is not None:
+        verdict = answer.error
+        return failed(
+            row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
+        )
+    if answer.result is not None:
+        row["result"] = answer.result
+    return row

@@ -1,0 +1,272 @@
+"""Activities: ask about a few documents before a run, and measure a sample of them for an estimate.
+
+Both read, extract, render and ask as a run does (see `workers.documents`, `workers.llm`), and write nothing of a run.
+What a client asks, and what it gets, lies in one object (`batch.preview_file`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+from temporalio import activity
+
+from batch import contracts as c
+from batch.estimation import Asked, Estimate, Measured, estimate, rule
+from batch.layout import PreviewLayout, bucket_and_key
+from batch.picking import Picked
+from batch.planning import PlannedDocument
+from batch.preview_file import (
+    UNANSWERED,
+    PreviewedDocument,
+    PreviewRequest,
+    PreviewResult,
+    cut,
+    cut_messages,
+    read_request,
+    write_answer,
+)
+from batch.spread import evenly
+from batch.store import Storage, StorageError, StorageRefused
+from workers.brakes import Brakes
+from workers.documents import check_key, check_size, messages_of, reading, row_answered, row_unread, text_of
+from workers.extract import Unreadable
+from workers.llm.chat import Answer, Chat
+from workers.llm.prices import pricer
+from workers.llm.transport import Transport
+from workers.metrics import Metrics
+from workers.prompt import CompiledPrompt
+from workers.quotas import QuotaLane, Quotas
+from workers.room import Room
+from workers.rows import Row, RowMaker
+
+AT_ONCE = 16
+"""Questions asked at once: a preview is small, and shares its process with the control of runs."""
+OUTAGE_AFTER = 10.0
+"""Seconds of nothing but transient failures: a person waits, who can ask again."""
+
+
+class Previewer:
+    """Holds storage, the model's transport and quotas, metrics, and the worker's drain, which ends a preview early."""
+
+    def __init__(
+        self, storage: Storage, transport: Transport, quotas: Quotas, metrics: Metrics, drain: asyncio.Event
+    ) -> None:
+        self._storage, self._transport, self._quotas = storage, transport, quotas
+        self._metrics, self._drain = metrics, drain
+
+    @activity.defn(name=c.PREVIEW_DOCUMENTS)
+    async def preview_documents(self, task: c.PreviewInput) -> c.PreviewOutcome:
+        """Asks about each document of the request."""
+        layout = PreviewLayout.of(task.output_uri)
+        request, etag = await read_request(self._storage, layout, task.token)
+        look = self._look(request, task)
+        seen = await look.all(request.picked, asks=range(len(request.picked)))
+        documents = [_shown(one, request.characters) for one in seen]
+        result = PreviewResult(request.job.name, request.job.model.name, documents, stopped=look.stopped)
+        await write_answer(self._storage, layout, task.token, result, etag=etag)
+        return c.PreviewOutcome(len(seen), result.ok + result.errors)
+
+    @activity.defn(name=c.ESTIMATE_RUN)
+    async def estimate_run(self, task: c.PreviewInput) -> c.PreviewOutcome:
+        """Measures the documents of the request, and asks about some of them if it says so."""
+        layout = PreviewLayout.of(task.output_uri)
+        request, etag = await read_request(self._storage, layout, task.token)
+        look = self._look(request, task)
+        asks = evenly(range(len(request.picked)), request.asks)
+        seen = await look.all(request.picked, asks=asks)
+        found = self._estimate(request, seen, len(asks))
+        if look.stopped:
+            found = replace(found, notes=[*found.notes, f"stopped early, {look.stopped}"])
+        await write_answer(self._storage, layout, task.token, found, etag=etag)
+        return c.PreviewOutcome(len(seen), found.answered)
+
+    def _look(self, request: PreviewRequest, task: c.PreviewInput) -> Look:
+        lane = self._quotas.lane(f"preview-{task.token}", request.job)
+        return Look(
+            request,
+            self._storage,
+            self._transport,
+            lane,
+            self._metrics,
+            drain=self._drain,
+            ask_within=task.ask_within,
+        )
+
+    def _estimate(self, request: PreviewRequest, seen: Sequence[Seen], asks: int) -> Estimate:
+        job = request.job
+        schema = job.output.json_schema
+        schema_bytes = len(orjson.dumps(schema)) if schema is not None else 0
+        looked = [each for each in zip(seen, request.picked, strict=True) if each[0].is_known]
+        sample = [one.measured(picked) for one, picked in looked]
+        return estimate(
+            job,
+            documents=request.documents,
+            size=request.size,
+            too_large=request.too_large,
+            sample=sample,
+            schema_bytes=schema_bytes,
+            asks=asks,
+            asked=[
+                _asked(one, rule(measured.prompt_bytes, measured.messages, schema_bytes))
+                for (one, _), measured in zip(looked, sample, strict=True)
+                if one.row is not None and one.row["prompt_tokens"]
+            ],
+            online=pricer(job.model),
+            batch=pricer(job.model, batch=True),
+            processes=request.processes,
+        )
+
+
+@dataclass
+class Seen:
+    """What became of a document: its `row` as in a run, None while it is unanswered."""
+
+    document: PlannedDocument
+    row: Row | None = None
+    messages: list[dict[str, str]] = field(default_factory=list)
+    prompt_bytes: int = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was read, or is known to be unreadable; not, where the source did not answer."""
+        return self.row is not None or bool(self.messages)
+
+    def measured(self, picked: Picked) -> Measured:
+        unreadable = self.row is not None and not self.messages
+        return Measured(
+            size=self.document.size,
+            weight=picked.weight,
+            prompt_bytes=self.prompt_bytes,
+            messages=len(self.messages),
+            error_type=self.row["error_type"] if self.row is not None and unreadable else "",
+        )
+
+
+class Look:
+    """One look at some documents of a job. `stopped` says why no more were asked about, empty while all is well."""
+
+    def __init__(
+        self,
+        request: PreviewRequest,
+        storage: Storage,
+        transport: Transport,
+        lane: QuotaLane,
+        metrics: Metrics,
+        *,
+        drain: asyncio.Event,
+        ask_within: float,
+    ) -> None:
+        job = request.job
+        self._job, self._storage, self._characters = job, storage, request.characters
+        self._dates = request.nominal.values
+        self._prompt = CompiledPrompt(job.prompt)
+        self._brakes = Brakes(max_error_rate=1.0, drain=drain, outage_after=OUTAGE_AFTER)
+        self._lane, self._chat = lane, Chat(job, transport, self._brakes, metrics, lane)
+        self._price = pricer(job.model)
+        self._maker = RowMaker("", job.fingerprint_at(request.nominal), 1, 0, 0)
+        self._permits = asyncio.Semaphore(min(AT_ONCE, job.limits.concurrency))
+        self._room = Room(documents=AT_ONCE)
+        self._ask_within, self._deadline = ask_within, time.monotonic() + ask_within
+        self.stopped = ""
+
+    async def all(self, picked: Sequence[Picked], *, asks: Sequence[int]) -> list[Seen]:
+        """Reads and renders each; asks about those at the positions `asks`."""
+        asked = set(asks)
+        tasks = [asyncio.create_task(self._one(each.document, at in asked)) for at, each in enumerate(picked)]
+        if asked:
+            self._lane.open()
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if asked:
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._lane.close()
+
+    async def _one(self, document: PlannedDocument, ask: bool) -> Seen:
+        seen = Seen(document)
+        size = min(document.size, self._job.source.max_document_bytes)
+        await self._room.enter(size)
+        try:
+            messages = await self._messages(document)
+            seen.prompt_bytes = sum(len(message["content"].encode()) for message in messages)
+            payload = self._chat.payload(messages) if ask else b""
+            if ask:
+                seen.row = await self._ask(document, payload)
+                messages = self._chat.sent(payload)
+            seen.messages = cut_messages(messages, self._characters)
+        except Unreadable as error:
+            seen.row = row_unread(self._row(document, Answer(None, None)), error)
+        except StorageError as error:
+            reason = c.SOURCE_REFUSED if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+            self.stopped = self.stopped or f"{reason}: {error}"
+        finally:
+            self._room.leave(size)
+        return seen
+
+    async def _messages(self, document: PlannedDocument) -> list[dict[str, str]]:
+        check_key(document)
+        limit = self._job.source.max_document_bytes
+        check_size(document, limit)
+        bucket, key = bucket_and_key(document.uri)
+        with reading(document):
+            data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
+        return messages_of(self._prompt, self._dates, document, await text_of(document, data))
+
+    async def _ask(self, document: PlannedDocument, payload: bytes) -> Row | None:
+        async with self._permits:
+            if self._has_stopped():
+                return None
+            answer = await self._chat.ask(payload, self._has_stopped)
+        if answer is None:
+            self._has_stopped()  # it was this very answer that ended all
+            return None
+        return row_answered(self._row(document, answer), answer)
+
+    def _has_stopped(self) -> bool:
+        stop = self._brakes.stop()
+        if not self.stopped and stop is not None:
+            self.stopped = f"{stop.reason}: {stop.message}"
+        elif not self.stopped and time.monotonic() > self._deadline:
+            self.stopped = f"not all questions were answered within {self._ask_within:g} s"
+        return bool(self.stopped)
+
+    def _row(self, document: PlannedDocument, answer: Answer) -> Row:
+        cost = self._price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
+        return self._maker.row(document, document.etag, answer, cost)
+
+
+_OF_ROW = (
+    *("status", "result", "error_type", "error_message", "retryable", "finish_reason", "model", "attempts"),
+    *("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd", "latency_seconds"),
+)
+
+
+def _shown(seen: Seen, characters: int) -> PreviewedDocument:
+    """What the client gets to see."""
+    document, row = seen.document, seen.row or {"status": UNANSWERED}
+    fields: dict[str, Any] = {name: row[name] for name in _OF_ROW if name in row}
+    text = row.get("output_text")
+    fields["output_text"] = cut(text, characters) if text is not None else None
+    return PreviewedDocument(
+        document_id=document.document_id, uri=document.uri, size=document.size, messages=seen.messages, **fields
+    )
+
+
+def _asked(seen: Seen, by_rule: float) -> Asked:
+    assert seen.row is not None
+    row = seen.row
+    return Asked(
+        by_rule=by_rule,
+        prompt_tokens=row["prompt_tokens"],
+        cached_tokens=row["cached_tokens"],
+        completion_tokens=row["completion_tokens"],
+        seconds=row["latency_seconds"] * row["attempts"],
+        cost_usd=row["cost_usd"],
+    )
