@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from batch.store import Storage
 from benchmarks.figures import Figure
 from tests.chaos.harness import TUNING, Chaos, measured
 
@@ -73,5 +74,24 @@ async def test_a_creator_that_wakes_up_late_creates_no_second_batch(chaos: Chaos
     await chaos.complete(run, corpus, within=60, latecomers=True)
     await asyncio.sleep(2.0)  # whatever the late one may still try
     assert other.running
+    stats = chaos.ask("/stats")
+    assert (stats["batches"], stats["accepted"], stats["paid_more_than_once"]) == (1, len(corpus), 0), stats
+
+
+@pytest.mark.soak
+async def test_kills_while_a_batch_is_polled_do_not_use_up_a_partitions_chances(chaos: Chaos) -> None:
+    """More kills in a row than attempts without progress are allowed, and not one answer yet."""
+    corpus = await chaos.corpus(40)
+    (worker,) = await chaos.start_workers("0")
+    chaos.provider(batch_seconds=45.0)
+    tuning = replace(TUNING, heartbeat_timeout=4, max_barren_attempts=2)
+    run = await chaos.start(chaos.job(corpus, documents=40, mode="batch"), tuning=tuning)
+    for kill in range(1, 5):
+        async with asyncio.timeout(30):
+            while len(await Storage().list_all("results", run.layout.ledger(0))) < kill:  # noqa: ASYNC110 - by a worker
+                await asyncio.sleep(0.2)
+        await worker.kill()
+        await worker.start()
+    await chaos.complete(run, corpus, within=120)
     stats = chaos.ask("/stats")
     assert (stats["batches"], stats["accepted"], stats["paid_more_than_once"]) == (1, len(corpus), 0), stats
