@@ -19,8 +19,9 @@ import orjson
 from openai import Omit, omit
 from openai.types import Batch
 
+from workers.llm.chat import retry_after_of
 from workers.llm.errors import Kind, Verdict, judge_status
-from workers.llm.transport import CredentialsMissing
+from workers.llm.transport import CredentialsMissing, Reply
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -144,11 +145,13 @@ class BatchApi:
             yield
         except openai.APIStatusError as error:
             verdict = judge_status(error.status_code, {"error": error.body})
-            raise BatchApiError(_at(verdict, where), error.status_code, _retry_after(error)) from None
+            reply = Reply(error.status_code, error.response.headers, error.body)
+            raise BatchApiError(_at(verdict, where), error.status_code, retry_after_of(reply)) from None
         except openai.APITimeoutError:
             raise BatchApiError(_transient("timeout", f"{where}: no answer in time"), None) from None
         except openai.APIConnectionError as error:
-            raise BatchApiError(_transient("unreachable", f"{where}: {error.__cause__ or error}"), None) from None
+            cause = error.__cause__ or error
+            raise BatchApiError(_transient("unreachable", f"{where}: {type(cause).__name__}: {cause}"), None) from None
         except openai.OpenAIError as error:
             raise BatchApiError(_transient("malformed", f"{where}: {error}"), None) from None
 
@@ -159,15 +162,6 @@ def _transient(error_type: str, message: str) -> Verdict:
 
 def _at(verdict: Verdict, where: str) -> Verdict:
     return Verdict(verdict.kind, verdict.error_type, f"{where}: {verdict.message}", verdict.retryable)
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    for header, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(error.response.headers[header]) * scale)
-        except (KeyError, ValueError):
-            continue
-    return None
 
 
 # -- input
