@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batch.checks import CheckFailed as CheckFailed
+    from batch.client import BudgetTooSmall as BudgetTooSmall
     from batch.client import Run as Run
     from batch.client import RunBusy as RunBusy
     from batch.client import RunNotFound as RunNotFound
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from batch.timing import Timing as Timing
 
 __all__ = [
+    "BudgetTooSmall",
     "CheckFailed",
     "Estimate",
     "Job",

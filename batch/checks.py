@@ -125,6 +125,8 @@ async def check_model(client: Client, job: Job, task_queue: str) -> None:
     except (WorkflowFailureError, RPCError) as error:
         cause = getattr(error, "cause", error)
         raise CheckFailed(f"model.name: the check that {job.model.name} answers did not end: {cause}") from None
+    if result.mistake:
+        raise CheckFailed(result.mistake)
     if result.problem:
         raise model_silent(job, result.problem, hint="; --no-model-check starts without asking")
 

@@ -53,6 +53,10 @@ class RunBusy(RuntimeError):
     """The run is still going, or shards of it are: nothing may work beside them."""
 
 
+class BudgetTooSmall(ValueError):
+    """A run cannot go on with this maximum cost, or has none."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """How a run stands or ended. Counts are documents, `seconds` wall time, `cost_usd` US dollars.
@@ -78,6 +82,9 @@ class RunResult:
     message: str = ""
     generation: int = 1
     cached_tokens: int = 0
+    max_cost_usd: float | None = None
+    """The run's budget, if it has one, and what counts against it: spent, or set aside for workers that spend it."""
+    charged_usd: float | None = None
     unpriced: int = 0
     """Answered documents whose model has no known price: `cost_usd` lacks them."""
     retryable_errors: int = 0
@@ -288,6 +295,8 @@ class Run:
             in_progress=beats.done,
             in_flight=beats.in_flight,
             errors_in_progress=dict(beats.errors),
+            max_cost_usd=progress.budget.max_usd if progress.budget else None,
+            charged_usd=round(progress.budget.charged_usd, 6) if progress.budget else None,
             shards={"open": len(progress.shards_open), "finished": progress.shards_finished},
             partitions={
                 "planned": progress.planned_partitions,
@@ -337,6 +346,8 @@ class Run:
                 reason=manifest.reason,
                 message=failure,
                 generation=manifest.generation,
+                max_cost_usd=manifest.max_cost_usd,
+                charged_usd=manifest.charged_usd,
                 partitions={
                     "planned": len(manifest.files),
                     "committed": manifest.totals.partitions - manifest.totals.partitions_failed,
@@ -419,8 +430,18 @@ class Run:
         """No new calls within seconds; calls in flight are kept."""
         await self.handle.signal("pause", message)
 
-    async def resume(self) -> None:
-        """Goes on where the run was paused."""
+    async def resume(self, *, max_cost_usd: float | None = None) -> None:
+        """Goes on where the run was paused; with another maximum cost, if one is given. Raises `BudgetTooSmall`."""
+        now = await self.status()
+        if max_cost_usd is not None:
+            _check_budget(now, max_cost_usd)
+            await self.handle.signal("resume", max_cost_usd)
+            return
+        if now.state == c.PAUSED and now.reason == c.MAX_COST:
+            raise BudgetTooSmall(
+                f"run {self.run_id!r} has used up its limits.max_cost_usd, {_budget(now)}; it goes on with a higher "
+                f"one: docbatch resume {self.run_id} --max-cost-usd X"
+            )
         await self.handle.signal("resume")
 
     async def rerun(
@@ -474,6 +495,18 @@ class Run:
                 f"shard {shard!r} of the run still works although its coordinator is gone; "
                 f"`docbatch cancel {self.run_id}` stops what is left of it"
             )
+
+
+def _check_budget(now: RunResult, max_cost_usd: float) -> None:
+    if now.max_cost_usd is None:
+        raise BudgetTooSmall(f"run {now.run_id!r} was started without limits.max_cost_usd and takes none now")
+    if (now.charged_usd or 0.0) < max_cost_usd < float("inf"):
+        return
+    raise BudgetTooSmall(f"${max_cost_usd:g} is too little for run {now.run_id!r}: it has spent {_budget(now)} already")
+
+
+def _budget(now: RunResult) -> str:
+    return f"${now.charged_usd:.6g} of ${now.max_cost_usd:.6g}"
 
 
 async def _failure(client: Client, run_id: str) -> str:

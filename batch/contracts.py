@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from batch.budget import Budget, BudgetView
+
 RUN_WORKFLOW = "docbatch-run"
 SHARD_WORKFLOW = "docbatch-shard"
 CHECK_WORKFLOW = "docbatch-check"
@@ -25,6 +27,9 @@ FINISH_RUN = "finish_run"
 CHECK_MODEL = "check_model"
 PREVIEW_DOCUMENTS = "preview_documents"
 ESTIMATE_RUN = "estimate_run"
+
+RESERVE_BUDGET = "reserve_budget"
+"""The coordinator's update by which worker processes draw on the run's budget (see `batch.budget`)."""
 
 # Search attributes, both of type Keyword: runs are found by them where the namespace has them.
 JOB_ATTRIBUTE = "DocbatchJob"
@@ -68,6 +73,7 @@ STORAGE_UNREACHABLE = "storage_unreachable"
 STORAGE_REFUSED = "storage_refused"
 SOURCE_REFUSED = "source_refused"
 ERROR_RATE = "max_error_rate"
+MAX_COST = "max_cost_usd"
 PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
 
@@ -174,6 +180,10 @@ class Claimed:
     """Whether counts go into the memo as they grow. No in claims of older versions: their histories replay."""
     searchable: bool = False
     """Whether the namespace has our search attributes; setting one that it does not have would stop the workflow."""
+    max_cost_usd: float | None = None
+    """The job's, or what it was raised to in an earlier generation."""
+    charged_usd: float = 0.0
+    """What earlier generations were charged."""
 
 
 @dataclass(frozen=True)
@@ -334,6 +344,7 @@ class Carried:
     rerun: RerunRequest | None = None
     rerun_found: bool = False
     finished_shards: int = 0
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -363,6 +374,7 @@ class FinishInput:
     started_at: float
     plan_complete: bool
     execution_run_id: str
+    budget: BudgetView | None = None
 
 
 @dataclass(frozen=True)
@@ -393,6 +405,7 @@ class Progress:
     """What `totals` holds of each open shard, in the order of `shards_open`: who asks a shard itself subtracts it."""
     shards_finished: int
     started_at: float
+    budget: BudgetView | None = None
 
 
 @dataclass(frozen=True)
@@ -459,9 +472,13 @@ class CheckInput:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """`problem` is empty when the model answers; otherwise it says what failed, where, and what sets it."""
+    """`problem` is empty when the model answers; otherwise it says what failed, where, and what sets it.
+
+    `mistake` is one in the job that only a worker can find.
+    """
 
     problem: str = ""
+    mistake: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError, TemporalError
 
 from batch import contracts as c
+from batch.budget import Budget, BudgetAnswer, BudgetRequest, BudgetView
 from batch.preview_workflow import Estimate, Preview
 from batch.quota_workflow import Quota
 from batch.shard import Shard, has_failed, minding_cancellation
@@ -32,6 +33,8 @@ from batch.shard import Shard, has_failed, minding_cancellation
 R = TypeVar("R")
 
 CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
+SETTLED_WITHIN = 3.0
+"""Seconds that a run's end waits for the last reports of what was spent; what is not reported counts as spent."""
 PUBLISH_EVERY = 10.0
 """Seconds at least between two counts for visibility while the state stays."""
 SLOT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
@@ -82,6 +85,7 @@ class Coordinator:
         self._rerun_found = carried.rerun_found if carried else False
         self._started_shards = 0
         self._finished_shards = carried.finished_shards if carried else 0
+        self._budget = carried.budget if carried else None
         self._state = c.RUNNING if carried else c.PLANNING
         self._published_at = workflow.time()
         self._leaving = False
@@ -141,11 +145,27 @@ class Coordinator:
             self._pause(request.reason, request.message)
 
     @workflow.signal
-    def resume(self) -> None:
-        """Goes on where the run was paused."""
+    def resume(self, max_cost_usd: float | None = None) -> None:
+        """Goes on where the run was paused; first sets the maximum cost of a run that has one, paused or not."""
+        if max_cost_usd is not None and self._budget is not None:
+            self._budget.max_usd = max_cost_usd
         if self._control.state == c.PAUSED:
             self._control = c.Control(epoch=self._control.epoch + 1)
+            if self._budget is not None:
+                self._budget.begin_epoch(self._control.epoch)
             self._show()
+
+    @workflow.update(name=c.RESERVE_BUDGET)
+    def reserve_budget(self, request: BudgetRequest) -> BudgetAnswer:
+        """A worker process reports what it has spent, and learns what it may spend."""
+        if self._budget is None:
+            raise ApplicationError("the run has no limits.max_cost_usd", non_retryable=True)
+        may_grant = self._control.state == c.RUNNING
+        answer = self._budget.ask(request, workflow.time(), may_grant=may_grant)
+        if workflow.time() - self._published_at >= PUBLISH_EVERY:
+            self._publish_progress()
+        self._show()
+        return answer
 
     @workflow.query
     def progress(self) -> c.Progress:
@@ -165,6 +185,7 @@ class Coordinator:
             shards_reported=[self._open[shard].report.totals for shard in sorted(self._open)],
             shards_finished=self._finished_shards,
             started_at=self._started_at,
+            budget=BudgetView.of(self._budget),
         )
 
     # -- the parts that run side by side -----------------------------------------------------------------------------
@@ -383,7 +404,10 @@ class Coordinator:
         self._generation = claimed.generation
         self._delivered = c.Control(epoch=claimed.epoch)
         self._control = replace(self._control, epoch=claimed.epoch)  # it may have been paused already
-        workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri})
+        if claimed.max_cost_usd is not None:
+            self._budget = Budget(claimed.max_cost_usd, claimed.charged_usd, claimed.epoch)
+        budget = {"max_cost_usd": claimed.max_cost_usd, "charged_usd": claimed.charged_usd} if self._budget else {}
+        workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri, **budget})
         if claimed.searchable:
             workflow.upsert_search_attributes([JOB.value_set(claimed.job_name), STATE.value_set(c.RUNNING)])
         return claimed
@@ -398,6 +422,8 @@ class Coordinator:
         self._published_at = workflow.time()
         totals = self._totals_now()
         counts = {"documents": totals.documents, "errors": totals.errors, "cost_usd": round(totals.cost_usd, 6)}
+        if self._budget is not None:
+            counts |= {"max_cost_usd": self._budget.max_usd, "charged_usd": round(self._budget.charged_usd, 6)}
         workflow.upsert_memo({**more, **counts})
 
     def _continue_as_new(self) -> None:
@@ -423,6 +449,7 @@ class Coordinator:
                     rerun=self._rerun,
                     rerun_found=self._rerun_found,
                     finished_shards=self._finished_shards,
+                    budget=self._budget,
                 ),
             ),
             # With what was upserted: without it the next execution gets the memo of the very first start.
@@ -457,8 +484,16 @@ class Coordinator:
         except TemporalError:
             self._open.pop(shard, None)  # closed already
 
+    async def _last_reports(self, budget: Budget) -> None:
+        """Waits a little for what worker processes say when they have nothing more to do."""
+        if budget.awaits(workflow.time()):
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: not budget.awaits(workflow.time()), timeout=SETTLED_WITHIN)
+
     async def _finish(self, state: str) -> c.Finished:
         claimed = self._the_claim()
+        if self._budget is not None:
+            await self._last_reports(self._budget)
         finished = await control_activity(
             c.FINISH_RUN,
             c.FinishInput(
@@ -469,6 +504,7 @@ class Coordinator:
                 started_at=self._started_at,
                 plan_complete=self._plan_done,
                 execution_run_id=workflow.info().first_execution_run_id,
+                budget=BudgetView.of(self._budget),
             ),
             c.Finished,
         )
@@ -534,6 +570,8 @@ class Coordinator:
             f"{totals.partitions} of {self._planned_partitions} partitions, {totals.partitions_failed} failed",
             f"shards open: {len(self._open)}, waiting: {len(self._waiting)}",
         ]
+        if self._budget is not None:
+            lines.append(f"budget: ${self._budget.charged_usd:.6g} of ${self._budget.max_usd:.6g} spent or set aside")
         if self._control.reason:
             lines.append(f"reason: {self._control.reason} {self._control.message}")
         workflow.set_current_details("\n\n".join(lines))

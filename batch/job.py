@@ -261,7 +261,8 @@ class Job(_Part):
             f"source.format: {self.source.format}": self.source.format in ("jsonl", "parquet"),
             "source.text_field": self.source.text_field != "text",
             "source.id_field": self.source.id_field is not None,
-            "limits.max_cost_usd": self.limits.max_cost_usd is not None,
+            "limits.max_cost_usd in model.mode: batch": self.model.mode == "batch"
+            and self.limits.max_cost_usd is not None,
             "incremental": self.incremental,
             "state.uri": self.state.uri is not None,
         }

@@ -44,6 +44,9 @@ class Manifest:
     seconds: float
     totals: Totals
     planned_documents: int
+    max_cost_usd: float | None = None
+    charged_usd: float | None = None
+    """What was charged against it in all generations, also for answers that no row shows; None where there is none."""
     problems: list[str] = field(default_factory=list)
     files: list[ResultEntry] = field(default_factory=list)
 

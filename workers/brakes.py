@@ -102,6 +102,10 @@ class Brakes:
         """No call can succeed until somebody acts."""
         self._brake(verdict.error_type, verdict.message)
 
+    def out_of_money(self, message: str) -> None:
+        """No further call fits into the run's budget."""
+        self._brake(c.MAX_COST, message)
+
     def documents(self, failed: bool) -> None:
         """One document ended, for the rolling error rate."""
         self._recent.append(failed)

@@ -25,8 +25,10 @@ from batch.run_file import RunFile, RunMissing, load_run
 from batch.store import PreconditionFailed, Storage, StorageError
 from workers.llm.chat import probe
 from workers.llm.errors import Kind
+from workers.llm.prices import unpriced_budget
 from workers.llm.transport import Transport
 from workers.metrics import ABORTED, Metrics
+from workers.rerun import cost_so_far
 
 CHECKED_AGAIN_AFTER = (0.5, 2.0)
 """Seconds; one failure that may pass must not refuse a run before it begins."""
@@ -57,6 +59,8 @@ class RunControl:
         try:
             nominal = Nominal.parse(task.nominal, task.time_zone) if task.nominal else Nominal.now()
             job = Job.parse(json.loads(task.job_json)).resolved(nominal)
+            if mistake := unpriced_budget(job):
+                raise JobError(mistake)
         except (JobError, ValueError) as error:  # of a client that knows other rules: no repetition mends it
             raise ApplicationError(str(error), type="JobError", non_retryable=True) from None
         self._metrics.start_job(job.name)
@@ -88,24 +92,43 @@ class RunControl:
         while True:
             found = await load_manifest(self._storage, layout)
             if found is not None and found[0].execution_run_id == task.execution_run_id:
-                generation = found[0].generation
+                marked = found[0]
                 break
             last = found[0] if found is not None else _no_manifest(file)
-            generation = last.generation + 1
             marked = replace(
-                last, state=c.RERUNNING, generation=generation, execution_run_id=task.execution_run_id
-            ).to_bytes()
+                last,
+                state=c.RERUNNING,
+                generation=last.generation + 1,
+                execution_run_id=task.execution_run_id,
+                charged_usd=await self._charged(layout, file, found[0] if found is not None else None),
+            )
             try:
                 if found is None:
-                    await self._storage.create(layout.output.bucket, layout.manifest, marked)
+                    await self._storage.create(layout.output.bucket, layout.manifest, marked.to_bytes())
                 else:
-                    await self._storage.replace(layout.output.bucket, layout.manifest, marked, etag=found[1])
+                    await self._storage.replace(layout.output.bucket, layout.manifest, marked.to_bytes(), etag=found[1])
                 break
             except PreconditionFailed:
                 continue
-        epoch = max(control.epoch + 1, generation * 1000)
+        epoch = max(control.epoch + 1, marked.generation * 1000)
         await self.write_control(c.ControlInput(ref, c.Control(epoch=epoch), file.job.name))
-        return replace(_claimed(ref, file.job), generation=generation, epoch=epoch)
+        return replace(
+            _claimed(ref, file.job),
+            generation=marked.generation,
+            epoch=epoch,
+            max_cost_usd=marked.max_cost_usd or file.job.limits.max_cost_usd,
+            charged_usd=marked.charged_usd or 0.0,
+        )
+
+    async def _charged(self, layout: RunLayout, file: RunFile, last: Manifest | None) -> float | None:
+        """US dollars that the generations before were charged; None for a run without a budget."""
+        if file.job.limits.max_cost_usd is None:
+            return None
+        accounted = max(last.charged_usd or 0.0, last.totals.cost_usd) if last is not None else 0.0
+        if last is not None and last.state in c.ENDED:
+            return accounted
+        # The last coordinator was terminated, and took what it knew with it.
+        return max(accounted, await cost_so_far(self._storage, layout, file.fingerprint))
 
     async def _stored_control(self, layout: RunLayout) -> c.Control:
         found = await self._storage.get_entry(layout.output.bucket, layout.control)
@@ -150,16 +173,21 @@ class RunControl:
             raise
         going: Counter[tuple[str, str]] = Counter()
         ended: Counter[tuple[str, str]] = Counter()
+        budgets: dict[str, tuple[float, float]] = {}
         for execution, memo in latest.values():
             job_name, state = jobs.get(execution.id, ""), str(memo.get("state", c.RUNNING))
             if not job_name:
                 continue  # a rerun that is not claimed yet
             if execution.status == WorkflowExecutionStatus.RUNNING:
                 going[job_name, c.PAUSED if state == c.PAUSED else c.RUNNING] += 1
+                if "max_cost_usd" in memo:
+                    most, charged = budgets.get(job_name, (0.0, 0.0))
+                    budgets[job_name] = most + float(memo["max_cost_usd"]), charged + float(memo["charged_usd"])
             elif execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
                 cancelled = execution.status == WorkflowExecutionStatus.CANCELED  # before its claim: without a state
                 ended[job_name, c.CANCELLED if cancelled else state if state in c.ENDED else ABORTED] += 1
         self._metrics.show_runs(going, ended)
+        self._metrics.show_budgets(budgets)
 
     @activity.defn(name=c.FIND_CLOSED_SHARDS)
     async def find_closed_shards(self, task: c.ClosedShardsInput) -> list[str]:
@@ -184,6 +212,8 @@ class RunControl:
             job = (await load_run(self._storage, task.run)).job if task.run else Job.parse(json.loads(task.job_json))
         except (StorageError, RunMissing) as error:
             return c.CheckResult(problem=str(error)[:500])
+        if task.run is None and (mistake := unpriced_budget(job)):
+            return c.CheckResult(mistake=mistake)
         verdict = await probe(job, self._transport, as_the_job_asks=task.run is None)
         for pause in CHECKED_AGAIN_AFTER if task.run is None else ():
             if verdict is None or verdict.kind is not Kind.TRANSIENT:
@@ -228,4 +258,5 @@ def _claimed(ref: c.RunRef, job: Job) -> c.Claimed:
         model=job.model.name,
         priority=job.priority,
         in_flight=job.partitions.in_flight,
+        max_cost_usd=job.limits.max_cost_usd,
     )

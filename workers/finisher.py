@@ -116,6 +116,8 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
         seconds=round((now - started).total_seconds(), 3),
         totals=account.totals,
         planned_documents=account.planned_documents,
+        max_cost_usd=task.budget.max_usd if task.budget else None,
+        charged_usd=task.budget.charged_usd if task.budget else None,
         problems=account.problems,
         files=account.files,
     )

@@ -196,7 +196,7 @@ class WorkerProcess:
                 "online": Attempt,
                 "batch": partial(BatchAttempt, api=batches),
             }
-            runs = Runs(storage, transport, quotas, self._metrics, drain)
+            runs = Runs(storage, transport, quotas, self._metrics, drain=drain, temporal=client)
             processor = Processor(storage, runs, self._metrics, attempts)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:

@@ -71,7 +71,15 @@ ANSWER_OUTCOMES = (
     OTHER,
 )
 PAUSE_REASONS = (
-    *(c.BY_USER, c.ERROR_RATE, c.PROVIDER_UNREACHABLE, c.STORAGE_UNREACHABLE, c.STORAGE_REFUSED, c.SOURCE_REFUSED),
+    *(
+        c.BY_USER,
+        c.ERROR_RATE,
+        c.MAX_COST,
+        c.PROVIDER_UNREACHABLE,
+        c.STORAGE_UNREACHABLE,
+        c.STORAGE_REFUSED,
+        c.SOURCE_REFUSED,
+    ),
     *(*REFUSED_JOB, *REFUSED_BATCH, OTHER),
 )
 STORAGE_OPERATIONS = ("get", "head", "put", "delete", "list", "read")
@@ -193,6 +201,18 @@ class Metrics:
             ["job_name", "state"],
             registry=registry,
         )
+        self.budget = Gauge(
+            "docbatch_budget_usd",
+            "Maximum cost in US dollars of a job's runs that are going and have one; read with max by.",
+            ["job_name"],
+            registry=registry,
+        )
+        self.budget_charged = Gauge(
+            "docbatch_budget_charged_usd",
+            "US dollars of it that are spent, or set aside for workers that are spending them; read with max by.",
+            ["job_name"],
+            registry=registry,
+        )
         self._pauses = Counter(
             "docbatch_pauses_total", "Pauses of runs, by reason.", ["job_name", "reason"], registry=registry
         )
@@ -211,6 +231,7 @@ class Metrics:
         )
         self._jobs: set[str] = set()
         self._seen_jobs: set[str] = set()
+        self._budgeted_jobs: set[str] = set()
         for status in ("written", "ignored"):
             self.ledger_segments.labels(status)
         for operation in STORAGE_OPERATIONS:
@@ -247,10 +268,18 @@ class Metrics:
                 for state in states:
                     gauge.labels(job_name, state).set(counts.get((job_name, state), 0))
 
+    def show_budgets(self, budgets: Mapping[str, tuple[float, float]]) -> None:
+        """Sets the gauges of budgets to (maximum, charged) by job name, 0 for the jobs whose runs with one are over."""
+        self._budgeted_jobs.update(budgets)
+        for job_name in self._budgeted_jobs:
+            most, charged = budgets.get(job_name, (0.0, 0.0))
+            self.budget.labels(job_name).set(most)
+            self.budget_charged.labels(job_name).set(charged)
+
     def forget_runs(self) -> None:
         """Says nothing of runs any more: an old count would outlive the truth in a `max by`."""
-        self.runs.clear()
-        self.ended_runs.clear()
+        for gauge in (self.runs, self.ended_runs, self.budget, self.budget_charged):
+            gauge.clear()
 
     def observe_storage(self, operation: str, seconds: float) -> None:
         self.storage_seconds.labels(operation).observe(seconds)

@@ -1,18 +1,23 @@
-"""What a rerun has to do: the partitions without a result, or whose rows hold errors worth asking again."""
+"""What a rerun has to do: the partitions without a result, or whose rows hold errors worth asking again.
+
+And what its run has cost so far, where nobody is left who would know.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pyarrow.parquet as pq
 
 from batch import contracts as c
 from batch import result_file
-from batch.layout import RunLayout
+from batch.layout import RunLayout, partition_of_result
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs
 from batch.store import ObjectMissing, Storage
+from workers.ledger import LedgerName, read_ledger
 
 SHARDS_A_PAGE = 10
 AT_ONCE = 16
@@ -72,9 +77,41 @@ async def _work(
     return [partition for partition, is_wanted in zip(partitions, wanted, strict=True) if is_wanted]
 
 
+async def cost_so_far(storage: Storage, layout: RunLayout, fingerprint: str) -> float:
+    """US dollars, by the rows that stand and, of partitions without a result, by their ledgers."""
+    bucket = layout.output.bucket
+    slots = asyncio.Semaphore(AT_ONCE)
+    committed: set[int] = set()
+    cost = 0.0
+
+    async def committed_cost(key: str) -> float:
+        async with slots:
+            totals = await asyncio.to_thread(_totals_at, storage, bucket, key)
+        return totals.cost_usd if totals is not None else 0.0
+
+    async for page in storage.pages(bucket, layout.results):
+        found = {entry.key: partition_of_result(entry.key) for entry in page}
+        committed.update(partition for partition in found.values() if partition is not None)
+        cost += sum(await asyncio.gather(*(committed_cost(key) for key in found)))
+    unfinished: set[int] = set()
+    async for page in storage.pages(bucket, layout.ledgers):
+        for entry in page:
+            match = re.search(r"/partition-(\d+)/", entry.key)
+            if match and int(match[1]) not in committed:
+                unfinished.add(int(match[1]))
+    for partition in sorted(unfinished):
+        replayed = await read_ledger(storage, layout, LedgerName(layout.run_id, fingerprint, partition, 0, 0, 0))
+        cost += sum(row["cost_usd"] or 0.0 for row in replayed.rows.values())
+    return cost
+
+
 def _totals(storage: Storage, layout: RunLayout, shard: int, partition: int) -> c.Totals | None:
+    return _totals_at(storage, layout.output.bucket, layout.result(shard, partition))
+
+
+def _totals_at(storage: Storage, bucket: str, key: str) -> c.Totals | None:
     try:
-        with storage.reading(layout.output.bucket, layout.result(shard, partition)) as file:
+        with storage.reading(bucket, key) as file:
             return result_file.read_footer(file).totals
     except (ObjectMissing, FileNotFoundError, NotOurs):
         return None

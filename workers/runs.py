@@ -10,17 +10,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import orjson
+from temporalio.client import Client
 
 from batch import contracts as c
 from batch.layout import RunLayout
 from batch.run_file import RunFile, load_run
 from batch.store import Storage, StorageError
 from workers.brakes import Brakes
+from workers.llm.call_cost import CallBudget, CallCost
 from workers.llm.chat import Chat
+from workers.llm.expected import Expected
 from workers.llm.prices import Pricer, pricer
 from workers.llm.transport import Transport
 from workers.metrics import Metrics
 from workers.prompt import CompiledPrompt
+from workers.purse import Purse, coordinator_of
 from workers.quotas import QuotaLane, Quotas
 from workers.reads import Reads
 from workers.room import Room
@@ -48,6 +52,8 @@ class ActiveRun:
     brakes: Brakes
     lane: QuotaLane
     room: Room
+    purse: Purse | None = None
+    """Of a run with `limits.max_cost_usd`."""
     reads: Reads = field(default_factory=Reads)
     partitions: int = 0
     followed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,10 +65,17 @@ class Runs:
     """Loads runs when first asked for; follows the control of those that have partitions here."""
 
     def __init__(
-        self, storage: Storage, transport: Transport, quotas: Quotas, metrics: Metrics, drain: asyncio.Event
+        self,
+        storage: Storage,
+        transport: Transport,
+        quotas: Quotas,
+        metrics: Metrics,
+        *,
+        drain: asyncio.Event,
+        temporal: Client,
     ) -> None:
         self._storage, self._transport, self._quotas = storage, transport, quotas
-        self._metrics, self._drain = metrics, drain
+        self._metrics, self._drain, self._temporal = metrics, drain, temporal
         self._runs: OrderedDict[str, ActiveRun] = OrderedDict()
         self._loading = asyncio.Lock()
 
@@ -95,13 +108,21 @@ class Runs:
                 if run.watcher is not None:
                     run.watcher.cancel()
                     run.watcher = None
+                if run.purse is not None:
+                    await run.purse.put_away()
 
     async def _load(self, ref: c.RunRef) -> ActiveRun:
         file = await load_run(self._storage, ref)
         job = file.job
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
+        price = pricer(job.model)
+        expected = Expected(job.model.max_output_tokens)
+        purse = budget = None
+        if job.limits.max_cost_usd is not None:
+            purse = Purse(coordinator_of(self._temporal, ref.run_id), brakes, name=ref.run_id)
+            budget = CallBudget(purse, CallCost(price, expected))
         lane = self._quotas.lane(ref.run_id, job)
-        chat = Chat(job, self._transport, brakes, self._metrics, lane)
+        chat = Chat(job, self._transport, brakes, self._metrics, lane, expected=expected, budget=budget)
         self._metrics.cost.labels(job.name, job.model.name)
         return ActiveRun(
             layout=RunLayout.of(ref.output_uri, ref.run_id),
@@ -110,7 +131,8 @@ class Runs:
             dates=file.nominal.values,
             prompt=CompiledPrompt(job.prompt),
             chat=chat,
-            price=pricer(job.model),
+            price=price,
+            purse=purse,
             brakes=brakes,
             lane=lane,
             room=Room(documents=job.limits.concurrency),

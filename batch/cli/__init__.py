@@ -55,7 +55,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from temporalio.service import RPCError
 
     from batch.checks import CheckFailed
-    from batch.client import RunBusy, RunNotFound
+    from batch.client import BudgetTooSmall, RunBusy, RunNotFound
     from batch.connection import TemporalUnreachable
     from batch.job import JobError
     from batch.local.errors import StackError
@@ -67,7 +67,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from batch.timing import ScheduleError
 
     return (
-        *(CliError, CheckFailed, JobError, RunBusy, RunMissing, RunNotFound, UnknownFormat),
+        *(BudgetTooSmall, CliError, CheckFailed, JobError, RunBusy, RunMissing, RunNotFound, UnknownFormat),
         *(ScheduleError, ScheduleForeign, ScheduleNotFound),
         *(StorageError, TemporalUnreachable, RPCError, PolarsError, StackError, ProcessError),
     )

@@ -140,17 +140,27 @@ def pause(
 
 
 @app.command()
-def resume(run_id: RunArgument) -> None:
-    """Go on with a paused run."""
+def resume(
+    run_id: RunArgument,
+    max_cost_usd: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=0.0, help="The run's maximum cost from now on, in all, in US dollars."),
+    ] = None,
+) -> None:
+    """Go on with a paused run.
+
+    One that has used up its limits.max_cost_usd needs a higher one.
+    """
 
     async def go() -> None:
         found = await find(run_id, None)
         now = await _require_open(found)
-        if now.state != "paused":
+        if now.state != "paused" and max_cost_usd is None:
             typer.echo(f"run {run_id} is not paused: {now.state}")
             return
-        await found.resume()
-        typer.echo(f"run {run_id} goes on")
+        await found.resume(max_cost_usd=max_cost_usd)
+        within = f"; it may spend ${max_cost_usd:g} in all" if max_cost_usd is not None else ""
+        typer.echo(f"run {run_id} goes on{within}")
 
     asyncio.run(go())
 

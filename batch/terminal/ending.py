@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from batch import contracts as c
-from batch.terminal.quantities import COLOURS, by_type, money, partitions_and_shards, total, why
+from batch.terminal.quantities import COLOURS, budget, by_type, money, partitions_and_shards, total, why
 
 if TYPE_CHECKING:
     from batch.client import RunResult
@@ -42,6 +42,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     lines += [
         fact("tokens", f"{status.prompt_tokens:,} in, {status.completion_tokens:,} out"),
         fact("cost", money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)),
+        *([fact("budget", budget(status))] if budget(status) else []),
         fact("seconds", f"{status.seconds:,.1f}"),
         fact("results_uri", status.results_uri),
         fact("manifest_uri", status.manifest_uri),
@@ -60,7 +61,10 @@ def next_steps(status: RunResult) -> list[str]:
     run_id = status.run_id
     if not status.ended:
         steps = [f"docbatch status {run_id} --watch"]
-        return [*steps, f"docbatch resume {run_id}"] if status.state == c.PAUSED else steps
+        if status.state == c.PAUSED:
+            higher = " --max-cost-usd X   (higher than now)" if status.reason == c.MAX_COST else ""
+            steps.append(f"docbatch resume {run_id}{higher}")
+        return steps
     steps = [f"docbatch results {run_id}"] if status.ok else []
     if status.errors:
         steps.append(f"docbatch results {run_id} --errors")

@@ -18,6 +18,7 @@ from rich.text import Text
 from batch.terminal.ending import plain
 from batch.terminal.quantities import (
     COLOURS,
+    budget,
     by_type,
     done,
     duration,
@@ -117,6 +118,8 @@ class PlainDisplay(Display):
         parts.append(f"tokens {tokens(status.prompt_tokens + status.completion_tokens)}")
         if status.cost_usd:
             parts.append(money(status.cost_usd, simulated=self._simulated))
+        if budget(status):
+            parts.append(f"budget {budget(status)}")
         if not status.ended:
             parts.append(f"ETA {self._speed.eta(status)}")
         return "  ".join(parts)
@@ -173,6 +176,7 @@ class LiveDisplay(Display):
                 f"tokens {tokens(status.prompt_tokens)} in, {tokens(status.completion_tokens)} out   "
                 f"cost {money(status.cost_usd, simulated=self._simulated, unpriced=status.unpriced)}"
             ),
+            *([Text(f"budget {budget(status)}")] if budget(status) else []),
             Text(partitions_and_shards(status), style="dim"),
         ]
         errors = _errors(status)

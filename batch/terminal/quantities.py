@@ -38,6 +38,14 @@ def money(usd: float, *, simulated: bool = False, unpriced: int = 0) -> str:
     return f"{text} (simulated)" if simulated else text
 
 
+def budget(status: RunResult) -> str:
+    """`$1.20 of $5.00 (24 %)`: what counts against the run's maximum cost; empty for a run without one."""
+    if not status.max_cost_usd or status.charged_usd is None:
+        return ""
+    share = 100 * status.charged_usd / status.max_cost_usd
+    return f"{money(status.charged_usd)} of {money(status.max_cost_usd)} ({share:.0f} %)"
+
+
 def duration(seconds: float) -> str:
     """`0:00:07`, `26:03:00`."""
     whole = round(max(0.0, seconds))

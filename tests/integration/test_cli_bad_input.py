@@ -229,6 +229,12 @@ def test_s3_unreachable(failed: Failed) -> None:
     assert f"no usable answer from http://{NOWHERE} (AWS_ENDPOINT_URL_S3 sets the address)" in message
 
 
+def test_maximum_cost_of_a_model_whose_price_nobody_knows(failed: Failed) -> None:
+    message = failed("run", written(job(model__name="nobody-knows-this", limits__max_cost_usd=5)))
+    assert message.startswith("limits.max_cost_usd: the price of 'nobody-knows-this' is not known")
+    assert "give model.prices" in message
+
+
 def test_model_that_the_provider_does_not_know(failed: Failed) -> None:
     message = failed("run", written(job(model__name="gpt-9")))
     assert message.startswith("model.name: gpt-9 does not answer: model_not_found")

@@ -134,8 +134,8 @@ class FakeRun:
     async def pause(self, reason: str) -> None:
         self.calls.append(("pause", reason))
 
-    async def resume(self) -> None:
-        self.calls.append("resume")
+    async def resume(self, *, max_cost_usd: float | None = None) -> None:
+        self.calls.append("resume" if max_cost_usd is None else ("resume", max_cost_usd))
 
     async def cancel(self) -> None:
         self.calls.append("cancel")
@@ -466,6 +466,9 @@ def test_pause_and_resume(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
     run = use(ended(c.PAUSED))
     assert command_line(["resume", "t-1"]) == 0
     assert run.calls == ["resume"]
+    assert command_line(["resume", "t-1", "--max-cost-usd", "12.5"]) == 0
+    assert "run t-1 goes on; it may spend $12.5 in all" in capsys.readouterr().out
+    assert run.calls[1:] == [("resume", 12.5)]
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "cancel"])

@@ -134,7 +134,10 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             "job: model.batch_deadline: 'soon' is no duration; write for example 6h, 90m or a number of seconds",
         ),
         ({"model__mode": "batch", "model__batch_deadline": 0}, "job: model.batch_deadline: input should be greater"),
-        ({"limits__max_cost_usd": 5}, "job: limits.max_cost_usd is not supported yet"),
+        (
+            {"model__mode": "batch", "limits__max_cost_usd": 5},
+            "job: limits.max_cost_usd in model.mode: batch is not supported yet; leave it out",
+        ),
         ({"source__format": "jsonl"}, "job: source.format: jsonl is not supported yet"),
         ({"incremental": True}, "job: incremental is not supported yet"),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),

@@ -1,9 +1,15 @@
 """What an answer costs: the job's prices, the published ones, the Batch API's half."""
 
-import pytest
+from typing import Any
 
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from batch import contracts as c
 from batch.job import Job, JobError, Model, Prices
-from workers.llm.prices import pricer
+from workers.control import RunControl
+from workers.llm.prices import pricer, unpriced_budget
+from workers.metrics import Metrics
 
 OWN = Prices(input=1.0, output=4.0, cached_input=0.1)
 
@@ -40,3 +46,27 @@ def test_a_mistyped_price_names_the_known_ones() -> None:
     }
     with pytest.raises(JobError, match=r"model.prices.inputs: unknown key, did you mean 'input'\?; known are input, "):
         Job.parse(job)
+
+
+@pytest.mark.parametrize(
+    ("name", "prices", "refused"), [("gpt-4o-mini", None, False), ("x", OWN, False), ("x", None, True)]
+)
+async def test_a_maximum_cost_needs_a_known_price(name: str, prices: Prices | None, refused: bool) -> None:
+    """Also where no client checked it: the claim refuses the run before anything of it is written."""
+    job = Job.parse(
+        {
+            "name": "t",
+            "source": {"uri": "s3://corpus/t/"},
+            "prompt": {"user": "{{ text }}"},
+            "model": {"name": name, "prices": prices.model_dump() if prices else None},
+            "output": {"uri": "s3://results/"},
+            "limits": {"max_cost_usd": 5},
+        }
+    )
+    assert ("give model.prices" in unpriced_budget(job)) is refused
+    if refused:
+        nothing: Any = object()
+        control = RunControl(nothing, nothing, nothing, Metrics())
+        with pytest.raises(ApplicationError, match="the price of 'x' is not known") as error:
+            await control.claim_run(c.ClaimInput("t-1", job.to_json(), "execution"))
+        assert error.value.non_retryable

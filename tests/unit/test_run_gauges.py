@@ -25,14 +25,14 @@ class Execution:
 
     id: str
     status: Status
-    of: dict[str, str]
+    of: dict[str, Any]
     age: int = 0
     start_time: datetime = field(init=False)
 
     def __post_init__(self) -> None:
         self.start_time = NOW - timedelta(minutes=self.age)
 
-    async def memo(self) -> dict[str, str]:
+    async def memo(self) -> dict[str, Any]:
         return self.of
 
 
@@ -53,6 +53,34 @@ class Visibility:
 
 def job(state: str | None = None, name: str = "night") -> dict[str, str]:
     return {"job_name": name} | ({"state": state} if state else {})
+
+
+async def test_budgets_are_those_of_the_runs_that_are_going() -> None:
+    def budgeted(most: float, charged: float) -> dict[str, Any]:
+        return {**job(), "max_cost_usd": most, "charged_usd": charged}
+
+    listed = [
+        Execution("a", Status.RUNNING, budgeted(10.0, 4.0)),
+        Execution("b", Status.RUNNING, budgeted(5.0, 1.5)),
+        Execution("c", Status.COMPLETED, budgeted(100.0, 50.0)),
+        Execution("d", Status.RUNNING, job(name="without")),
+    ]
+    metrics, visibility, anything = Metrics(), Visibility(listed), object()
+    control = RunControl(anything, visibility, anything, metrics)  # type: ignore[arg-type]
+
+    def gauges(name: str) -> tuple[float | None, ...]:
+        names = ("docbatch_budget_usd", "docbatch_budget_charged_usd")
+        return tuple(metrics.registry.get_sample_value(gauge, {"job_name": name}) for gauge in names)
+
+    await control.count_runs()
+    assert (gauges("night"), gauges("without")) == ((15.0, 5.5), (None, None))
+    del listed[:2]
+    await control.count_runs()
+    assert gauges("night") == (0.0, 0.0)
+    visibility.away = True
+    with pytest.raises(RPCError):
+        await control.count_runs()
+    assert gauges("night") == (None, None)
 
 
 async def test_runs_are_counted_by_their_latest_execution() -> None:

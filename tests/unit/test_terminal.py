@@ -321,3 +321,17 @@ async def test_following_outlives_a_server_that_is_away(monkeypatch: pytest.Monk
     refused = FlakyRun(RPCError("not allowed", RPCStatusCode.PERMISSION_DENIED, b""))
     with pytest.raises(RPCError, match="not allowed"):
         await terminal.follow(refused, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
+
+
+def test_a_budget_is_shown_wherever_cost_is() -> None:
+    status = result(max_cost_usd=10.0, charged_usd=2.5)
+    assert "budget       $2.50 of $10.00 (25 %)" in terminal.account(status, simulated=False)
+    lines: list[str] = []
+    PlainDisplay(lines.append, simulated=False).update(status)
+    assert "budget $2.50 of $10.00 (25 %)" in lines[0]
+    display = LiveDisplay(Console(file=io.StringIO()), simulated=False)
+    display.update(status)
+    assert "budget $2.50 of $10.00 (25 %)" in text_of(display.render())
+    assert "budget" not in "".join(terminal.account(result(), simulated=False))
+    spent = result(state=c.PAUSED, reason=c.MAX_COST, max_cost_usd=10.0, charged_usd=10.0)
+    assert terminal.next_steps(spent)[-1] == "docbatch resume tickets-1 --max-cost-usd X   (higher than now)"

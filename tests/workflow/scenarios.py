@@ -26,7 +26,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from batch import contracts as c
-from tests.workflow.standin import StandIns, until
+from tests.workflow.standin import StandIns, Till, until
 
 HISTORIES = Path(__file__).with_name("histories")
 MASKED = {"identity": "worker", "stackTrace": ""}
@@ -141,11 +141,34 @@ async def scheduled(client: Client) -> str:
         return run_id
 
 
+async def budget(client: Client) -> str:
+    """A run that uses up its maximum cost, pauses, and goes on with a higher one, across continue-as-new."""
+    work = StandIns(shards=3, partitions=6, max_cost_usd=7.0)
+    async with work.worker(client) as queue:
+        tuning = c.Tuning(shard_partitions=6, window=3, plan_ahead=1, continue_every_shards=1)
+        handle = await work.start(client, queue, tuning)
+        till = Till(client, handle.id)
+
+        async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+            if not await till.pay(1.0, task.epoch):
+                return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.MAX_COST, epoch=task.epoch)
+            return work.committed(task)
+
+        work.process = process
+        await until(lambda: any(control.reason == c.MAX_COST for control in work.controls))
+        await handle.signal("resume", 20.0)
+        await until(lambda: len(till.paid) == 18)
+        await till.close()
+        await handle.result()
+        return handle.id
+
+
 SCENARIOS: dict[str, Callable[[Client], Awaitable[str]]] = {
     scenario.__name__: scenario
     for scenario in (
         *(normal, retries_and_yields, pause_and_resume, outage_and_probe, cancel, rerun, continue_as_new),
         scheduled,
+        budget,
     )
 }
 

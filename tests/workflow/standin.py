@@ -17,6 +17,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from batch import contracts as c
+from batch.budget import WAIT, BudgetAnswer, BudgetRequest
 from batch.coordinator import WORKFLOWS
 
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
@@ -50,6 +51,7 @@ class StandIns:
     claims: list[c.ClaimInput] = field(default_factory=list)
     searchable: bool = False
     probe_problem: str = ""
+    max_cost_usd: float | None = None
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim(self, task: c.ClaimInput) -> c.Claimed:
@@ -62,6 +64,7 @@ class StandIns:
             self.in_flight,
             shows_progress=True,
             searchable=self.searchable,
+            max_cost_usd=self.max_cost_usd,
         )
 
     @activity.defn(name=c.PLAN_SHARD)
@@ -166,3 +169,45 @@ class StandIns:
             task_queue=c.control_queue(queue),
             result_type=c.Finished,
         )
+
+
+class Till:
+    """What a worker process says of its money: one account an epoch, one call at a time, each request sent twice."""
+
+    def __init__(self, client: Client, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+        self._lock = asyncio.Lock()
+        self._epoch = self._number = 0
+        self._spent = 0.0
+        self.answers: list[BudgetAnswer] = []
+        self.paid: list[float] = []
+
+    async def pay(self, usd: float, epoch: int) -> bool:
+        """Whether the run has money for a call, which then is paid."""
+        async with self._lock:
+            if epoch != self._epoch:
+                self._epoch, self._number, self._spent = epoch, 0, 0.0
+            while True:
+                answer = await self._ask(waiting=usd, needed=usd, call_usd=usd)
+                if answer.allowance >= self._spent + usd:
+                    self._spent += usd
+                    self.paid.append(usd)
+                    return True
+                if answer.verdict != WAIT:
+                    return False
+                await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        await self._ask(final=True)
+
+    async def _ask(self, **more: Any) -> BudgetAnswer:
+        self._number += 1
+        name = f"till-{self._epoch}"
+        request = BudgetRequest(name, self._number, self._epoch, spent=self._spent, keeps=self._spent, **more)
+        handle = self._client.get_workflow_handle(self._run_id)
+        for attempt in range(2):
+            answer: BudgetAnswer = await handle.execute_update(
+                c.RESERVE_BUDGET, request, id=f"{name}-{self._number}-{attempt}", result_type=BudgetAnswer
+            )
+            self.answers.append(answer)
+        return self.answers[-2]

@@ -16,6 +16,7 @@ import orjson
 
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
+from workers.llm.call_cost import CallBudget
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
 from workers.llm.expected import Expected
 from workers.llm.limiter import Lane
@@ -26,6 +27,9 @@ from workers.waiting import sleep_unless
 
 MAX_TRANSIENT = 6
 """Transient failures of one document, while others succeed, before it becomes a retryable error row."""
+
+MAYBE_BILLED = ("timeout", "connection", "malformed")
+"""Failures of calls that the provider may have answered, and bills."""
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
 RETRY_AFTER_MOST = 120.0
@@ -73,10 +77,21 @@ class _FormatUnknown(Exception):
 class Chat:
     """Asks one job's model. Shared by all partitions of the run in this process, which `lane` lets out."""
 
-    def __init__(self, job: Job, transport: Transport, brake: Brake, metrics: Metrics, lane: Lane) -> None:
+    def __init__(
+        self,
+        job: Job,
+        transport: Transport,
+        brake: Brake,
+        metrics: Metrics,
+        lane: Lane,
+        *,
+        expected: Expected | None = None,
+        budget: CallBudget | None = None,
+    ) -> None:
         self._job = job
         self._lane = lane
-        self._expected = Expected(job.model.max_output_tokens)
+        self._expected = expected or Expected(job.model.max_output_tokens)
+        self._budget = budget
         self._transport = transport
         self._brake = brake
         self._probing = False
@@ -172,26 +187,11 @@ class Chat:
         calls = failures = 0
         last_failure: float | None = None
         while not stopped():
-            expected = used = self._expected.tokens(payload)
-            if not await self._lane.enter(expected, stopped):
+            called = await self._call_out(payload, answer, stopped, ready)
+            if called is None:
                 return False
-            paid = answer.prompt_tokens + answer.completion_tokens
-            try:
-                if ready is not None:
-                    await ready()
-                    if stopped():
-                        used = 0.0
-                        return False
-                calls += 1
-                answer.attempts += 1
-                started = time.monotonic()
-                verdict, retry_after = await self._call(payload, answer)
-                answer.latency_seconds = time.monotonic() - started
-                used = (answer.prompt_tokens + answer.completion_tokens - paid) or used
-                if verdict is None or verdict.kind is Kind.DOCUMENT:
-                    self._lane.limiter.answered(answer.latency_seconds)
-            finally:
-                self._lane.leave(expected, used)
+            calls += 1
+            verdict, retry_after, started = called
             if verdict is None or verdict.kind is Kind.DOCUMENT:
                 self._brake.succeeded()
                 self._metrics.requests("ok" if verdict is None else verdict.error_type)
@@ -235,6 +235,57 @@ class Chat:
         elif outage_is_due and found.error_type != "rate_limited":
             self._brake.outage(verdict.message)
         return False
+
+    async def _call_out(
+        self,
+        payload: bytes,
+        answer: Answer,
+        stopped: Callable[[], bool],
+        ready: Callable[[], Awaitable[None]] | None,
+    ) -> tuple[Verdict | None, float | None, float] | None:
+        """One call, once there is money for it, the lane lets it out and the caller is ready; None when stopped before.
+
+        Its verdict, the seconds that the provider asks to wait, and when it began. What it took is settled, whatever
+        becomes of it.
+        """
+        reservation = None
+        if self._budget is not None:
+            reservation = await self._budget.reserve(len(payload), stopped)
+            if reservation is None:
+                return None
+        before = answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens
+        prompt, _, completion = self._expected.tokens(len(payload))
+        used = expected = prompt + completion
+        refused = True
+        try:
+            if not await self._lane.enter(expected, stopped):
+                return None
+            try:
+                if ready is not None:
+                    await ready()
+                    if stopped():
+                        used = 0
+                        return None
+                answer.attempts += 1
+                started = time.monotonic()
+                refused = False
+                verdict, retry_after = await self._call(payload, answer)
+                answer.latency_seconds = time.monotonic() - started
+                refused = verdict is not None and verdict.error_type not in MAYBE_BILLED
+                used = (answer.prompt_tokens - before[0] + answer.completion_tokens - before[2]) or expected
+                if verdict is None or verdict.kind is Kind.DOCUMENT:
+                    self._lane.limiter.answered(answer.latency_seconds)
+                return verdict, retry_after, started
+            finally:
+                self._lane.leave(expected, used)
+        except _FormatUnknown:
+            refused = True
+            raise
+        finally:
+            if self._budget is not None and reservation is not None:
+                now = answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens
+                prompt, cached, completion = (after - earlier for after, earlier in zip(now, before, strict=True))
+                self._budget.settle(reservation, (prompt, cached, completion), refused=refused)
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:
@@ -287,7 +338,7 @@ class Chat:
         answer.completion_tokens += completion
         answer.cached_tokens += cached
         if size is not None:
-            self._expected.learn(size, prompt, completion)
+            self._expected.learn(size, prompt, cached, completion)
         self._metrics.tokens(prompt, cached, completion)
         if text is not None and not isinstance(text, str):
             raise TypeError("content is no text")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from batch.job import Model
+from batch.job import Job, Model
 from batch.local import SIMULATED_PREFIX
 
 Pricer = Callable[[int, int, int], float | None]
@@ -42,6 +42,16 @@ def pricer(model: Model, *, batch: bool = False) -> Pricer:
         return float(calc_price(usage, model_ref=model.name).total_price) * factor
 
     return tiered
+
+
+def unpriced_budget(job: Job) -> str:
+    """What is wrong with a job that has a maximum cost and a model whose price is not known; empty if nothing is."""
+    if job.limits.max_cost_usd is None or pricer(job.model)(1, 0, 1) is not None:
+        return ""
+    return (
+        f"limits.max_cost_usd: the price of {job.model.name!r} is not known, so nobody could say when it is reached; "
+        "give model.prices (US dollars a million tokens: input, output, cached_input), or leave out the limit"
+    )
 
 
 def _flat(input_mtok: float, cached_mtok: float, output_mtok: float) -> Pricer:
