@@ -69,6 +69,16 @@ def _size(value: object) -> object:
     return int(float(match[1]) * factors[(match[2] or "").lower()])
 
 
+def _duration(value: object) -> object:
+    """Seconds from `6h`, `90m`, `30s`, `1.5`."""
+    if not isinstance(value, str):
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([smhd]?)\s*", value)
+    if not match:
+        raise ValueError(f"{value!r} is no duration; write for example 6h, 90m or a number of seconds")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
+
+
 class Source(_Part):
     """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob."""
 
@@ -109,6 +119,8 @@ class Model(_Part):
 
     name: str = Field(min_length=1)
     mode: Literal["online", "batch"] = "online"
+    batch_deadline: float | None = Field(default=None, gt=0, le=30 * 86_400, strict=True)
+    """Seconds, `90m`, `6h`: so long after a partition's first batch, what is not answered yet is asked online."""
     temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
     max_output_tokens: int | None = Field(default=None, gt=0, le=2**31, strict=True)
     timeout_seconds: float = Field(default=120, gt=0, le=3600, strict=True)
@@ -116,6 +128,8 @@ class Model(_Part):
     """Times at most that an answer which does not fit the schema is asked for again. Not part of the fingerprint: it
     decides whether there is an answer, as `timeout_seconds` does, and makes no valid answer another one."""
     prices: Prices | None = None
+
+    _parse_deadline = field_validator("batch_deadline", mode="before")(_duration)
 
 
 class Output(_Part):
@@ -154,8 +168,16 @@ class Limits(_Part):
     max_error_rate: float = Field(default=0.5, gt=0, le=1, strict=True)
 
 
+BATCH_DOCUMENTS = 10_000
+"""Documents of a partition in batch mode, unless the job says: a partition waits for hours in a worker's slot whatever
+its size, and fewer batches are fewer uploads, polls and files."""
+
+
 class Partitions(_Part):
-    """How the corpus is cut: at most `documents` and about `bytes` a partition, `in_flight` partitions at once."""
+    """How the corpus is cut: at most `documents` and about `bytes` a partition, `in_flight` partitions at once.
+
+    `documents` is `BATCH_DOCUMENTS` for a job in batch mode that does not say.
+    """
 
     documents: int = Field(default=500, ge=1, le=10_000, strict=True)
     bytes: Annotated[int, Field(gt=0, le=MAX_SIZE, strict=True)] = 64 * 2**20
@@ -236,16 +258,22 @@ class Job(_Part):
                     "would read its own results. Choose another output"
                 )
         refused = {
-            "model.mode: batch": self.model.mode == "batch",
             f"source.format: {self.source.format}": self.source.format in ("jsonl", "parquet"),
             "source.text_field": self.source.text_field != "text",
             "source.id_field": self.source.id_field is not None,
+            "limits.max_cost_usd in model.mode: batch": self.model.mode == "batch"
+            and self.limits.max_cost_usd is not None,
             "incremental": self.incremental,
             "state.uri": self.state.uri is not None,
         }
         for key, used in refused.items():
             if used:
                 raise ValueError(f"{key} is not supported yet; leave it out")
+        if self.model.mode == "batch" and "documents" not in self.partitions.model_fields_set:
+            sized = self.partitions.model_copy(update={"documents": BATCH_DOCUMENTS})
+            object.__setattr__(self, "partitions", sized)  # the job is frozen from here on
+        if self.model.mode != "batch" and self.model.batch_deadline is not None:
+            raise ValueError("model.batch_deadline is for model.mode: batch; leave it out")
         if len(json.dumps(self.to_json())) > MAX_JOB_BYTES:
             raise ValueError(
                 f"the job is larger than {MAX_JOB_BYTES // 1024} KiB as JSON (a letter beyond ASCII takes 6 bytes and "

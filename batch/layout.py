@@ -105,6 +105,14 @@ class RunLayout:
         """A ledger segment; `token` is random for each attempt, so two attempts at once never name the same key."""
         return f"{self.ledger(partition)}g{generation}-a{attempt}-{token}-{number:04d}"
 
+    def batch_records(self, partition: int | None = None) -> str:
+        """Where the records of a partition's batches are; None: those of all partitions."""
+        whose = "" if partition is None else f"partition-{partition:08d}/"
+        return f"{self.ledgers}batches/{whose}"
+
+    def batch_record(self, partition: int, generation: int, number: int) -> str:
+        return f"{self.batch_records(partition)}g{generation}-{number:04d}"
+
     def uri(self, key: str) -> str:
         return object_uri(self.output.bucket, key)
 

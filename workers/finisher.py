@@ -26,7 +26,9 @@ from batch.reconcile import PARTITION_FAILED, Account, Reconciler
 from batch.result_file import ERROR, OK, ResultFooter
 from batch.run_file import RunFile, load_run
 from batch.store import PreconditionFailed, Storage
+from workers.batch_records import CREATED, BatchRecords
 from workers.ledger import LedgerName, read_ledger
+from workers.llm.batches import BatchApi, BatchApiError
 from workers.llm.chat import Answer
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, failed
@@ -37,10 +39,10 @@ log = logging.getLogger(__name__)
 
 
 class Finisher:
-    """Holds storage and metrics."""
+    """Holds storage, metrics, and the Batch API, where a cancelled run's batches are cancelled."""
 
-    def __init__(self, storage: Storage, metrics: Metrics) -> None:
-        self._storage, self._metrics = storage, metrics
+    def __init__(self, storage: Storage, metrics: Metrics, batches: BatchApi) -> None:
+        self._storage, self._metrics, self._batches = storage, metrics, batches
 
     @activity.defn(name=c.FINISH_RUN)
     async def finish_run(self, task: c.FinishInput) -> c.Finished:
@@ -49,6 +51,8 @@ class Finisher:
         file = await load_run(self._storage, task.run)
         self._metrics.start_job(file.job.name)
         cancelled = task.state == c.CANCELLED
+        if cancelled and file.job.model.mode == "batch":
+            await self._cancel_batches(layout)
         settle = None if cancelled else Settler(self._storage, layout, file, task.generation, self._metrics).settle
         account = await Reconciler(self._storage, layout, settle=settle, expected={} if cancelled else None).run(
             plan_complete=task.plan_complete
@@ -66,6 +70,15 @@ class Finisher:
             manifest_uri=layout.uri(layout.manifest),
             results_uri=layout.uri(layout.results),
         )
+
+    async def _cancel_batches(self, layout: RunLayout) -> None:
+        """Ends what still goes on at the provider. The records stay: a rerun reads what was answered, and paid."""
+        for held in await BatchRecords(self._storage, layout).read():
+            if held.record.state == CREATED:
+                try:
+                    await self._batches.cancel(held.record.batch_id)
+                except BatchApiError as error:
+                    log.warning("batch %s goes on: %s", held.record.batch_id, error)
 
     async def _clean(self, layout: RunLayout, account: Account) -> None:
         """Removes the ledger segments whose answers stand in a result file of their generation or a later one."""

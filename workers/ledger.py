@@ -151,6 +151,10 @@ class Ledger:
         if self._size >= FLUSH_BYTES:
             self._at_once.set()
 
+    async def mark(self) -> None:
+        """Leaves an empty segment: an attempt that found its work under way elsewhere is none without progress."""
+        await self._send([])
+
     def has_failed(self) -> bool:
         """Whether the flushing ended by a mistake of ours; `close` raises it."""
         return self._task is not None and self._task.done() and not self._closing

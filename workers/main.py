@@ -19,7 +19,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import uvloop
 from temporalio.client import Client
@@ -31,15 +33,17 @@ from batch.connection import TemporalUnreachable, connect_temporal
 from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.coordinator import WORKFLOWS
 from batch.store import Storage, StorageError
+from workers.batching import BatchAttempt
 from workers.beating import ControlActivities
 from workers.control import RunControl
 from workers.exposition import Exposition, PortTaken
 from workers.finisher import Finisher
+from workers.llm.batches import BatchApi
 from workers.llm.transport import CredentialsMissing, Transport
 from workers.metrics import Metrics
 from workers.planner import Planner
 from workers.previewer import Previewer
-from workers.processor import Processor
+from workers.processor import Attempt, Processor
 from workers.quotas import QuotaClient, Quotas
 from workers.runs import Runs
 from workers.versioning import VersionIncomplete, deployment_config
@@ -151,11 +155,11 @@ class WorkerProcess:
                 )
             )
         )
-        transport = Transport()
+        transport, batches = Transport(), BatchApi()
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
         quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
-        workers = self._workers(client, storage, transport, quotas, drain)
+        workers = self._workers(client, storage, transport, batches=batches, quotas=quotas, drain=drain)
         exposition = Exposition(self._metrics.registry, sdk_port, asyncio.get_running_loop())
         if options.metrics_port:
             exposition.serve(options.metrics_host, options.metrics_port)
@@ -172,22 +176,34 @@ class WorkerProcess:
                 self._counting.cancel()
             await quotas.close()
             await transport.close()
+            await batches.close()
             exposition.close()
         log.info("stopped")
 
     def _workers(
-        self, client: Client, storage: Storage, transport: Transport, quotas: Quotas, drain: asyncio.Event
+        self,
+        client: Client,
+        storage: Storage,
+        transport: Transport,
+        *,
+        batches: BatchApi,
+        quotas: Quotas,
+        drain: asyncio.Event,
     ) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
+            attempts: dict[str, Callable[..., Attempt]] = {
+                "online": Attempt,
+                "batch": partial(BatchAttempt, api=batches),
+            }
             runs = Runs(storage, transport, quotas, self._metrics, drain=drain, temporal=client)
-            processor = Processor(storage, runs, self._metrics)
+            processor = Processor(storage, runs, self._metrics, attempts)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)
             self._counting = asyncio.create_task(self._count_runs(control))
             previewer = Previewer(storage, transport, quotas, self._metrics, drain)
-            workers.append(self._control_worker(client, storage, control, previewer))
+            workers.append(self._control_worker(client, storage, control, previewer, batches))
         return workers
 
     def _partitions_worker(self, client: Client, processor: Processor) -> Worker:
@@ -203,8 +219,10 @@ class WorkerProcess:
             deployment_config=self._deployment,
         )
 
-    def _control_worker(self, client: Client, storage: Storage, control: RunControl, previewer: Previewer) -> Worker:
-        planner, finisher = Planner(storage, self._metrics), Finisher(storage, self._metrics)
+    def _control_worker(
+        self, client: Client, storage: Storage, control: RunControl, previewer: Previewer, batches: BatchApi
+    ) -> Worker:
+        planner, finisher = Planner(storage, self._metrics), Finisher(storage, self._metrics, batches)
         return Worker(
             client,
             task_queue=control_queue(self._options.task_queue),

@@ -43,19 +43,33 @@ TRANSIENT = (
     *(f"http_{status}" for status in (408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529)),
 )
 """Failures of a call that is repeated in place (see `workers.llm.errors`)."""
+LEFT_OUT = ("batch_expired", "batch_line_failed")
+"""Lines of batches that nobody answered."""
 REFUSED_DOCUMENT = (
     *("request_too_large", "context_length_exceeded", "content_filter", "bad_request"),
     *("truncated", "refusal", "empty_answer"),
 )
 """The provider's answers that say that this document cannot be answered."""
 REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found", "unexpected_redirect")
-LLM_OUTCOMES = ("ok", *TRANSIENT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
+REFUSED_BATCH = ("batch_refused", "batch_missing")
+"""What pauses a job in batch mode beside what pauses any."""
+BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancelled")
+LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
     *("empty", "not_utf8", "not_text", "too_large", "too_deep", "template", "unsupported_key"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )
 """Why a document never reached the model."""
-ANSWER_OUTCOMES = ("ok", *UNREADABLE, *REFUSED_DOCUMENT, "invalid_answer", *TRANSIENT, PARTITION_FAILED, OTHER)
+ANSWER_OUTCOMES = (
+    "ok",
+    *UNREADABLE,
+    *REFUSED_DOCUMENT,
+    "invalid_answer",
+    *TRANSIENT,
+    *LEFT_OUT,
+    PARTITION_FAILED,
+    OTHER,
+)
 PAUSE_REASONS = (
     *(
         c.BY_USER,
@@ -66,7 +80,7 @@ PAUSE_REASONS = (
         c.STORAGE_REFUSED,
         c.SOURCE_REFUSED,
     ),
-    *(*REFUSED_JOB, OTHER),
+    *(*REFUSED_JOB, *REFUSED_BATCH, OTHER),
 )
 STORAGE_OPERATIONS = ("get", "head", "put", "delete", "list", "read")
 
@@ -121,6 +135,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self.llm_batches = Counter(
+            "docbatch_llm_batches_total",
+            "Batches at the provider: created or adopted by this process, and how those it followed ended.",
+            ["model", "state"],
+            registry=registry,
+        )
         self.llm_seconds = Histogram(
             "docbatch_llm_request_seconds",
             "Time of one call to the model.",
@@ -133,6 +153,12 @@ class Metrics:
         )
         self.llm_concurrency_limit = Gauge(
             "docbatch_llm_concurrency_limit", "Calls allowed in flight in this process.", ["model"], registry=registry
+        )
+        self.batch_documents = Gauge(
+            "docbatch_batch_documents",
+            "Documents in batches at the provider that this process waits for.",
+            ["job_name"],
+            registry=registry,
         )
         self.llm_rate_limit_wait = Counter(
             "docbatch_llm_rate_limit_wait_seconds_total",
@@ -218,6 +244,7 @@ class Metrics:
         self._jobs.add(job_name)
         self.planned_documents.labels(job_name)
         self.partition_seconds.labels(job_name)
+        self.batch_documents.labels(job_name)
         for status in DOCUMENT_STATUSES:
             self.documents.labels(job_name, status)
         for outcome in ANSWER_OUTCOMES:
@@ -273,6 +300,7 @@ class LlmMetrics:
         self._requests = {outcome: metrics.llm_requests.labels(model, outcome) for outcome in LLM_OUTCOMES}
         self._retries = {reason: metrics.llm_retries.labels(model, reason) for reason in (*TRANSIENT, OTHER)}
         self._reasks = metrics.llm_reasks.labels(model)
+        self._batches = {state: metrics.llm_batches.labels(model, state) for state in BATCH_STATES}
         self._tokens = [metrics.tokens.labels(model, direction) for direction in ("prompt", "cached", "completion")]
 
     @contextmanager
@@ -288,6 +316,9 @@ class LlmMetrics:
 
     def reasks(self) -> None:
         self._reasks.inc()
+
+    def batches(self, state: str) -> None:
+        self._batches[state].inc()
 
     def tokens(self, *counts: int) -> None:
         for counter, count in zip(self._tokens, counts, strict=True):

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -41,6 +42,7 @@ from workers.documents import check_key, check_size, messages_of, reading, row_a
 from workers.extract import Unreadable
 from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
+from workers.llm.prices import Pricer
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker
 from workers.runs import ActiveRun, Runs
@@ -54,15 +56,18 @@ SOURCE_OUTAGE_AFTER, SOURCE_REFUSED_AFTER = 60.0, 5.0
 log = logging.getLogger(__name__)
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """There may be no more calls."""
 
 
 class Processor:
     """The activity's home: holds what partitions share."""
 
-    def __init__(self, storage: Storage, runs: Runs, metrics: Metrics) -> None:
-        self._storage, self._runs, self._metrics = storage, runs, metrics
+    def __init__(
+        self, storage: Storage, runs: Runs, metrics: Metrics, attempts: Mapping[str, Callable[..., Attempt]]
+    ) -> None:
+        """`attempts`: what makes an `Attempt`, for each `model.mode`."""
+        self._storage, self._runs, self._metrics, self._attempts = storage, runs, metrics, attempts
 
     @activity.defn(name=c.PROCESS_PARTITION)
     async def process_partition(self, task: c.PartitionInput) -> c.PartitionOutcome:
@@ -81,7 +86,8 @@ class Processor:
     async def _process(self, task: c.PartitionInput) -> c.PartitionOutcome:
         started = time.monotonic()
         async with Pulse() as pulse, self._runs.use(task.run, task.epoch) as run:
-            attempt = Attempt(task, run, self._storage, self._metrics, pulse)
+            make = self._attempts[run.file.job.model.mode]
+            attempt = make(task, run, self._storage, self._metrics, pulse)
             work = asyncio.create_task(attempt.run())
             try:
                 outcome = await asyncio.shield(work)
@@ -125,6 +131,8 @@ class Attempt:
         self._errors = Counter[str]()
         self._stop: Stop | None = None
         self._replaces: str | None = None
+        self._settled = 0
+        """The generation whose result stands with an answer for every document; 0 if there is none."""
         self._failure: BaseException | None = None
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -213,6 +221,7 @@ class Attempt:
             log.warning("replacing %s: %s", self._active.layout.uri(self._key), error)
             self._replaces = entry.etag
             return None
+        self._settled = 0 if footer.totals.partitions_failed else footer.generation
         if footer.generation >= self._task.generation:
             return self._outcome(c.COMMITTED, totals=footer.totals)
         self._replaces = entry.etag
@@ -268,7 +277,7 @@ class Attempt:
         tasks = self._asking
         limit = self._active.file.job.source.max_document_bytes
         try:
-            for group in _groups(todo, limit):
+            for group in groups(todo, limit):
                 sizes = [min(document.size, limit) for document in group]
                 await room.enter(sum(sizes), len(group))
                 if self._stopping():
@@ -317,7 +326,7 @@ class Attempt:
             answer = await active.chat.ask(payload, self._must_stop, self._abandons, partial(self._set_out, document))
             if answer is not None:
                 self._take(self._judge(document, etag, answer))
-        except _Stopped:
+        except Stopped:
             return
         finally:
             self._in_flight.discard(document.document_id)
@@ -334,7 +343,7 @@ class Attempt:
             await asyncio.sleep(0.05)
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
-        """The object's etag and the request's body. Raises `Unreadable`, `_Stopped`."""
+        """The object's etag and the request's body. Raises `Unreadable`, `Stopped`."""
         check_key(document)
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
         text = await text_of(document, data)
@@ -351,7 +360,7 @@ class Attempt:
         pause = 0.5
         while True:
             if self._stopping():
-                raise _Stopped
+                raise Stopped
             try:
                 with reading(document):
                     if self._task.generation == 1:
@@ -372,7 +381,7 @@ class Attempt:
                         raise Unreadable(c.SOURCE_REFUSED if refused else "source_unreachable", str(error)) from None
                     reason = c.SOURCE_REFUSED if refused else c.STORAGE_UNREACHABLE
                     self._stop = self._stop or Stop(reason, str(error), active.brakes.epoch)
-                    raise _Stopped from None
+                    raise Stopped from None
                 await active.brakes.wait_stopped(pause)
                 pause = min(pause * 2, 5.0)
 
@@ -391,12 +400,14 @@ class Attempt:
     def _beat(self) -> c.Beat:
         return c.Beat(len(self._rows), self._total, len(self._in_flight), dict(self._errors))
 
-    def _row(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
-        cost = self._active.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
+    def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
+        """An ok row; `price`: another than that of online answers."""
+        price = price or self._active.price
+        cost = price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
         return self._maker.row(document, etag, answer, cost)
 
-    def _judge(self, document: PlannedDocument, etag: str, answer: Answer) -> Row:
-        return row_answered(self._row(document, etag, answer), answer)
+    def _judge(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
+        return row_answered(self._row(document, etag, answer, price), answer)
 
     # -- the commit ----------------------------------------------------------------------------------------------------
 
@@ -462,7 +473,7 @@ class Attempt:
         self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)
 
 
-def _groups(documents: list[PlannedDocument], limit: int) -> list[list[PlannedDocument]]:
+def groups(documents: list[PlannedDocument], limit: int) -> list[list[PlannedDocument]]:
     """Neighbours that are fetched together: at most BURST, and at most BURST_BYTES unless it is one alone."""
     groups: list[list[PlannedDocument]] = []
     size = 0

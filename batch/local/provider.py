@@ -28,9 +28,10 @@ import uvloop
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, Server
 
 from batch.local.answers import SchemaError, Text, answer_for
+from batch.local.batches import Batches
+from batch.local.refusals import ERRORS, LARGEST_BODY, QUOTA, Refused, invalid
 
 MODELS = ("simulated-small", "simulated-large")
-LARGEST_BODY = 25 * 2**20
 MOST_CONNECTIONS = 16_384
 # Seconds after which a request that is never to be answered is let go, and between two writes of the journal.
 LONGEST_SILENCE = 600.0
@@ -38,23 +39,6 @@ JOURNAL_INTERVAL = 0.1
 # What can hit a single request, in the order in which one draw is spent on the rates. Only the second kind is paid.
 UNANSWERED = ("500", "503", "429", "timeout", "reset")
 ODD_ANSWERS = ("malformed", "truncated", "refusal", "content_filter", "invalid")
-_INVALID = "invalid_request_error"
-_QUOTA = "insufficient_quota"
-# OpenAI's errors: HTTP status, type, code, message.
-ERRORS: dict[str, tuple[int, str, str | None, str]] = {
-    "500": (500, "server_error", None, "The server had an error while processing your request. Sorry about that!"),
-    "503": (503, "server_error", None, "The engine is currently overloaded, please try again later."),
-    "429": (429, "requests", "rate_limit_exceeded", "Rate limit reached for requests."),
-    _QUOTA: (429, _QUOTA, _QUOTA, "You exceeded your current quota, please check your plan and billing details."),
-    "invalid_api_key": (401, _INVALID, "invalid_api_key", "Incorrect API key provided."),
-    "model_not_found": (404, _INVALID, "model_not_found", "The model does not exist or you do not have access to it."),
-    "permission_denied": (403, _INVALID, "permission_denied", "You have insufficient permissions for this operation."),
-    "context_length_exceeded": (400, _INVALID, "context_length_exceeded", "Your messages exceed the context length."),
-    "invalid_prompt": (400, _INVALID, "invalid_prompt", "Your prompt was flagged as violating our usage policy."),
-    "invalid_request": (400, _INVALID, None, "The request is not valid."),
-    "not_found": (404, _INVALID, None, "Invalid URL."),
-    "too_large": (413, _INVALID, "request_too_large", f"The body is larger than {LARGEST_BODY} bytes."),
-}
 FAIL_ALL = (*list(ERRORS)[:8], "drop")
 
 
@@ -98,6 +82,12 @@ class ProviderOptions:
     poison_marker: str | None = _option(None, "text that makes any user message that contains it an invalid_prompt")
     fail_all: str | None = _option(None, "fail every request in this way", FAIL_ALL)
     api_key: str | None = _option(None, "the only bearer token accepted (default: any)")
+    batch_seconds: float = _option(3.0, "seconds that a batch takes to be answered")
+    batch_validation_seconds: float = _option(0.2, "seconds that the validation, or cancellation, of a batch takes")
+    batch_expire_share: float = _option(0.0, "share of its requests at which a batch expires (0: none does)")
+    batch_enqueued_tokens: float = _option(0.0, "limit of prompt tokens in batches that are under way (0: none)")
+    batch_fail_code: str | None = _option(None, "code with which every batch fails its validation")
+    batch_fail_lines: int = _option(0, "with --batch-fail-code: its errors name so many lines, from the first one")
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -142,24 +132,6 @@ def duration(seconds: float) -> str:
 
 def _tokens(text: str) -> int:
     return max(1, ((len(text) if text.isascii() else len(text.encode())) + 3) // 4)
-
-
-class _Refused(Exception):
-    """An answer that is one of OpenAI's errors, counted under its name.
-
-    Args:
-        name: one of ERRORS, or, with `like`, a name of its own.
-        retry_after: seconds to tell the client to wait.
-        error: what is special about this one (message, type, param, code).
-    """
-
-    def __init__(
-        self, name: str, *, retry_after: float | None = None, like: str | None = None, **error: str | None
-    ) -> None:
-        self.name, self.retry_after = name, retry_after
-        self.status, kind, code, message = ERRORS[like or name]
-        self.body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code} | error})
-        self.key: bytes | None = None
 
 
 class _Silenced(Exception):
@@ -246,11 +218,10 @@ class _Journal:
         self._file = path.open("ab", buffering=0) if path else None
         self._lines: list[str] = []
 
-    def note(self, key: bytes, event: str, request: BaseRequest) -> None:
+    def note(self, key: bytes, event: str, by: str) -> None:
         if self._file:
-            caller = request.headers.get("OpenAI-Organization", "").encode(errors="replace")
-            by = orjson.dumps(caller.decode()).decode()
-            self._lines.append(f'{{"time":{time.time():.6f},"key":"{key.hex()}","event":"{event}","by":{by}}}\n')
+            name = orjson.dumps(by.encode(errors="replace").decode()).decode()
+            self._lines.append(f'{{"time":{time.time():.6f},"key":"{key.hex()}","event":"{event}","by":{name}}}\n')
 
     def flush(self) -> None:
         if self._file and self._lines:
@@ -274,8 +245,9 @@ class _Asked:
     response_format: dict[str, Any]
 
 
-def _invalid(message: str, param: str | None = None, code: str | None = None) -> _Refused:
-    return _Refused("invalid_request", message=message, param=param, code=code)
+def caller(request: BaseRequest) -> str:
+    """Whose request it is."""
+    return request.headers.get("OpenAI-Organization", "")
 
 
 async def _body(request: BaseRequest) -> bytes:
@@ -286,13 +258,13 @@ async def _body(request: BaseRequest) -> bytes:
         if size <= LARGEST_BODY:
             parts.append(part)
     if size > LARGEST_BODY:
-        raise _Refused("too_large")
+        raise Refused("too_large")
     return b"".join(parts)
 
 
 def _text(message: Any) -> str:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise _invalid("Each of 'messages' must be an object with a role.", "messages", "invalid_type")
+        raise invalid("Each of 'messages' must be an object with a role.", "messages", "invalid_type")
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(
@@ -307,37 +279,37 @@ def _asked(body: bytes) -> _Asked:
     except ValueError:
         request = None
     if not isinstance(request, dict):
-        raise _invalid("We could not parse the JSON body of your request.")
+        raise invalid("We could not parse the JSON body of your request.")
     for name, expected in (("model", str), ("messages", list)):
         if not request.get(name):
-            raise _invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+            raise invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
         if not isinstance(request[name], expected):
-            raise _invalid(f"Invalid type for '{name}'.", name, "invalid_type")
+            raise invalid(f"Invalid type for '{name}'.", name, "invalid_type")
     model, messages = request["model"], request["messages"]
     if not model.startswith("simulated-"):
         raise _no_model(model)
     if request.get("stream") or request.get("n") not in (None, 1):
-        raise _invalid("The simulated provider gives one answer, unstreamed.", "stream", "unsupported_value")
+        raise invalid("The simulated provider gives one answer, unstreamed.", "stream", "unsupported_value")
     param = "max_completion_tokens" if request.get("max_completion_tokens") is not None else "max_tokens"
     most = request.get(param)
     if most is not None and (not isinstance(most, int) or most < 1):
-        raise _invalid(f"Invalid '{param}': integer of at least 1 expected.", param, "integer_below_min_value")
+        raise invalid(f"Invalid '{param}': integer of at least 1 expected.", param, "integer_below_min_value")
     texts = [_text(message) for message in messages]
     # The first user message is the document; later ones talk about its answer.
     user = next((each for each in range(len(texts)) if messages[each]["role"] == "user"), -1)
     shape = request.get("response_format") or {"type": "text"}
     kind = shape.get("type") if isinstance(shape, dict) else None
     if kind not in ("text", "json_object", "json_schema"):
-        raise _invalid("Invalid value for 'response_format.type'.", "response_format.type", "invalid_value")
+        raise invalid("Invalid value for 'response_format.type'.", "response_format.type", "invalid_value")
     wanted = shape.get("json_schema")
     if kind == "json_schema" and not (isinstance(wanted, dict) and isinstance(wanted.get("name"), str)):
         parameter = "response_format.json_schema" + (".name" if isinstance(wanted, dict) else "")
-        raise _invalid(f"Missing required parameter: '{parameter}'.", parameter, "missing_required_parameter")
+        raise invalid(f"Missing required parameter: '{parameter}'.", parameter, "missing_required_parameter")
     return _Asked(model, sum(map(_tokens, texts)), texts[user], most, shape)
 
 
-def _no_model(model: str) -> _Refused:
-    return _Refused("model_not_found", message=f"The model `{model}` does not exist or you do not have access to it.")
+def _no_model(model: str) -> Refused:
+    return Refused("model_not_found", message=f"The model `{model}` does not exist or you do not have access to it.")
 
 
 _ANY_OBJECT = {
@@ -359,7 +331,7 @@ def _content(asked: _Asked, digest: bytes) -> str:
         return orjson.dumps(answer_for(text, wanted.get("schema", {}))).decode()
     except SchemaError as error:
         message = f"Invalid schema for response_format '{wanted['name']}': {error}."
-        raise _invalid(message, "response_format") from error
+        raise invalid(message, "response_format") from error
 
 
 def complete(asked: _Asked, digest: bytes, identifier: str, fault: str | None = None) -> dict[str, Any]:
@@ -412,6 +384,9 @@ class Provider:
         self.options = options
         self._free_at = 0.0  # when the last in line for the capacity has had its turn, by the monotonic clock
         self._behave(options)
+        self.batches = Batches(
+            lambda: self.options, self._answer_line, lambda body: _asked(orjson.dumps(body)).prompt_tokens
+        )
         self._routes: dict[tuple[str, str], Callable[[BaseRequest], Awaitable[Response]]] = {
             ("POST", "/v1/chat/completions"): self._chat,
             ("GET", "/v1/models"): self._models,
@@ -435,13 +410,15 @@ class Provider:
         """Answer any request; the account is kept whether or not the client waits for the answer."""
         path = request.path
         handler = self._routes.get((request.method, path))
+        if handler is None and path.startswith(("/v1/files", "/v1/batches")):
+            handler = self._batch_api
         if handler is None and request.method == "GET" and path.startswith("/v1/models/"):
             handler = self._models
         try:
             if handler is None:
-                raise _Refused("not_found", message=f"Invalid URL ({request.method} {path})")
+                raise Refused("not_found", message=f"Invalid URL ({request.method} {path})")
             return await handler(request)
-        except _Refused as refused:
+        except Refused as refused:
             return self._error(refused)
 
     def _identifier(self) -> str:
@@ -452,7 +429,7 @@ class Provider:
         headers = {"Content-Type": "application/json", "x-request-id": f"req_{self._identifier()}"}
         return Response(body=body, status=status, headers=headers | more if more else headers)
 
-    def _error(self, refused: _Refused) -> Response:
+    def _error(self, refused: Refused) -> Response:
         headers = self._limit_headers()
         if refused.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(refused.retry_after)))
@@ -469,14 +446,14 @@ class Provider:
     def _check_key(self, request: BaseRequest) -> None:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token.strip():
-            raise _Refused("invalid_api_key", message="You didn't provide an API key.")
+            raise Refused("invalid_api_key", message="You didn't provide an API key.")
         if self.options.api_key not in (None, token.strip()):
-            raise _Refused("invalid_api_key")
+            raise Refused("invalid_api_key")
 
-    def _failure(self, name: str) -> _Refused | _Silenced:
+    def _failure(self, name: str) -> Refused | _Silenced:
         if name not in ERRORS:
             return _Silenced(name)
-        return _Refused(name, retry_after=self.options.retry_after if name in ("429", "503") else None)
+        return Refused(name, retry_after=self.options.retry_after if name in ("429", "503") else None)
 
     async def _chat(self, request: BaseRequest) -> Response:
         account = self.account
@@ -487,16 +464,16 @@ class Provider:
             body = await _body(request)
             self._check_key(request)
             key, answer = self._accept(_asked(body), account)
-            self.journal.note(key, "accepted", request)
+            self.journal.note(key, "accepted", caller(request))
             response = self._json(answer, more=self._limit_headers() if self._buckets else None)
             delay = self._delay(key, account)
             if delay > 0:
                 await asyncio.sleep(delay)
             gone = request.transport is None or request.transport.is_closing()
             account.answer(gone=gone)
-            self.journal.note(key, "abandoned" if gone else "answered", request)
+            self.journal.note(key, "abandoned" if gone else "answered", caller(request))
             return response
-        except _Refused as refused:
+        except Refused as refused:
             account.fail(refused.name, refused.key)
             return self._error(refused)
         except _Silenced as silenced:
@@ -504,7 +481,7 @@ class Provider:
             return await self._silence(request, silenced.name)
         except RequestPayloadError as error:
             account.fail("invalid_request", None)
-            response = self._error(_invalid(f"We could not read the body of your request: {error}"))
+            response = self._error(invalid(f"We could not read the body of your request: {error}"))
             response.force_close()
             return response
         except ConnectionError:  # the client went away before its request was complete
@@ -513,7 +490,24 @@ class Provider:
         finally:
             self.in_flight -= 1
 
-    def _accept(self, asked: _Asked, account: _Account) -> tuple[bytes, bytes]:
+    def _answer_line(self, body: Any, by: str) -> tuple[int, Any] | None:
+        """Status and body of the answer to one line of a batch; None where there is none. No limit a minute counts."""
+        account = self.account
+        account.requests += 1
+        try:
+            key, answer = self._accept(_asked(orjson.dumps(body)), account, limited=False)
+        except (Refused, _Silenced) as failure:
+            account.fail(failure.name, failure.key)
+            return (failure.status, orjson.loads(failure.body)) if isinstance(failure, Refused) else None
+        for event in ("accepted", "answered"):
+            self.journal.note(key, event, by)
+        account.answer(gone=False)
+        try:
+            return 200, orjson.loads(answer)
+        except ValueError:
+            return 200, answer.decode(errors="replace")
+
+    def _accept(self, asked: _Asked, account: _Account, *, limited: bool = True) -> tuple[bytes, bytes]:
         """The key and the body of an answer that is now paid for, or one of the exceptions above."""
         digest = sha256(asked.user.encode()).digest()
         key = digest[:16]
@@ -521,22 +515,21 @@ class Provider:
             if self.options.fail_all:
                 raise self._failure(self.options.fail_all)
             if self.options.poison_marker and self.options.poison_marker in asked.user:
-                raise _Refused("invalid_prompt", param="messages")
-            self._limit("requests", 1, asked.model)
+                raise Refused("invalid_prompt", param="messages")
+            if limited:
+                self._limit("requests", 1, asked.model)
             fault = self._fault(key, account) if self._rates else None
             answer = complete(asked, digest, self._identifier(), fault)
             usage = answer["usage"]
             charge = usage["total_tokens"]
             if self.options.token_charge == "reserved" and asked.most_tokens:
                 charge = asked.prompt_tokens + asked.most_tokens
-            self._limit("tokens", charge, asked.model)
-            for what, amount in (("requests", 1), ("tokens", charge)):
-                if what in self._buckets:
-                    self._buckets[what].level -= amount
+            if limited:
+                self._charge(charge, asked.model)
             if fault in UNANSWERED:
                 account.faulted[key] = account.faulted.get(key, 0) + 1
                 raise self._failure(fault)
-        except (_Refused, _Silenced) as failure:
+        except (Refused, _Silenced) as failure:
             failure.key = key
             raise
         account.pay(key, usage)
@@ -544,6 +537,13 @@ class Provider:
         if fault:
             account.odd_answers[fault] += 1
         return key, body[: len(body) // 2] if fault == "malformed" else body
+
+    def _charge(self, tokens: int, model: str) -> None:
+        """Takes a request and its tokens from what may be used a minute."""
+        self._limit("tokens", tokens, model)
+        for what, amount in (("requests", 1), ("tokens", tokens)):
+            if what in self._buckets:
+                self._buckets[what].level -= amount
 
     def _limit(self, what: str, amount: float, model: str) -> None:
         bucket = self._buckets.get(what)
@@ -553,10 +553,10 @@ class Provider:
         limit = f"{what} per min ({what[0].upper()}PM): Limit {bucket.limit:.0f}, Requested {amount:.0f}."
         if amount > bucket.limit:
             message = f"Request too large for {model} on {limit} The input or output tokens must be reduced."
-            raise _Refused("rate_limit_exceeded", like="429", type=what, message=message)
+            raise Refused("rate_limit_exceeded", like="429", type=what, message=message)
         if wait > 0:
             message = f"Rate limit reached for {model} on {limit} Please try again in {duration(wait)}."
-            raise _Refused("rate_limit_exceeded", like="429", retry_after=wait, type=what, message=message)
+            raise Refused("rate_limit_exceeded", like="429", retry_after=wait, type=what, message=message)
 
     def _draw(self, key: bytes, account: _Account, purpose: bytes) -> float:
         """A number between 0 and 1 that depends on the seed, the document and how often it was paid or hit before."""
@@ -598,13 +598,22 @@ class Provider:
             transport.abort()
         return Response()  # goes nowhere: the transport is closed
 
+    async def _batch_api(self, request: BaseRequest) -> Response:
+        self._check_key(request)
+        failing = self.options.fail_all
+        if failing == "drop":
+            return await self._silence(request, failing)
+        if failing and failing != "context_length_exceeded":
+            raise self._failure(failing)
+        return self._json(await self.batches.handle(request, caller(request)))
+
     async def _models(self, request: BaseRequest) -> Response:
         self._check_key(request)
         name = request.path.removeprefix("/v1/models").lstrip("/")
         failing = self.options.fail_all
         if failing == "drop":
             return await self._silence(request, failing)
-        if failing and failing not in (_QUOTA, "context_length_exceeded") and (name or failing != "model_not_found"):
+        if failing and failing not in (QUOTA, "context_length_exceeded") and (name or failing != "model_not_found"):
             raise self._failure(failing)
         if name and not name.startswith("simulated-"):
             raise _no_model(name)
@@ -616,11 +625,12 @@ class Provider:
 
     async def _stats(self, request: BaseRequest) -> Response:
         stats = self.account.stats(documents=request.query.get("documents") == "1")
-        return self._json(orjson.dumps(stats | {"in_flight": self.in_flight}))
+        return self._json(orjson.dumps(stats | self.batches.stats() | {"in_flight": self.in_flight}))
 
     async def _reset(self, _: BaseRequest) -> Response:
         self.account = _Account()
         self.account.max_in_flight = self.in_flight
+        self.batches.reset_stats()
         return self._json(b"{}")
 
     async def _control(self, request: BaseRequest) -> Response:
@@ -628,7 +638,7 @@ class Provider:
             try:
                 self._behave(self.options.changed(orjson.loads(await _body(request))))
             except ValueError as error:
-                raise _invalid(str(error)) from error
+                raise invalid(str(error)) from error
         return self._json(orjson.dumps(asdict(self.options)))
 
     async def _healthz(self, _: BaseRequest) -> Response:
@@ -655,6 +665,7 @@ async def _serve(options: ProviderOptions, host: str, port: int, port_file: Path
     listener.close()
     flushing.cancel()
     await server.shutdown(timeout=0.2)
+    provider.batches.close()
     provider.journal.flush()
 
 

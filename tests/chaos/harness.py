@@ -284,7 +284,14 @@ class Chaos:
         return Corpus(name, keys)
 
     def job(
-        self, corpus: Corpus, *, documents: int = 50, concurrency: int = 32, timeout: float = 120, **limits: Any
+        self,
+        corpus: Corpus,
+        *,
+        documents: int = 50,
+        concurrency: int = 32,
+        timeout: float = 120,
+        mode: str = "online",
+        **limits: Any,
     ) -> Job:
         """A job over the corpus; `documents` a partition, `timeout` seconds of one call."""
         return Job.parse(
@@ -292,7 +299,7 @@ class Chaos:
                 "name": corpus.name[:60],
                 "source": {"uri": f"s3://corpus/{corpus.name}/"},
                 "prompt": {"user": USER_PROMPT},
-                "model": {"name": "simulated-small", "timeout_seconds": timeout},
+                "model": {"name": "simulated-small", "timeout_seconds": timeout, "mode": mode},
                 "output": {"uri": f"s3://results/{corpus.name}/", "schema": SCHEMA},
                 "partitions": {"documents": documents},
                 "limits": {"concurrency": concurrency, **limits},
@@ -404,6 +411,8 @@ CALM: dict[str, Any] = {
     "rate_reset": 0.0,
     "poison_marker": None,
     "fail_all": None,
+    "batch_seconds": 3.0,
+    "batch_expire_share": 0.0,
 }
 
 

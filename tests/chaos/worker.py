@@ -6,10 +6,14 @@ The faults live here and patch the worker from outside; production code has no h
     ledger-off        answers never reach the ledger
     die-after-commit  SIGKILLs itself right after the PUT of a result file, before the activity completes; the file
                       named by DOCBATCH_CHAOS_ONCE is created first, and where it exists already the worker lives on
+    die-after-create  SIGKILLs itself right after the provider has created a batch, before its id is recorded; once,
+                      as above
+    freeze-at-create  SIGSTOPs itself when all is ready for the creation of a batch; once, as above
     fail-partitions   attempts at the partitions of DOCBATCH_CHAOS_PARTITIONS (comma separated) raise
 
 DOCBATCH_CHAOS_OUTAGE_AFTER and DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER shorten what counts as an outage (seconds). Always
-shortened is Temporal's wait for a dead worker's cached workflows, which otherwise is 10 s of each test that kills one.
+shortened are Temporal's wait for a dead worker's cached workflows, which otherwise is 10 s of each test that kills one,
+and the pauses of batch mode.
 """
 
 from __future__ import annotations
@@ -24,10 +28,13 @@ from typing import Any
 
 from temporalio.worker import Worker
 
+import workers.batching
 import workers.brakes
 import workers.main
+import workers.partition_batches
 import workers.processor
 from workers.ledger import Ledger
+from workers.llm.batches import BatchApi
 from workers.processor import Attempt
 
 
@@ -53,6 +60,21 @@ def _die_after_commit() -> None:
     Attempt._count = die  # type: ignore[assignment, method-assign]
 
 
+def _at_create(*, after: bool, number: signal.Signals) -> None:
+    create = BatchApi.create
+
+    async def ending(self: BatchApi, *arguments: Any) -> Any:
+        try:
+            os.close(os.open(os.environ["DOCBATCH_CHAOS_ONCE"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return await create(self, *arguments)
+        created = await create(self, *arguments) if after else None
+        os.kill(os.getpid(), number)
+        return created or await create(self, *arguments)
+
+    BatchApi.create = ending  # type: ignore[method-assign]
+
+
 def _fail_partitions() -> None:
     doomed = {int(number) for number in os.environ["DOCBATCH_CHAOS_PARTITIONS"].split(",")}
     run = Attempt.run
@@ -75,6 +97,8 @@ FAULTS = {
     "none": lambda: None,
     "ledger-off": _ledger_off,
     "die-after-commit": _die_after_commit,
+    "die-after-create": partial(_at_create, after=True, number=signal.SIGKILL),
+    "freeze-at-create": partial(_at_create, after=False, number=signal.SIGSTOP),
     "fail-partitions": _fail_partitions,
 }
 
@@ -82,6 +106,8 @@ FAULTS = {
 def _shorten() -> None:
     sticky = timedelta(seconds=2)
     vars(workers.main)["Worker"] = partial(Worker, sticky_queue_schedule_to_start_timeout=sticky)
+    workers.batching.QUEUE_FIRST = 0.5
+    workers.partition_batches.POLL_FIRST, workers.partition_batches.FENCE_PAUSE = 0.2, 1.0
     if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
         workers.brakes.OUTAGE_AFTER = float(seconds)
     if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):

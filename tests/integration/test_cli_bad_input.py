@@ -125,7 +125,8 @@ def written(text: dict[str, Any] | str) -> str:
             "output.uri s3://corpus/bad-input/answers/ lies inside source.uri s3://corpus/bad-input/: the next run "
             "would read its own results. Choose an output outside the source prefix",
         ),
-        (job(model__mode="batch"), "model.mode: batch is not supported yet; leave it out"),
+        (job(model__batch_deadline="6h"), "model.batch_deadline is for model.mode: batch; leave it out"),
+        (job(model__mode="batch", model__batch_deadline="soon"), "model.batch_deadline: 'soon' is no duration"),
         (job(source__format="parquet"), "source.format: parquet is not supported yet; leave it out"),
         (job(limits__max_cost_usd=5), "limits.max_cost_usd is not supported yet; leave it out"),
         (job(incremental=True), "incremental is not supported yet; leave it out"),

@@ -12,7 +12,7 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 
 from batch import contracts as c
-from batch.job import MAX_JOB_BYTES, Job, JobError, Prompt
+from batch.job import BATCH_DOCUMENTS, MAX_JOB_BYTES, Job, JobError, Prompt
 from batch.nominal import Nominal
 from workers.control import RunControl
 
@@ -45,6 +45,21 @@ def test_the_smallest_job_has_defaults_and_survives_json() -> None:
     assert again.fingerprint == parsed.fingerprint
 
 
+def test_a_job_in_batch_mode_has_large_partitions_unless_it_says() -> None:
+    parsed = Job.parse(job(model__mode="batch"))
+    assert parsed.partitions.documents == BATCH_DOCUMENTS
+    assert Job.parse(json.loads(parsed.to_json())) == parsed
+    assert Job.parse(job(model__mode="batch", partitions__bytes="1MB")).partitions.documents == BATCH_DOCUMENTS
+    assert Job.parse(job(model__mode="batch", partitions__documents=500)).partitions.documents == 500
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("6h", 21_600), ("90m", 5400), ("1.5 h", 5400), ("45s", 45), ("1d", 86_400), (30, 30)]
+)
+def test_a_deadline_is_a_duration(given: str | int, seconds: float) -> None:
+    assert Job.parse(job(model__mode="batch", model__batch_deadline=given)).model.batch_deadline == seconds
+
+
 @pytest.mark.parametrize(
     ("changes", "same"),
     [
@@ -61,6 +76,8 @@ def test_the_smallest_job_has_defaults_and_survives_json() -> None:
         ({"partitions__documents": 5}, True),
         ({"model__timeout_seconds": 5}, True),
         ({"model__reasks": 0}, True),
+        ({"model__mode": "batch"}, True),
+        ({"model__mode": "batch", "model__batch_deadline": "6h"}, True),
         ({"output__uri": "s3://elsewhere/"}, True),
     ],
 )
@@ -111,7 +128,16 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             {"output__uri": "s3://corpus/tickets/{{ date }}/"},
             "job: output.uri s3://corpus/tickets/{{ date }}/ lies inside source.uri",
         ),
-        ({"model__mode": "batch"}, "job: model.mode: batch is not supported yet"),
+        ({"model__batch_deadline": "6h"}, "job: model.batch_deadline is for model.mode: batch; leave it out"),
+        (
+            {"model__mode": "batch", "model__batch_deadline": "soon"},
+            "job: model.batch_deadline: 'soon' is no duration; write for example 6h, 90m or a number of seconds",
+        ),
+        ({"model__mode": "batch", "model__batch_deadline": 0}, "job: model.batch_deadline: input should be greater"),
+        (
+            {"model__mode": "batch", "limits__max_cost_usd": 5},
+            "job: limits.max_cost_usd in model.mode: batch is not supported yet; leave it out",
+        ),
         ({"source__format": "jsonl"}, "job: source.format: jsonl is not supported yet"),
         ({"incremental": True}, "job: incremental is not supported yet"),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,3 +160,10 @@ async def test_a_refusal_is_told_and_a_closing_ledger_does_not_hang_on_it(monkey
     assert ledger.refused is not None
     await asyncio.wait_for(ledger.close(), 5)
     assert storage.objects == {}
+
+
+async def test_an_attempt_that_waits_elsewhere_leaves_a_mark_without_answers() -> None:
+    storage = Memory()
+    await Ledger(storage, LAYOUT, replace(NAME, attempt=4), Metrics()).mark()  # type: ignore[arg-type]
+    replayed = await read_ledger(storage, LAYOUT, NAME)  # type: ignore[arg-type]
+    assert (replayed.rows, replayed.last_attempt, replayed.ignored) == ({}, 4, 0)

@@ -13,6 +13,7 @@ from workers.exposition import FirstScrape, merged
 from workers.llm.errors import Kind, judge_finish, judge_status
 from workers.metrics import (
     ANSWER_OUTCOMES,
+    BATCH_STATES,
     LLM_OUTCOMES,
     OTHER,
     PAUSE_REASONS,
@@ -57,6 +58,8 @@ def test_the_label_sets_of_a_model_start_at_0() -> None:
     for direction in ("prompt", "cached", "completion"):
         assert value(metrics, "docbatch_tokens_total", model="small", direction=direction) == 0
     assert value(metrics, "docbatch_llm_reasks_total", model="small") == 0
+    for state in BATCH_STATES:
+        assert value(metrics, "docbatch_llm_batches_total", model="small", state=state) == 0
 
 
 def test_words_that_no_list_knows_count_as_other() -> None:

@@ -100,6 +100,15 @@ class Chat:
         schema = job.output.json_schema
         self.reader = AnswerReader(schema) if schema is not None else None
 
+    @property
+    def questions(self) -> Questions:
+        """What the run's requests say."""
+        return self._questions
+
+    async def check(self) -> Verdict | None:
+        """Asks the model one very short question; None when it answers, else what is wrong."""
+        return await probe(self._job, self._transport)
+
     def payload(self, messages: list[dict[str, str]]) -> bytes:
         """The request's body."""
         return self._questions.payload(messages)
@@ -135,7 +144,7 @@ class Chat:
                 continue
             problem = self._problem(asked, answer)
             if problem is None and answer.error is not None and invalid is not None:
-                return _after_reask(answer, invalid)
+                return after_reask(answer, invalid)
             if problem is None:
                 return answer
             answer.error = Verdict(Kind.DOCUMENT, "invalid_answer", problem, retryable=True)
@@ -151,9 +160,15 @@ class Chat:
 
     def _problem(self, asked: bytes, answer: Answer) -> str | None:
         """What is wrong with a usable answer by the schema; None if nothing is: then its result is taken."""
-        if answer.error is not None or self.reader is None or answer.text is None:
+        if answer.error is not None:
             return None
-        text = answer.text if self._questions.has_format(asked) else dug_out(answer.text)
+        return self.fit(answer, in_words=not self._questions.has_format(asked))
+
+    def fit(self, answer: Answer, *, in_words: bool) -> str | None:
+        """Takes a usable answer's result by the schema, or tells what is wrong with it. `in_words`: as it was asked."""
+        if self.reader is None or answer.text is None:
+            return None
+        text = dug_out(answer.text) if in_words else answer.text
         try:
             answer.result = self.reader.read(text)
         except InvalidAnswer as error:
@@ -193,7 +208,7 @@ class Chat:
                 answer.error = verdict
                 return True
             self._metrics.retries(verdict.error_type)
-            await sleep_unless(stopped, _backoff(calls, retry_after))
+            await sleep_unless(stopped, backoff(calls, retry_after))
         return False
 
     async def _is_its_own(self, verdict: Verdict, since: float, calls: int) -> bool:
@@ -209,7 +224,7 @@ class Chat:
             return False
         self._probing = True
         try:
-            found = await probe(self._job, self._transport)
+            found = await self.check()
         finally:
             self._probing = False
         if found is None:
@@ -292,15 +307,24 @@ class Chat:
                 self._metrics.requests(failure.error_type)
                 raise _FormatUnknown
             return failure, retry_after_of(reply)
-        try:
-            verdict = self._read(reply.body, answer, len(payload))
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError):
-            return Verdict(Kind.TRANSIENT, "malformed", "HTTP 200 with a malformed body", retryable=True), None
+        verdict = self.read(reply.body, answer, len(payload))
+        if verdict is not None and verdict.kind is Kind.TRANSIENT:
+            return verdict, None
         if self._questions.answered(payload):
             log.warning("the server does not know response_format: the schema is in the prompt from here on")
         return verdict, None
 
-    def _read(self, body: Any, answer: Answer, size: int) -> Verdict | None:
+    def read(self, body: Any, answer: Answer, size: int | None = None) -> Verdict | None:
+        """Takes a 200's body into `answer`, whose tokens add up; the verdict on it, None for a success.
+
+        `size`: bytes of the request, from which its tokens are expected; None where it was not sent online.
+        """
+        try:
+            return self._read(body, answer, size)
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError):
+            return Verdict(Kind.TRANSIENT, "malformed", "HTTP 200 with a malformed body", retryable=True)
+
+    def _read(self, body: Any, answer: Answer, size: int | None) -> Verdict | None:
         """Takes a 200's body into `answer`; raises for one that is not the API's shape."""
         choice = body["choices"][0]
         message = choice["message"]
@@ -313,7 +337,8 @@ class Chat:
         answer.prompt_tokens += prompt
         answer.completion_tokens += completion
         answer.cached_tokens += cached
-        self._expected.learn(size, prompt, cached, completion)
+        if size is not None:
+            self._expected.learn(size, prompt, cached, completion)
         self._metrics.tokens(prompt, cached, completion)
         if text is not None and not isinstance(text, str):
             raise TypeError("content is no text")
@@ -324,7 +349,7 @@ class Chat:
         return verdict
 
 
-def _after_reask(answer: Answer, invalid: Answer) -> Answer:
+def after_reask(answer: Answer, invalid: Answer) -> Answer:
     """Of a re-ask that had no answer: the invalid one that led to it, with what all calls cost."""
     assert answer.error is not None and invalid.error is not None
     problem = f"{invalid.error.message}; asked again: {answer.error.error_type}, {answer.error.message}"
@@ -346,7 +371,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _backoff(calls: int, retry_after: float | None) -> float:
+def backoff(calls: int, retry_after: float | None) -> float:
     """Seconds to wait, with jitter: what the provider asks for, up to a limit, else twice as long each time."""
     if retry_after is None:
         return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (calls - 1)) * random.uniform(0.5, 1.0)

@@ -75,6 +75,11 @@ class Questions:
         """Whether the server, which never answered a request with `response_format`, does not know it."""
         return self._server_knows is not True and self.has_format(payload) and refuses_format(status, body)
 
+    def learn(self, *, knows: bool) -> None:
+        """Notes what a batch showed of the server, unless an answer has shown it before."""
+        if self._paragraph and self._server_knows is None:
+            self._server_knows = knows
+
     def answered(self, payload: bytes) -> bool:
         """Notes that the server answered `payload`. Tells whether that shows that it takes schemas in words alone."""
         if not self._paragraph or self._server_knows is not None:
