@@ -243,6 +243,23 @@ LLM = Row(
             queries=quantiles("docbatch_llm_request_seconds", by="model", where=MODEL),
         ),
         Panel(
+            title="Documents in batches",
+            unit="short",
+            description="Documents of `model.mode: batch` that wait in batches at the provider.",
+            queries=(Query(f"sum by (job_name) (docbatch_batch_documents{{{JOB}}}) > 0", "{{job_name}}"),),
+        ),
+        Panel(
+            title="Batches by state",
+            unit="short",
+            description="Batches of the provider's Batch API that came into a state, a second.",
+            queries=(
+                Query(
+                    rate("docbatch_llm_batches_total", by="model, state", where=MODEL, nonzero=True),
+                    "{{model}} {{state}}",
+                ),
+            ),
+        ),
+        Panel(
             title="Tokens",
             unit="short",
             description="Tokens a second of all calls, by direction; cached ones are part of the prompt's.",
