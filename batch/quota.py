@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 from batch import contracts as c
 
-LIFE = 9.0
-"""Seconds that a lease lasts; it is renewed at a third of that."""
+LIFE = 7.2
+"""Seconds that a lease lasts; it is renewed at a third of that, so what a dead process had is dealt out within 10."""
 RENEW, RENEW_SOON = LIFE / 3, 1.0
 PRIORITY_FACTOR = 4.0
 """A run's priority counts as so many times the weight of a run one step behind it."""

@@ -323,7 +323,13 @@ class Attempt:
             except Unreadable as error:
                 self._take(row_unread(self._row(document, document.etag, Answer(None, None)), error))
                 return
-            answer = await active.chat.ask(payload, self._must_stop, self._abandons, partial(self._set_out, document))
+            answer = await active.chat.ask(
+                payload,
+                self._must_stop,
+                self._abandons,
+                held=self._is_held,
+                set_out=partial(self._in_flight.add, document.document_id),
+            )
             if answer is not None:
                 self._take(self._judge(document, etag, answer))
         except Stopped:
@@ -332,14 +338,12 @@ class Attempt:
             self._in_flight.discard(document.document_id)
             active.room.leave(size)
 
-    async def _set_out(self, document: PlannedDocument) -> None:
-        """Before each call: a document that is let out counts as in flight until it is done."""
-        await self._until_durable()
-        self._in_flight.add(document.document_id)
+    def _is_held(self) -> bool:
+        """Holds intake while answers wait too long to become durable: S3 is slow or away."""
+        return not self._ledger.is_ready()
 
     async def _until_durable(self) -> None:
-        """Holds intake while answers wait too long to become durable: S3 is slow or away."""
-        while not (self._ledger.is_ready() or self._stopping()):  # noqa: ASYNC110 - a matter of time, without an event
+        while self._is_held() and not self._stopping():  # noqa: ASYNC110 - a matter of time, without an event
             await asyncio.sleep(0.05)
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:

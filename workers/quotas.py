@@ -9,8 +9,10 @@ Where no minute limit is known nothing is leased: the limiter alone finds how mu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
+import random
 import secrets
 import time
 from datetime import timedelta
@@ -26,7 +28,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from batch import contracts as c
 from batch.job import Job
-from batch.quota import Book, weight_of
+from batch.quota import LIFE, RENEW, Book, weight_of
 from batch.quota_workflow import Quota
 from workers.llm.limiter import Lane, Limiter
 from workers.metrics import LimiterMetrics, Metrics
@@ -37,6 +39,11 @@ STARTED_WITHIN = 15.0
 """Seconds that the first lease of a quota may take: its workflow is started for it."""
 NOT_LEASED = (RPCError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError)
 """What an unreachable Temporal raises, or one whose control workers are all away."""
+ALONE = 0.25
+"""Share of the quota that a process takes which cannot lease for as long as a lease lasts: others may hold the rest."""
+RESTART_AFTER = 30.0
+"""Seconds of failures after which the quota's workflow is taken to have lost its workers."""
+JITTER = 0.15
 SPARE, LEAST = 1.3, 0.01
 """What a lane may want when it was not held back: so many times what it used, and this share of the quota."""
 PACED_FROM = 0.05
@@ -52,8 +59,13 @@ class QuotaClient:
     def __init__(self, client: Client, task_queue: str) -> None:
         self._client, self._task_queue = client, task_queue
 
-    async def lease(self, quota: str, request: c.LeaseRequest) -> c.Lease:
-        """Renews or gives back a lease. Raises `NOT_LEASED`."""
+    async def restart(self, quota: str) -> None:
+        """Ends a quota's workflow that nobody works on any more, so that the next lease starts it on our task queue."""
+        handle = self._client.get_workflow_handle(c.quota_workflow_id(quota))
+        await handle.terminate("no worker answers for this quota", rpc_timeout=timedelta(seconds=LEASED_WITHIN))
+
+    async def lease(self, quota: str, request: c.LeaseRequest, *, known: bool) -> c.Lease:
+        """Renews or gives back a lease; `known`: others may hold some. Raises `NOT_LEASED`."""
         handle = self._client.get_workflow_handle(c.quota_workflow_id(quota))
         try:
             return await handle.execute_update(Quota.lease, request, rpc_timeout=timedelta(seconds=LEASED_WITHIN))
@@ -63,7 +75,7 @@ class QuotaClient:
                 raise
         start = WithStartWorkflowOperation(
             Quota.run,
-            c.QuotaInput(),
+            c.QuotaInput(continued=known),
             id=c.quota_workflow_id(quota),
             task_queue=c.control_queue(self._task_queue),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -154,11 +166,15 @@ class _Quota:
         self._holder = secrets.token_hex(6)
         self._limits: tuple[int | None, int | None] = (None, None)
         self._leased_at = time.monotonic()
-        self._has_lease = self._disagreed = self._failing = False
+        self._has_lease = self._disagreed = self._ended = False
+        self._failing_since: float | None = None
+        self._named = False
+        """Whether jobs name this quota: others may know limits that neither they nor the headers here say."""
         self._keeper: asyncio.Task[None] | None = None
 
     def open(self, lane: QuotaLane) -> None:
         limits = lane.job.limits
+        self._named = self._named or limits.quota is not None
         self.limiter.open(lane)
         self._lanes.append(lane)
         if limits.requests_per_minute or limits.tokens_per_minute or self._limits != (None, None):
@@ -167,7 +183,7 @@ class _Quota:
             self._limits = (self._limits[0] or known[0], self._limits[1] or known[1])
             self.limiter.set_limits(*self._limits)
         self._changed.set()
-        if self._keeper is None:
+        if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.create_task(self._keep(), name=f"quota-{self._name}")
 
     def close(self, lane: QuotaLane) -> None:
@@ -178,32 +194,36 @@ class _Quota:
 
     async def end(self) -> None:
         """Gives the lease back, as a process that ends should."""
+        self._ended = True
         if self._keeper is not None:
             self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+            await asyncio.wait([self._keeper], timeout=STARTED_WITHIN)
+        self._lanes.clear()
         await self._give_back()
 
     async def _keep(self) -> None:
         """Renews, and measures, for as long as there are lanes."""
         renew_at = 0.0
-        while self._lanes:
+        while self._lanes and not self._ended:
             seen = (self.limiter.seen_requests_per_minute, self.limiter.seen_tokens_per_minute)
             if self._limits == (None, None) and seen != (None, None):
-                renew_at = 0.0
                 self._limits = seen
+                renew_at = 0.0
+            leases = self._named or self._limits != (None, None)
+            changed = self._changed.is_set()
+            self._changed.clear()
             now = time.monotonic()
-            if self._limits != (None, None) and (now >= renew_at or self._changed.is_set()):
-                self._changed.clear()
-                renew_at = now + await self._renew()
+            if leases and (changed or now >= renew_at):
+                try:
+                    renew_at = now + await self._renew() * random.uniform(1 - JITTER, 1 + JITTER)
+                except Exception:
+                    log.exception("lease on quota %s not renewed", self._name)
+                    renew_at = now + RENEW
             self._measure()
-            wait = min(MEASURED_EVERY, max(0.05, renew_at - time.monotonic()) if renew_at else MEASURED_EVERY)
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
+            wait = max(0.05, renew_at - time.monotonic()) if leases else MEASURED_EVERY
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(MEASURED_EVERY, wait))
                 await asyncio.sleep(0.05)  # lanes are opened and closed in company
-            except TimeoutError:
-                pass
-            if self._limits == (None, None):
-                self._changed.clear()
         self._keeper = None
         self._measure()
         await self._give_back()
@@ -229,14 +249,8 @@ class _Quota:
         try:
             lease = await self._ask(request)
         except NOT_LEASED as error:
-            if not self._failing:
-                log.warning("lease on quota %s not renewed, going on with what it was: %r", self._name, error)
-            self._failing = True
-            if self._has_lease:
-                return 1.0
-            lease = self._alone.lease(now, request)  # a refusal of the provider will say when that is too much
-        else:
-            self._failing, self._has_lease = False, self._client is not None
+            return await self._go_on(now, request, error)
+        self._failing_since, self._has_lease = None, self._client is not None
         if lease.disagree and not self._disagreed:
             log.warning(
                 "jobs that share quota %s name different limits; the smallest hold: %s requests and %s tokens a minute",
@@ -246,21 +260,38 @@ class _Quota:
             )
         self._disagreed = lease.disagree
         for lane in self._lanes:
-            lane.share = lease.shares.get(lane.run_id, lane.share if self._has_lease else 0.0)
+            lane.share = lease.shares.get(lane.run_id, lane.share)
         self._limits = (lease.requests_per_minute, lease.tokens_per_minute)
         self.limiter.set_limits(*self._limits)
         return lease.renew_after
 
+    async def _go_on(self, now: float, request: c.LeaseRequest, error: BaseException) -> float:
+        """Without a new lease: with the shares that there were, or, once no lease of others can be so old, a part."""
+        if self._failing_since is None:
+            self._failing_since = now
+            log.warning("lease on quota %s not renewed, going on with what it was: %r", self._name, error)
+        failing = now - self._failing_since
+        if failing > LIFE and not self._has_lease:
+            alone = self._alone.lease(now, request)
+            for lane in self._lanes:
+                lane.share = ALONE * alone.shares.get(lane.run_id, 0.0)
+        self.limiter.set_limits(*self._limits)
+        if failing > RESTART_AFTER and self._client is not None:
+            self._failing_since = now
+            with contextlib.suppress(*NOT_LEASED):
+                await self._client.restart(self._name)
+        return 1.0
+
     async def _ask(self, request: c.LeaseRequest) -> c.Lease:
         if self._client is None:
             return self._alone.lease(time.monotonic(), request)
-        return await self._client.lease(self._name, request)
+        return await self._client.lease(self._name, request, known=self._has_lease or self._failing_since is not None)
 
     async def _give_back(self) -> None:
         if not self._has_lease or self._client is None or self._lanes:
             return
         self._has_lease = False
         try:
-            await self._client.lease(self._name, c.LeaseRequest(self._holder))
+            await self._client.lease(self._name, c.LeaseRequest(self._holder), known=True)
         except NOT_LEASED as error:
             log.info("lease on quota %s not given back; it ends by itself: %r", self._name, error)

@@ -115,8 +115,25 @@ def test_an_overload_counts_once_for_the_calls_that_were_in_flight_together() ->
     for _ in range(50):
         adaptive.overloaded(5.0)
     assert adaptive.limit == pytest.approx(70)
-    adaptive.overloaded(7.0)
+    for _ in range(50):
+        adaptive.overloaded(7.0)
     assert adaptive.limit == pytest.approx(49)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.03])
+def test_a_few_refusals_are_no_overload(share: float) -> None:
+    adaptive, chance = Adaptive(0.0), random.Random(1)
+    now, answered = 0.0, 0
+    while now < 60.0:
+        now += 0.2 / min(adaptive.limit, 128)
+        if adaptive.limit < 128:
+            adaptive.want()
+        if chance.random() < share:
+            adaptive.overloaded(now)
+        else:
+            adaptive.answered(now, 0.2)
+            answered += 1
+    assert answered >= 0.85 * 640 * 60
 
 
 def test_after_a_pause_it_begins_slowly_and_is_soon_back() -> None:

@@ -92,11 +92,11 @@ async def test_a_quota_continues_as_new_and_ends_when_nobody_uses_it(
         workflows=WORKFLOWS,
         workflow_runner=UnsandboxedWorkflowRunner(),
     ):
-        lease = await asked.lease("q", c.LeaseRequest("a", [claim]))
+        lease = await asked.lease("q", c.LeaseRequest("a", [claim]), known=False)
         assert lease.shares == {"r": 1.0}
         handle = temporal.get_workflow_handle(c.quota_workflow_id("q"))
         assert (await handle.describe()).status == WorkflowExecutionStatus.RUNNING
-        assert await asked.lease("q", c.LeaseRequest("a")) == c.Lease()
+        assert await asked.lease("q", c.LeaseRequest("a"), known=True) == c.Lease()
         assert await handle.result() is None
 
         continued = await temporal.start_workflow(
@@ -105,7 +105,7 @@ async def test_a_quota_continues_as_new_and_ends_when_nobody_uses_it(
             id=c.quota_workflow_id("q"),
             task_queue=c.control_queue(QUEUE),
         )
-        assert (await asked.lease("q", c.LeaseRequest("new", [claim]))).shares == {"r": 0.0}
+        assert (await asked.lease("q", c.LeaseRequest("new", [claim]), known=False)).shares == {"r": 0.0}
         await continued.terminate()
 
 

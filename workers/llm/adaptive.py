@@ -26,6 +26,8 @@ QUEUE = 1.4
 """The limit that is found, in multiples of what keeps the server just busy."""
 STEP = 1.25
 OVERLOADED = 0.7
+FEW_REFUSALS, REFUSED = 3, 0.1
+"""Refusals of a window at least, and their share of its answers, that make an overload: a few are anybody's fault."""
 SAME_RATE = 0.9
 LOOK_AGAIN_AFTER = 60.0
 """Seconds after which the unloaded latency of a busy server is looked for anew."""
@@ -49,7 +51,7 @@ class Adaptive:
         self._wanted = False
         self._looked_at = now
         self._best_rate = 0.0
-        self._overloaded_at = float("-inf")
+        self.overloaded_at = float("-inf")
         self._open(now)
 
     def want(self) -> None:
@@ -73,9 +75,15 @@ class Adaptive:
             self._open(now)
 
     def overloaded(self, now: float) -> None:
-        """The provider refused for being overloaded. Counts once for all calls that were in flight together."""
-        if now - self._overloaded_at >= max(1.0, self.unloaded or 0.0):
-            self._overloaded_at = now
+        """The provider refused a call for being overloaded, or left it without an answer.
+
+        Many of them cut the limit, once for all calls that were in flight together.
+        """
+        self._refused += 1
+        if self._refused < max(FEW_REFUSALS, REFUSED * (self._answers + self._refused)):
+            return
+        if now - self.overloaded_at >= max(1.0, self.unloaded or 0.0):
+            self.overloaded_at = now
             self.limit = max(1.0, self.limit * OVERLOADED)
             self._phase = _Phase.KEEP
             self._open(now)
@@ -101,7 +109,7 @@ class Adaptive:
 
     def _open(self, now: float) -> None:
         self._began = now
-        self._answers = 0
+        self._answers = self._refused = 0
         self._first_at = now
         self._latencies: list[float] = []
 

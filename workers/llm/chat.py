@@ -5,10 +5,11 @@ An answer that does not fit the job's schema is asked for again, `model.reasks` 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ MAYBE_BILLED = ("timeout", "connection", "malformed")
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
 RETRY_AFTER_MOST = 120.0
 PROBE_TIMEOUT = 20.0
+HELD_LOOK = 0.05
 OVERLOADED = (503, 529)
 """Statuses by which servers say that they are asked too much at once."""
 
@@ -122,11 +124,12 @@ class Chat:
         payload: bytes,
         stopped: Callable[[], bool],
         abandoned: Callable[[], bool] | None = None,
-        ready: Callable[[], Awaitable[None]] | None = None,
+        held: Callable[[], bool] | None = None,
+        set_out: Callable[[], None] | None = None,
     ) -> Answer | None:
         """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
 
-        Each call waits until the lane lets it out, and then for the caller to be `ready`.
+        No call begins while it is `held`; each waits until the lane lets it out, and says so by `set_out`.
 
         An answer that does not fit the schema is no answer before its last re-ask. `abandoned` says whether a document
         with such an answer, which is paid, is left unanswered too; by default whenever stopped.
@@ -137,7 +140,7 @@ class Chat:
         reasks = 0
         while True:
             try:
-                if not await self._settle(asked, answer, stopped, ready):
+                if not await self._settle(asked, answer, stopped, held, set_out):
                     return None
             except _FormatUnknown:
                 payload = asked = self._questions.in_prompt(payload)
@@ -181,13 +184,14 @@ class Chat:
         payload: bytes,
         answer: Answer,
         stopped: Callable[[], bool],
-        ready: Callable[[], Awaitable[None]] | None,
+        held: Callable[[], bool] | None,
+        set_out: Callable[[], None] | None,
     ) -> bool:
         """Calls until there is an answer or an error that stays; False when stopped before. Raises `_FormatUnknown`."""
         calls = failures = 0
         last_failure: float | None = None
         while not stopped():
-            called = await self._call_out(payload, answer, stopped, ready)
+            called = await self._call_out(payload, answer, stopped, held, set_out)
             if called is None:
                 return False
             calls += 1
@@ -241,9 +245,10 @@ class Chat:
         payload: bytes,
         answer: Answer,
         stopped: Callable[[], bool],
-        ready: Callable[[], Awaitable[None]] | None,
+        held: Callable[[], bool] | None,
+        set_out: Callable[[], None] | None,
     ) -> tuple[Verdict | None, float | None, float] | None:
-        """One call, once there is money for it, the lane lets it out and the caller is ready; None when stopped before.
+        """One call, once there is money for it and the lane lets it out; None when stopped before.
 
         Its verdict, the seconds that the provider asks to wait, and when it began. What it took is settled, whatever
         becomes of it.
@@ -258,22 +263,21 @@ class Chat:
         used = expected = prompt + completion
         refused = True
         try:
-            if not await self._lane.enter(expected, stopped):
+            if not await self._let_out(expected, stopped, held):
                 return None
             try:
-                if ready is not None:
-                    await ready()
-                    if stopped():
-                        used = 0
-                        return None
+                if set_out is not None:
+                    set_out()
                 answer.attempts += 1
                 started = time.monotonic()
                 refused = False
                 verdict, retry_after = await self._call(payload, answer)
                 answer.latency_seconds = time.monotonic() - started
                 refused = verdict is not None and verdict.error_type not in MAYBE_BILLED
-                used = (answer.prompt_tokens - before[0] + answer.completion_tokens - before[2]) or expected
-                if verdict is None or verdict.kind is Kind.DOCUMENT:
+                counted = answer.prompt_tokens - before[0] + answer.completion_tokens - before[2]
+                if counted or (verdict is not None and refused and verdict.error_type != "rate_limited"):
+                    used = counted
+                if verdict is None or counted:
                     self._lane.limiter.answered(answer.latency_seconds)
                 return verdict, retry_after, started
             finally:
@@ -286,6 +290,22 @@ class Chat:
                 now = answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens
                 prompt, cached, completion = (after - earlier for after, earlier in zip(now, before, strict=True))
                 self._budget.settle(reservation, (prompt, cached, completion), refused=refused)
+
+    async def _let_out(self, tokens: float, stopped: Callable[[], bool], held: Callable[[], bool] | None) -> bool:
+        """Waits until a call may go out that nothing holds; False when stopped before.
+
+        One that is held when its turn comes gives its place back: others of the quota may go.
+        """
+        while True:
+            while held is not None and held() and not stopped():  # noqa: ASYNC110 - a matter of time, without an event
+                await asyncio.sleep(HELD_LOOK)
+            if not await self._lane.enter(tokens, stopped):
+                return False
+            if not stopped() and (held is None or not held()):
+                return True
+            self._lane.leave(tokens, 0)
+            if stopped():
+                return False
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:

@@ -29,6 +29,11 @@ SLOWER, FASTER = 0.9, 0.01
 SLOWEST = 0.1
 TARGET = 0.985
 """Share of a limit that is aimed at: two clocks never agree, and a refusal costs more than this."""
+SOONEST = 1e-3
+SCOUTING = 5.0
+"""Seconds after which the first call is waited for no longer."""
+FORGIVEN_AFTER = 60.0
+"""Seconds after which a provider with known minute limits is no longer taken to be overloaded."""
 HEADERS_EVERY = 0.5
 """Seconds between two looks at the provider's headers."""
 
@@ -73,6 +78,8 @@ class Lane:
 
     def note_paced(self, now: float, *, paced: bool) -> None:
         """Counts the time in which the pace alone holds its calls back."""
+        if self._paced_since is None and not paced:
+            return
         if self._paced_since is not None:
             self.paced_seconds += now - self._paced_since
         self._paced_since = now if paced else None
@@ -102,15 +109,21 @@ class Limiter:
         self._held_until = 0.0
         self._virtual = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer goes off. (The handles of uvloop do not always tell.)"""
+        self._swept_at = float("-inf")
+        self._scouting_until = 0.0
 
     def open(self, lane: Lane) -> None:
         """Lets the lane's calls out from now on; it begins level with the others."""
         lane.had = max(lane.had, self._virtual)
         self.lanes.append(lane)
+        self._set_paces(self._clock())
 
     def close(self, lane: Lane) -> None:
         """Of a run that has no more partitions here."""
         self.lanes.remove(lane)
+        lane.note_paced(self._clock(), paced=False)
         while lane.waiting:
             _tell(lane.waiting.popleft(), False)
 
@@ -193,7 +206,12 @@ class Limiter:
         """Lets out what may go."""
         now = self._clock()
         while True:
-            candidates = [lane for lane in self.lanes if lane.waiting]
+            candidates = []
+            for lane in self.lanes:
+                if lane.waiting:
+                    candidates.append(lane)
+                else:
+                    lane.note_paced(now, paced=False)
             if not candidates:
                 self._note_wait(now, waits=False)
                 return
@@ -219,13 +237,23 @@ class Limiter:
     def _is_held_back(self, lane: Lane, now: float) -> bool:
         """Whether anything keeps the lane's next call back."""
         return (
-            lane.in_flight >= lane.concurrency or self._is_full() or now < self._held_until or lane.pacer.wait(now) > 0
+            lane.in_flight >= lane.concurrency
+            or self._is_full(now)
+            or now < self._held_until
+            or lane.pacer.wait(now) > 0
         )
 
-    def _is_full(self) -> bool:
-        return self.in_flight + 1 > self.adaptive.limit or (self._headers_at is None and self.in_flight > 0)
+    def _is_full(self, now: float) -> bool:
+        """Whether the provider bears no further call. One with known minute limits does, until it says otherwise."""
+        if self._headers_at is None and self.in_flight > 0 and now < self._scouting_until:
+            return True
+        if self._is_paced() and now - self.adaptive.overloaded_at > FORGIVEN_AFTER:
+            return False
+        return self.in_flight + 1 > self.adaptive.limit
 
     def _let_out(self, lane: Lane, tokens: float) -> None:
+        if self._headers_at is None and not self.in_flight:
+            self._scouting_until = self._clock() + SCOUTING
         lane.in_flight += 1
         self.in_flight += 1
         self._virtual = max(self._virtual, lane.had)
@@ -236,7 +264,7 @@ class Limiter:
 
     def _note_obstacles(self, waiting: list[Lane], now: float) -> None:
         """Of lanes with waiting calls: what they wait for, and when to look again."""
-        held, full = self._held_until - now, self._is_full()
+        held, full = self._held_until - now, self._is_full(now)
         wake = now + LOOK_EVERY
         waits = held > 0
         for lane in waiting:
@@ -258,22 +286,24 @@ class Limiter:
         self._waits_since = now if waits else None
 
     def _wake_at(self, when: float) -> None:
-        loop = asyncio.get_running_loop()
-        delay = max(0.0, when - self._clock())
         if self._timer is not None:
-            if self._timer.when() <= loop.time() + delay:
+            if self._due <= when:
                 return
             self._timer.cancel()
-        self._timer = loop.call_later(delay, self._on_timer)
+        self._due = when
+        self._timer = asyncio.get_running_loop().call_later(max(SOONEST, when - self._clock()), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        for lane in self.lanes:
-            for waiter in lane.waiting:
-                if not waiter.future.done() and waiter.stopped():
-                    _tell(waiter, False)
-            while lane.waiting and lane.waiting[0].future.done():
-                lane.waiting.popleft()
+        now = self._clock()
+        if now - self._swept_at >= LOOK_EVERY:
+            self._swept_at = now
+            for lane in self.lanes:
+                for waiter in lane.waiting:
+                    if not waiter.future.done() and waiter.stopped():
+                        _tell(waiter, False)
+                while lane.waiting and lane.waiting[0].future.done():
+                    lane.waiting.popleft()
         self.look()
 
     def _hold(self, now: float, seconds: float | None) -> None:

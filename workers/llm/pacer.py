@@ -29,9 +29,9 @@ class Bucket:
     def wait(self, now: float) -> float:
         """Seconds until something may be taken; infinite while nothing flows."""
         self._fill(now)
-        if self._level > -ROUNDING:
-            return 0.0
-        return -self._level / self._rate if self._rate > 0 else float("inf")
+        if self._rate <= 0:
+            return float("inf")
+        return -self._level / self._rate if self._level <= -ROUNDING else 0.0
 
     def take(self, amount: float) -> None:
         """May leave a debt. A negative amount gives back."""
