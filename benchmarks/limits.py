@@ -26,9 +26,9 @@ from benchmarks.lab import DOCUMENT_BYTES, MODEL, Provider, job, stack, upload
 REQUESTS, TOKENS = 3_000, 1_000_000
 LATENCY = 0.2
 WORKERS = 4
-START_EVERY = 8.0
+START_EVERY = 6.0
 """Seconds between two starts of workers."""
-SETTLED = 16.0
+SETTLED = 10.0
 """Seconds after the last start from which on the quota has to be used."""
 CAPACITY = 200.0
 FOLLOWS = 30.0
@@ -41,8 +41,8 @@ def run(quick: bool) -> list[Figure]:
     figures = []
     for unit, limit in (("requests", REQUESTS), ("tokens", TOKENS)):
         for headers in (True, False):
-            figures += _quota(unit, limit, steady, headers=headers)
-    return [*figures, *_sharing(steady / 2), *_capacity(steady / 2)]
+            figures += _quota(unit, limit, steady if headers else steady / 2, headers=headers)
+    return [*figures, *_sharing(steady / 3), *_capacity(steady / 3)]
 
 
 def _quota(unit: str, limit: int, steady: float, *, headers: bool) -> list[Figure]:
@@ -54,7 +54,7 @@ def _quota(unit: str, limit: int, steady: float, *, headers: bool) -> list[Figur
         args.append("--no-ratelimit-headers")
     with stack(provider_args=args) as running:
         limits = {} if headers else {f"{unit}_per_minute": limit}
-        work = _limited(upload(running, int((steady + 200) * REQUESTS / 60)), limits)
+        work = _limited(upload(running, int((steady + 120) * REQUESTS / 60)), limits)
         asyncio.run(_start([work]))
         for _ in range(WORKERS):
             running.start_worker()
@@ -94,7 +94,7 @@ def _sharing(seconds: float) -> list[Figure]:
                 for index, priority in enumerate(priorities)
             ]
             asyncio.run(_start(jobs))
-            time.sleep(2 * SETTLED)  # the first one has all slots until its first partitions end
+            time.sleep(3 * SETTLED)  # the first one has all slots until its first partitions end
             before = _paid(running)
             time.sleep(seconds)
             after = _paid(running)
@@ -123,7 +123,11 @@ def _capacity(seconds: float) -> list[Figure]:
         journal = Path(folder) / "journal"
         args = ["--latency", str(LATENCY), "--capacity", str(CAPACITY), "--journal", str(journal)]
         with stack(provider_args=args, workers=1) as running:
-            work = _limited(upload(running, int((3 * seconds + 2 * FOLLOWS + 30) * CAPACITY)), {}, concurrency=512)
+            work = _limited(
+                upload(running, int((2 * seconds + FOLLOWS + 60) * CAPACITY + (seconds + FOLLOWS) * CAPACITY / 2)),
+                {},
+                concurrency=512,
+            )
             asyncio.run(_start([work]))
             time.sleep(SETTLED)
             spans = []

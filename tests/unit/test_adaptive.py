@@ -120,6 +120,34 @@ def test_an_overload_counts_once_for_the_calls_that_were_in_flight_together() ->
     assert adaptive.limit == pytest.approx(49)
 
 
+def test_answers_that_take_longer_are_no_reason_to_ask_less() -> None:
+    adaptive = Adaptive(0.0)
+    for each in range(100):
+        adaptive.answered(each / 100, 0.005)
+    for _ in range(30):
+        adaptive.overloaded(2.0)
+    run(Server(2.5), adaptive, 2.0, concurrency=64)
+    answers = run(Server(2.5), adaptive, 60.0, concurrency=16)
+    assert between(answers, 30.0, 60.0)[0] >= 0.95 * 16 / 2.5
+
+
+def test_after_an_outage_it_is_soon_back() -> None:
+    adaptive, server = Adaptive(0.0), Server(2.5)
+    run(server, adaptive, 60.0, concurrency=64)
+    before = adaptive.limit
+    for second in range(60, 120):
+        for _ in range(5):
+            adaptive.overloaded(float(second))
+    assert adaptive.limit == 1.0
+    now, answered = 120.0, 0
+    while adaptive.limit < 0.69 * before:
+        now += 2.5 / adaptive.limit
+        adaptive.want()
+        adaptive.answered(now, 2.5)
+        answered += 1
+    assert now < 140.0
+
+
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.03])
 def test_a_few_refusals_are_no_overload(share: float) -> None:
     adaptive, chance = Adaptive(0.0), random.Random(1)

@@ -15,9 +15,9 @@ from statistics import median
 START = 32
 """Calls at once before anything is known."""
 SAMPLES, MOST_SAMPLES = 32, 2048
-"""Answers of a window at least, and at most as many as the limit allows or this."""
+"""Answers of a window: about this many or as many as the limit allows, and at most the second."""
 FEW_SAMPLES, SLOW_WINDOW = 8, 10.0
-"""Answers that do where a window of them already took so many seconds."""
+"""Answers that do for a small limit, or where a window of them already took so many seconds."""
 WINDOW = 1.0
 """Seconds of a window at least, once the first guess is over."""
 HOLDS, CLIMBS = 1.4, 1.8
@@ -28,7 +28,7 @@ STEP = 1.25
 OVERLOADED = 0.7
 FEW_REFUSALS, REFUSED = 3, 0.1
 """Refusals of a window at least, and their share of its answers, that make an overload: a few are anybody's fault."""
-SAME_RATE = 0.9
+SAME_RATE, SAME_LATENCY = 0.9, 0.8
 LOOK_AGAIN_AFTER = 60.0
 """Seconds after which the unloaded latency of a busy server is looked for anew."""
 
@@ -50,7 +50,7 @@ class Adaptive:
         self._reach = float("inf")
         self._wanted = False
         self._looked_at = now
-        self._best_rate = 0.0
+        self._best_rate = self._looked_from = 0.0
         self.overloaded_at = float("-inf")
         self._open(now)
 
@@ -84,8 +84,10 @@ class Adaptive:
             return
         if now - self.overloaded_at >= max(1.0, self.unloaded or 0.0):
             self.overloaded_at = now
+            if self._phase is not _Phase.GUESS or self._reach == float("inf"):
+                self._reach = max(1.0, self.limit * OVERLOADED)
             self.limit = max(1.0, self.limit * OVERLOADED)
-            self._phase = _Phase.KEEP
+            self._phase = _Phase.GUESS  # what follows an outage is soon back where the first cut led
             self._open(now)
 
     def restart(self, now: float) -> None:
@@ -105,7 +107,8 @@ class Adaptive:
             return True
         if self._phase is _Phase.GUESS:
             return samples >= SAMPLES
-        return took >= WINDOW and samples >= min(max(SAMPLES, self.limit), MOST_SAMPLES)
+        enough = max(FEW_SAMPLES, min(SAMPLES, 2 * self.limit), self.limit)
+        return took >= WINDOW and samples >= min(enough, MOST_SAMPLES)
 
     def _open(self, now: float) -> None:
         self._began = now
@@ -125,9 +128,9 @@ class Adaptive:
         climbed = latency / self.unloaded
         if climbed <= HOLDS:
             if self._phase is _Phase.KEEP and self._wanted:
-                self.limit *= STEP
+                self.limit = max(self.limit + 1, self.limit * STEP)
         elif climbed >= CLIMBS or (self._wanted and now - self._looked_at >= LOOK_AGAIN_AFTER):
-            self._phase, self._best_rate = _Phase.LOOK, rate
+            self._phase, self._best_rate, self._looked_from = _Phase.LOOK, rate, latency
             self.limit = max(1.0, self.limit / 2)
 
     def _look(self, now: float, latency: float, rate: float) -> None:
@@ -137,4 +140,5 @@ class Adaptive:
             return
         self.unloaded, self._looked_at = latency, now
         self.limit = max(1.0, self._best_rate * latency * QUEUE)
-        self._phase = _Phase.KEEP
+        # Was it no quicker with half as many, there was no queue: answers take longer than they did.
+        self._phase = _Phase.GUESS if latency > SAME_LATENCY * self._looked_from else _Phase.KEEP

@@ -27,13 +27,14 @@ LONGEST_PAUSE = 120.0
 SLOWER, FASTER = 0.9, 0.01
 """Paces are cut by this when the provider says that its limit is reached all the same, and mend so much a second."""
 SLOWEST = 0.1
-TARGET = 0.985
+TARGET = 0.99
 """Share of a limit that is aimed at: two clocks never agree, and a refusal costs more than this."""
 SOONEST = 1e-3
 SCOUTING = 5.0
 """Seconds after which the first call is waited for no longer."""
 FORGIVEN_AFTER = 60.0
-"""Seconds after which a provider with known minute limits is no longer taken to be overloaded."""
+"""Seconds after which a provider with known minute limits is no longer taken to be overloaded, and without a call what
+any provider was found to bear is found anew."""
 HEADERS_EVERY = 0.5
 """Seconds between two looks at the provider's headers."""
 
@@ -113,17 +114,22 @@ class Limiter:
         """When the timer goes off. (The handles of uvloop do not always tell.)"""
         self._swept_at = float("-inf")
         self._scouting_until = 0.0
+        self._closed_at = clock()
 
     def open(self, lane: Lane) -> None:
         """Lets the lane's calls out from now on; it begins level with the others."""
+        now = self._clock()
+        if not self.lanes and now - self._closed_at > FORGIVEN_AFTER:
+            self.adaptive = Adaptive(now)
         lane.had = max(lane.had, self._virtual)
         self.lanes.append(lane)
-        self._set_paces(self._clock())
+        self._set_paces(now)
 
     def close(self, lane: Lane) -> None:
         """Of a run that has no more partitions here."""
         self.lanes.remove(lane)
-        lane.note_paced(self._clock(), paced=False)
+        self._closed_at = self._clock()
+        lane.note_paced(self._closed_at, paced=False)
         while lane.waiting:
             _tell(lane.waiting.popleft(), False)
 
