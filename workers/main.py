@@ -120,7 +120,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    for name in ("botocore", "httpx", "httpx2"):  # a line for each request of theirs
+        logging.getLogger(name).setLevel(logging.WARNING)
     if options.processes > 1:
         sys.exit(Supervisor(options, sys.argv[1:] if argv is None else argv).run())
     try:

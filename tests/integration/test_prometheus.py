@@ -211,10 +211,10 @@ async def eventful_run(stack: LocalStack) -> Manifest:
     torn, sound = await tear_plan(connection, run)
     control(stack, fail_all=None)
     await run.resume()
-    await in_batches(connection)
     given_up = partial(number, stack, 'sum(docbatch_partitions_total{status="given_up"})')
     await asyncio.to_thread(until, lambda: given_up() == 1, f"partition {torn} is given up")
     await connection.storage.put("results", run.layout.plan(0), sound)
+    await in_batches(connection)
     result = await run.wait()
     assert result.state == c.COMPLETED_WITH_FAILURES, result
     assert (result.documents, result.partitions["failed"]) == (253, 1)
