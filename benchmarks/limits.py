@@ -41,8 +41,15 @@ def run(quick: bool) -> list[Figure]:
     figures = []
     for unit, limit in (("requests", REQUESTS), ("tokens", TOKENS)):
         for headers in (True, False):
-            figures += _quota(unit, limit, steady if headers else steady / 2, headers=headers)
-    return [*figures, *_sharing(steady / 3), *_capacity(steady / 3)]
+            figures += _shown(_quota(unit, limit, steady if headers else steady / 2, headers=headers))
+    return [*figures, *_shown(_sharing(steady / 3)), *_shown(_capacity(steady / 3))]
+
+
+def _shown(figures: list[Figure]) -> list[Figure]:
+    """The figures, printed at once: a later case that fails must not lose them."""
+    for figure in figures:
+        print("  " + "  ".join(figure.cells()), flush=True)
+    return figures
 
 
 def _quota(unit: str, limit: int, steady: float, *, headers: bool) -> list[Figure]:
@@ -142,7 +149,7 @@ def _capacity(seconds: float) -> list[Figure]:
             answers = _answers(journal)
     for name, capacity, began, ended in spans:
         seen = [took for at, took in answers if began <= at < ended]
-        used, latency = len(seen) / (ended - began) / capacity, median(seen) / LATENCY
+        used, latency = len(seen) / (ended - began) / capacity, median(seen or [float("nan")]) / LATENCY
         figures.append(Figure(f"capacity {name}: used", used, "%", at_least=0.95))
         figures.append(Figure(f"capacity {name}: median latency by the unloaded one", latency, at_most=2.0))
     return figures
