@@ -2,7 +2,7 @@
 
 A record goes INTENDED -> UPLOADED -> CREATED -> READ, or ends as VOID, each step one conditional PUT over the version
 that was read. So of two attempts at once one finds out at its next step that the other has taken its batch over, and a
-batch whose creator died is looked for by what its record said before (see `workers.batching`).
+batch whose creator died is looked for by what its record said before (see `workers.partition_batches`).
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ from workers.partition_batches import PartitionBatches
 from workers.processor import Attempt, Stopped, groups
 from workers.rows import Row
 from workers.spool import Spool, SpoolWriter, fitting
+from workers.waiting import sleep_while
 
 QUEUE_FIRST, QUEUE_MOST = 5.0, 300.0
 """Seconds to wait when the provider has no room for more enqueued tokens, twice as long each time, with jitter."""
@@ -281,7 +282,7 @@ class BatchAttempt(Attempt):
                         doubtful = True
                     if count % 100 == 0:
                         await asyncio.sleep(0)
-                        await self._until_durable()
+                        await sleep_while(self._is_held, self._must_stop)
                         self._batches.check()
         for asked in left.values() if batch.status != CANCELLED else ():
             error_type = "batch_expired" if batch.status == EXPIRED else "batch_line_failed"

@@ -169,7 +169,7 @@ class Look:
         self._lane, self._chat = lane, Chat(job, transport, self._brakes, metrics, lane)
         self._price = pricer(job.model)
         self._maker = RowMaker("", job.fingerprint_at(request.nominal), 1, 0, 0)
-        self._permits = asyncio.Semaphore(min(AT_ONCE, job.limits.concurrency))
+        lane.concurrency = min(AT_ONCE, lane.concurrency)
         self._room = Room(documents=AT_ONCE)
         self._ask_within, self._deadline = ask_within, time.monotonic() + ask_within
         self.stopped = ""
@@ -185,9 +185,11 @@ class Look:
         finally:
             for task in tasks:
                 task.cancel()
-            if asked:
+            try:
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._lane.close()
+            finally:
+                if asked:
+                    self._lane.close()
 
     async def _one(self, document: PlannedDocument, ask: bool) -> Seen:
         seen = Seen(document)
@@ -220,10 +222,7 @@ class Look:
         return messages_of(self._prompt, self._dates, document, await text_of(document, data))
 
     async def _ask(self, document: PlannedDocument, payload: bytes) -> Row | None:
-        async with self._permits:
-            if self._has_stopped():
-                return None
-            answer = await self._chat.ask(payload, self._has_stopped)
+        answer = await self._chat.ask(payload, self._has_stopped)
         if answer is None:
             self._has_stopped()  # it was this very answer that ended all
             return None

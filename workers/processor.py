@@ -342,10 +342,6 @@ class Attempt:
         """Holds intake while answers wait too long to become durable: S3 is slow or away."""
         return not self._ledger.is_ready()
 
-    async def _until_durable(self) -> None:
-        while self._is_held() and not self._stopping():  # noqa: ASYNC110 - a matter of time, without an event
-            await asyncio.sleep(0.05)
-
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
         """The object's etag and the request's body. Raises `Unreadable`, `Stopped`."""
         check_key(document)

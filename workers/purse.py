@@ -31,7 +31,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from batch import contracts as c
 from batch.budget import CLOSED, EXHAUSTED, GRANTED, BudgetAnswer, BudgetRequest
 from workers.brakes import Brakes
-from workers.waiting import sleep_unless
+from workers.waiting import raise_if_cancelled, sleep_unless
 
 LOOK_AHEAD = 2.0
 """Seconds of spending that are left when more is asked for, and kept until the answer comes."""
@@ -319,7 +319,7 @@ class Purse:
             try:
                 return await self._ask(request)
             except TemporalError as error:
-                _raise_if_cancelled()
+                raise_if_cancelled()
                 if request.final and isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
                     return BudgetAnswer(CLOSED, request.spent, 0.0, 0.0, 0.0, 0.0)  # the run is over
                 log.warning(
@@ -330,10 +330,3 @@ class Purse:
                 )
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(REPEAT_MOST, pause * 2)
-
-
-def _raise_if_cancelled() -> None:
-    """The SDK turns the cancellation of a task that waits for an update into an error of its own."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

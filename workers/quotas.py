@@ -32,6 +32,7 @@ from batch.quota import LIFE, RENEW, Book, weight_of
 from batch.quota_workflow import Quota
 from workers.llm.limiter import Lane, Limiter
 from workers.metrics import LimiterMetrics, Metrics
+from workers.waiting import raise_if_cancelled
 
 LEASED_WITHIN = 3.0
 """Seconds that a renewal may take; a third of a lease's life, so one that fails costs nothing."""
@@ -166,7 +167,7 @@ class _Quota:
         self._holder = secrets.token_hex(6)
         self._limits: tuple[int | None, int | None] = (None, None)
         self._leased_at = time.monotonic()
-        self._has_lease = self._disagreed = self._ended = False
+        self._has_lease = self._disagreed = False
         self._failing_since: float | None = None
         self._named = False
         """Whether jobs name this quota: others may know limits that neither they nor the headers here say."""
@@ -194,17 +195,16 @@ class _Quota:
 
     async def end(self) -> None:
         """Gives the lease back, as a process that ends should."""
-        self._ended = True
         if self._keeper is not None:
             self._keeper.cancel()
-            await asyncio.wait([self._keeper], timeout=STARTED_WITHIN)
+            await asyncio.wait([self._keeper])
         self._lanes.clear()
         await self._give_back()
 
     async def _keep(self) -> None:
         """Renews, and measures, for as long as there are lanes."""
         renew_at = 0.0
-        while self._lanes and not self._ended:
+        while self._lanes:
             seen = (self.limiter.seen_requests_per_minute, self.limiter.seen_tokens_per_minute)
             if self._limits == (None, None) and seen != (None, None):
                 self._limits = seen
@@ -249,6 +249,7 @@ class _Quota:
         try:
             lease = await self._ask(request)
         except NOT_LEASED as error:
+            raise_if_cancelled()
             return await self._go_on(now, request, error)
         self._failing_since, self._has_lease = None, self._client is not None
         if lease.disagree and not self._disagreed:
@@ -278,8 +279,10 @@ class _Quota:
         self.limiter.set_limits(*self._limits)
         if failing > RESTART_AFTER and self._client is not None:
             self._failing_since = now
-            with contextlib.suppress(*NOT_LEASED):
+            try:
                 await self._client.restart(self._name)
+            except NOT_LEASED:
+                raise_if_cancelled()
         return 1.0
 
     async def _ask(self, request: c.LeaseRequest) -> c.Lease:

@@ -1,4 +1,4 @@
-"""A sleep that a stop ends."""
+"""Waiting for what has no event, until a stop; and what the cancellation of a wait for Temporal looks like."""
 
 from __future__ import annotations
 
@@ -16,3 +16,16 @@ async def sleep_unless(stopped: Callable[[], bool], seconds: float) -> bool:
             return False
         await asyncio.sleep(min(left, 0.25))
     return True
+
+
+async def sleep_while(held: Callable[[], bool], stopped: Callable[[], bool]) -> None:
+    """Sleeps for as long as something holds, but at most until stopped; both are asked twenty times a second."""
+    while held() and not stopped():  # noqa: ASYNC110 - a matter of time, without an event
+        await asyncio.sleep(0.05)
+
+
+def raise_if_cancelled() -> None:
+    """The SDK turns the cancellation of a task that waits for an update into an error of its own."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

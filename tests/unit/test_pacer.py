@@ -63,7 +63,8 @@ def test_both_limits_hold() -> None:
     pacer.set_rates(600, 6000, 0.0)
     assert len(sent(pacer, 60.0, tokens=100)) == pytest.approx(60, abs=3)
     pacer.set_rates(None, None, 60.0)
-    assert not pacer.is_limited
+    pacer.take(1e9)
+    assert pacer.wait(60.0) == 0
 
 
 def test_a_new_rate_holds_from_now_on() -> None:

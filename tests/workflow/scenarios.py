@@ -148,13 +148,7 @@ async def budget(client: Client) -> str:
         tuning = c.Tuning(shard_partitions=6, window=3, plan_ahead=1, continue_every_shards=1)
         handle = await work.start(client, queue, tuning)
         till = Till(client, handle.id)
-
-        async def process(task: c.PartitionInput) -> c.PartitionOutcome:
-            if not await till.pay(1.0, task.epoch):
-                return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.MAX_COST, epoch=task.epoch)
-            return work.committed(task)
-
-        work.process = process
+        work.process = till.charges(work)
         await until(lambda: any(control.reason == c.MAX_COST for control in work.controls))
         await handle.signal("resume", 20.0)
         await until(lambda: len(till.paid) == 18)

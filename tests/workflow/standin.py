@@ -197,6 +197,16 @@ class Till:
                     return False
                 await asyncio.sleep(0.1)
 
+    def charges(self, work: StandIns) -> Process:
+        """Partitions that cost a dollar each, and yield where there is none."""
+
+        async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+            if not await self.pay(1.0, task.epoch):
+                return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.MAX_COST, epoch=task.epoch)
+            return work.committed(task)
+
+        return process
+
     async def close(self) -> None:
         await self._ask(final=True)
 

@@ -20,13 +20,7 @@ async def test_it_pauses_when_it_is_spent_and_goes_on_when_it_is_raised(temporal
     async with work.worker(temporal) as queue:
         handle = await work.start(temporal, queue, tuning)
         till = Till(temporal, handle.id)
-
-        async def process(task: c.PartitionInput) -> c.PartitionOutcome:
-            if not await till.pay(1.0, task.epoch):
-                return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.MAX_COST, epoch=task.epoch)
-            return work.committed(task)
-
-        work.process = process
+        work.process = till.charges(work)
         await until(lambda: bool(work.controls))
         stood = await view(work, temporal, handle.id)
         assert (stood.state, stood.control.reason) == (c.PAUSED, c.MAX_COST)

@@ -21,7 +21,7 @@ from openai.types import Batch
 
 from workers.llm.chat import retry_after_of
 from workers.llm.errors import Kind, Verdict, judge_status
-from workers.llm.transport import CredentialsMissing, Reply
+from workers.llm.transport import Reply, sdk_client
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -68,10 +68,7 @@ class BatchApi:
     """The calls, one HTTP request each. All raise `BatchApiError`."""
 
     def __init__(self) -> None:
-        try:
-            self._client = openai.AsyncOpenAI(max_retries=0, timeout=TIMEOUT)
-        except openai.OpenAIError as error:
-            raise CredentialsMissing(f"{error} (the worker's environment sets it: OPENAI_API_KEY)") from None
+        self._client = sdk_client().with_options(timeout=TIMEOUT)
         self.spooling = asyncio.Semaphore(SPOOLING)
         """Held while an input file is written and uploaded: what bounds the disk that a process takes."""
 

@@ -5,13 +5,12 @@ An answer that does not fit the job's schema is asked for again, `model.reasks` 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -20,11 +19,11 @@ from batch.job import Job
 from workers.llm.call_cost import CallBudget
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
 from workers.llm.expected import Expected
-from workers.llm.limiter import Lane
+from workers.llm.limiter import RETRY_AFTER_MOST, Lane
 from workers.llm.question import Questions, dug_out, refuses_format, settings_of
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
-from workers.waiting import sleep_unless
+from workers.waiting import sleep_unless, sleep_while
 
 MAX_TRANSIENT = 6
 """Transient failures of one document, while others succeed, before it becomes a retryable error row."""
@@ -33,9 +32,7 @@ MAYBE_BILLED = ("timeout", "connection", "malformed")
 """Failures of calls that the provider may have answered, and bills."""
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
-RETRY_AFTER_MOST = 120.0
 PROBE_TIMEOUT = 20.0
-HELD_LOOK = 0.05
 OVERLOADED = (503, 529)
 """Statuses by which servers say that they are asked too much at once."""
 
@@ -70,6 +67,14 @@ class Answer:
     completion_tokens: int = 0
     latency_seconds: float = 0.0
     result: dict[str, Any] | None = None
+
+
+class _Caller(NamedTuple):
+    """What the one who asks says of itself while its document is asked about (see `Chat.ask`)."""
+
+    stopped: Callable[[], bool]
+    held: Callable[[], bool]
+    set_out: Callable[[], None]
 
 
 class _FormatUnknown(Exception):
@@ -124,8 +129,8 @@ class Chat:
         payload: bytes,
         stopped: Callable[[], bool],
         abandoned: Callable[[], bool] | None = None,
-        held: Callable[[], bool] | None = None,
-        set_out: Callable[[], None] | None = None,
+        held: Callable[[], bool] = lambda: False,
+        set_out: Callable[[], None] = lambda: None,
     ) -> Answer | None:
         """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
 
@@ -134,13 +139,13 @@ class Chat:
         An answer that does not fit the schema is no answer before its last re-ask. `abandoned` says whether a document
         with such an answer, which is paid, is left unanswered too; by default whenever stopped.
         """
-        answer = Answer(None, None)
+        answer, caller = Answer(None, None), _Caller(stopped, held, set_out)
         payload = asked = self._questions.as_known(payload)
         invalid: Answer | None = None
         reasks = 0
         while True:
             try:
-                if not await self._settle(asked, answer, stopped, held, set_out):
+                if not await self._settle(asked, answer, caller):
                     return None
             except _FormatUnknown:
                 payload = asked = self._questions.in_prompt(payload)
@@ -153,8 +158,8 @@ class Chat:
             answer.error = Verdict(Kind.DOCUMENT, "invalid_answer", problem, retryable=True)
             if reasks == self._job.model.reasks:
                 return answer
-            stopped = abandoned or stopped
-            if stopped():
+            caller = caller._replace(stopped=abandoned or stopped)
+            if caller.stopped():
                 return None
             reasks += 1
             self._metrics.reasks()
@@ -179,19 +184,12 @@ class Chat:
         answer.text = text
         return None
 
-    async def _settle(
-        self,
-        payload: bytes,
-        answer: Answer,
-        stopped: Callable[[], bool],
-        held: Callable[[], bool] | None,
-        set_out: Callable[[], None] | None,
-    ) -> bool:
+    async def _settle(self, payload: bytes, answer: Answer, caller: _Caller) -> bool:
         """Calls until there is an answer or an error that stays; False when stopped before. Raises `_FormatUnknown`."""
         calls = failures = 0
         last_failure: float | None = None
-        while not stopped():
-            called = await self._call_out(payload, answer, stopped, held, set_out)
+        while not caller.stopped():
+            called = await self._call_out(payload, answer, caller)
             if called is None:
                 return False
             calls += 1
@@ -212,7 +210,7 @@ class Chat:
                 answer.error = verdict
                 return True
             self._metrics.retries(verdict.error_type)
-            await sleep_unless(stopped, backoff(calls, retry_after))
+            await sleep_unless(caller.stopped, backoff(calls, retry_after))
         return False
 
     async def _is_its_own(self, verdict: Verdict, since: float, calls: int) -> bool:
@@ -241,12 +239,7 @@ class Chat:
         return False
 
     async def _call_out(
-        self,
-        payload: bytes,
-        answer: Answer,
-        stopped: Callable[[], bool],
-        held: Callable[[], bool] | None,
-        set_out: Callable[[], None] | None,
+        self, payload: bytes, answer: Answer, caller: _Caller
     ) -> tuple[Verdict | None, float | None, float] | None:
         """One call, once there is money for it and the lane lets it out; None when stopped before.
 
@@ -255,7 +248,7 @@ class Chat:
         """
         reservation = None
         if self._budget is not None:
-            reservation = await self._budget.reserve(len(payload), stopped)
+            reservation = await self._budget.reserve(len(payload), caller.stopped)
             if reservation is None:
                 return None
         before = answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens
@@ -263,11 +256,10 @@ class Chat:
         used = expected = prompt + completion
         refused = True
         try:
-            if not await self._let_out(expected, stopped, held):
+            if not await self._let_out(expected, caller):
                 return None
             try:
-                if set_out is not None:
-                    set_out()
+                caller.set_out()
                 answer.attempts += 1
                 started = time.monotonic()
                 refused = False
@@ -291,21 +283,20 @@ class Chat:
                 prompt, cached, completion = (after - earlier for after, earlier in zip(now, before, strict=True))
                 self._budget.settle(reservation, (prompt, cached, completion), refused=refused)
 
-    async def _let_out(self, tokens: float, stopped: Callable[[], bool], held: Callable[[], bool] | None) -> bool:
+    async def _let_out(self, tokens: float, caller: _Caller) -> bool:
         """Waits until a call may go out that nothing holds; False when stopped before.
 
         One that is held when its turn comes gives its place back: others of the quota may go.
         """
-        while True:
-            while held is not None and held() and not stopped():  # noqa: ASYNC110 - a matter of time, without an event
-                await asyncio.sleep(HELD_LOOK)
+        stopped, held, _ = caller
+        while not stopped():
+            await sleep_while(held, stopped)
             if not await self._lane.enter(tokens, stopped):
                 return False
-            if not stopped() and (held is None or not held()):
+            if not (stopped() or held()):
                 return True
             self._lane.leave(tokens, 0)
-            if stopped():
-                return False
+        return False
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:

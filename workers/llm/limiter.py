@@ -23,7 +23,8 @@ from workers.llm.pacer import Pacer
 
 LOOK_EVERY = 0.25
 """Seconds between two looks at whether waiting calls are still wanted."""
-LONGEST_PAUSE = 120.0
+RETRY_AFTER_MOST = 120.0
+"""Seconds that a provider is waited for at its word."""
 SLOWER, FASTER = 0.9, 0.01
 """Paces are cut by this when the provider says that its limit is reached all the same, and mend so much a second."""
 SLOWEST = 0.1
@@ -316,7 +317,7 @@ class Limiter:
         """Holds all calls for as long as the provider asks, and begins slowly after that."""
         if not seconds or seconds <= 0:
             return
-        until = now + min(LONGEST_PAUSE, seconds) * random.uniform(1.0, 1.1)
+        until = now + min(RETRY_AFTER_MOST, seconds) * random.uniform(1.0, 1.1)
         if until <= self._held_until:
             return
         if now >= self._held_until and not self._is_paced():

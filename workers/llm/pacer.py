@@ -55,10 +55,6 @@ class Pacer:
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
 
-    @property
-    def is_limited(self) -> bool:
-        return self._requests is not None or self._tokens is not None
-
     def set_rates(self, requests: float | None, tokens: float | None, now: float) -> None:
         """In units a minute; None: no limit."""
         self._requests = _with_rate(self._requests, requests, now)

@@ -30,6 +30,14 @@ class CredentialsMissing(Exception):
     """The worker's environment holds no key for the provider."""
 
 
+def sdk_client() -> openai.AsyncOpenAI:
+    """The SDK's client by the environment, without retries of its own. Raises `CredentialsMissing`."""
+    try:
+        return openai.AsyncOpenAI(max_retries=0)
+    except openai.OpenAIError as error:
+        raise CredentialsMissing(f"{error} (the worker's environment sets it: OPENAI_API_KEY)") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An HTTP answer of any status; `body` is decoded JSON, None where it is none."""
@@ -43,10 +51,7 @@ class Transport:
     """A connection pool to the provider of this process' environment (`OPENAI_BASE_URL`, `OPENAI_API_KEY`)."""
 
     def __init__(self) -> None:
-        try:
-            client = openai.AsyncOpenAI(max_retries=0)
-        except openai.OpenAIError as error:
-            raise CredentialsMissing(f"{error} (the worker's environment sets it: OPENAI_API_KEY)") from None
+        client = sdk_client()
         self.base_url = str(client.base_url)
         self.key = client.api_key
         headers = {**client.default_headers, **client.auth_headers}
