@@ -22,7 +22,7 @@ async def connect_temporal(*, runtime: Runtime | None = None) -> Client:
     Raises `TemporalUnreachable`.
     """
     try:
-        config = ClientConfig.load_client_connect_config()
+        config = ClientConfig.load_client_connect_config(override_env_vars=dict(os.environ))
     except (RuntimeError, ValueError, OSError) as error:
         raise TemporalUnreachable(
             f"Temporal's settings cannot be read (TEMPORAL_*, TEMPORAL_CONFIG_FILE): {error}"

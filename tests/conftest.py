@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 
+from batch.local.isolation import bypass_proxies
 from batch.local.stack import LocalStack, StackOptions
 
 
 def pytest_configure() -> None:
-    """A shell that runs us in its background makes us ignore Ctrl-C, and all our children."""
+    """A shell that runs us in its background makes us ignore Ctrl-C, and all our children.
+
+    And what tests change in the environment is Python's alone: C's has no lock, and native threads of earlier tests
+    (polars', Temporal's) go on reading it, so a `setenv` beside them crashed the whole session now and then.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    bypass_proxies()
+    os.putenv = os.unsetenv = lambda *_: None  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")

@@ -105,8 +105,8 @@ async def upload_async(
     """Put documents under `prefix` of a bucket, `concurrency` at a time, reading the iterable as it goes.
 
     `environment` names endpoint and credentials as `LocalStack.environment()` does; nothing else is looked at, so that
-    demo documents never land in a real account. (A proxy set without `NO_PROXY` is still used; `applied_environment()`
-    of the stack sets that.)
+    demo documents never land in a real account. (A proxy set without `NO_PROXY` is still used; a stack that starts in
+    this process sets that.)
     """
     import obstore
     from obstore.store import S3Store

@@ -23,3 +23,14 @@ def isolated_environment() -> dict[str, str]:
         "no_proxy": direct,
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def bypass_proxies() -> None:
+    """Lets this process's own clients reach loopback past a proxy that the user has set.
+
+    Native ones read C's environment: it is changed here, once, before there are threads beside which that is unsafe.
+    """
+    if any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")):
+        direct = isolated_environment()["NO_PROXY"]
+        if LOOPBACK not in os.environ.get("no_proxy", ""):
+            os.environ.update(NO_PROXY=direct, no_proxy=direct)

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from batch.contracts import JOB_ATTRIBUTE, STATE_ATTRIBUTE
 from batch.local.errors import StackError
 from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_abandoned, write_private
-from batch.local.isolation import isolated_environment
+from batch.local.isolation import bypass_proxies, isolated_environment
 from batch.local.ports import GRPC_OFFSET, LOOPBACK, choose_ports
 from batch.local.processes import Process, ProcessError, http_answers, port_answers, stop_all
 from batch.local.prometheus import INSTALL, ScrapeTargets, find_prometheus
@@ -174,6 +174,7 @@ class LocalStack:
             StackError: A port or the data folder is taken, or a program is missing.
             ProcessError: A child died or was not healthy in time.
         """
+        bypass_proxies()
         began = time.monotonic()
         self._abandoned.clear()
         self.notes, self.workers, self._servers = [], [], []
@@ -305,15 +306,17 @@ class LocalStack:
 
     @contextlib.contextmanager
     def applied_environment(self) -> Iterator[None]:
-        """Give this very process the children's environment for a while, for clients that read it."""
-        before = dict(os.environ)
+        """Give this very process the children's environment for a while, for clients that read it.
+
+        `os.environ` alone is exchanged. C's environment has no lock, and native threads read it at any time (polars'
+        every millisecond), so whoever changes it beside them crashes now and then.
+        """
+        before = os.environ
+        os.environ = self.child_environment()  # type: ignore[assignment]  # noqa: B003 - C's is not to change
         try:
-            os.environ.clear()
-            os.environ.update(self.child_environment())
             yield
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            os.environ = before  # noqa: B003
 
     def write_env_file(self, path: Path) -> None:
         """Write `environment()` as KEY=VALUE lines for a shell to source: in one step, readable by the user alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -191,7 +192,11 @@ def test_ctrl_c_leaves_the_run_alone(docbatch: Docbatch, provider: Callable[...,
     provider(latency=0.2)
     program = Path(sys.executable).with_name("docbatch")
     watching = subprocess.Popen(
-        [program, "run", "job.yaml", "--run-id", "cli-5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [program, "run", "job.yaml", "--run-id", "cli-5"],
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert watching.stdout is not None
     assert watching.stdout.readline() == "run cli-5\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -343,7 +344,8 @@ def test_ctrl_c_takes_it_back(
     provider(latency=2.0)
     Path("job.yaml").write_text(yaml.safe_dump({**JOB, "limits": {"concurrency": 1}}, sort_keys=False))
     program = Path(sys.executable).with_name("docbatch")
-    asking = subprocess.Popen([program, "preview", "job.yaml", "-n", "30"], stderr=subprocess.PIPE, text=True)
+    command = [program, "preview", "job.yaml", "-n", "30"]
+    asking = subprocess.Popen(command, env=os.environ, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
     while paid() == 0:
         assert time.monotonic() < deadline

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.envconfig import ClientConfig
 
+from batch.connection import connect_temporal
 from batch.local.corpus import Uploaded, synthetic_documents, upload
 from batch.local.errors import StackError
 from batch.local.isolation import isolated_environment
@@ -176,7 +176,7 @@ def test_environment_and_its_file(stack: LocalStack, tmp_path: Path) -> None:
     assert {name: exported[name] for name in names} == stack.environment()
 
 
-def test_children_see_nothing_of_the_users_accounts(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_children_see_nothing_of_the_users_accounts(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "AWS_PROFILE",
         "AWS_SESSION_TOKEN",
@@ -195,8 +195,8 @@ def test_children_see_nothing_of_the_users_accounts(stack: LocalStack, monkeypat
     for server in (stack.s3, stack.temporal):
         assert "OPENAI_API_KEY" not in psutil.Process(server.pid).environ()
     with stack.applied_environment():
-        connection = ClientConfig.load_client_connect_config()
-        assert connection.get("target_host") == stack.temporal_address
+        connection = await connect_temporal()
+        assert connection.service_client.config.target_host == stack.temporal_address
         assert "OPENAI_ORG_ID" not in os.environ
     assert os.environ["OPENAI_ORG_ID"] == "the-users-own"
 
