@@ -7,8 +7,7 @@ lives, so that a finished run does not vanish from a rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -303,10 +302,14 @@ class LlmMetrics:
         self._batches = {state: metrics.llm_batches.labels(model, state) for state in BATCH_STATES}
         self._tokens = [metrics.tokens.labels(model, direction) for direction in ("prompt", "cached", "completion")]
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        with self._in_flight.track_inprogress(), self._seconds.time():
-            yield
+    def began(self) -> None:
+        """A call went out."""
+        self._in_flight.inc()
+
+    def ended(self, seconds: float) -> None:
+        """A call that went out came back, or was given up, after so many seconds."""
+        self._in_flight.dec()
+        self._seconds.observe(seconds)
 
     def requests(self, outcome: str) -> None:
         self._requests.get(outcome, self._requests[OTHER]).inc()

@@ -29,7 +29,7 @@ class _Text:
 
     def __init__(self, template: jinja2.Template) -> None:
         self._template = template
-        self._globals = dict(template.globals)
+        template.globals = self._globals = dict(template.globals)
 
     def render(self, values: Mapping[str, str]) -> str:
         context = self._template.new_context({**self._globals, **values}, shared=True)

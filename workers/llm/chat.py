@@ -263,8 +263,12 @@ class Chat:
                 answer.attempts += 1
                 started = time.monotonic()
                 refused = False
-                verdict, retry_after = await self._call(payload, answer)
-                answer.latency_seconds = time.monotonic() - started
+                self._metrics.began()
+                try:
+                    verdict, retry_after = await self._call(payload, answer)
+                finally:
+                    answer.latency_seconds = time.monotonic() - started
+                    self._metrics.ended(answer.latency_seconds)
                 refused = verdict is not None and verdict.error_type not in MAYBE_BILLED
                 counted = answer.prompt_tokens - before[0] + answer.completion_tokens - before[2]
                 if counted or (verdict is not None and refused and verdict.error_type != "rate_limited"):
@@ -290,7 +294,8 @@ class Chat:
         """
         stopped, held, _ = caller
         while not stopped():
-            await sleep_while(held, stopped)
+            if held():
+                await sleep_while(held, stopped)
             if not await self._lane.enter(tokens, stopped):
                 return False
             if not (stopped() or held()):
@@ -300,8 +305,7 @@ class Chat:
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:
-            with self._metrics.timed():
-                reply = await self._transport.post("chat/completions", payload, timeout=self._job.model.timeout_seconds)
+            reply = await self._transport.post("chat/completions", payload, timeout=self._job.model.timeout_seconds)
         except TransportError as error:
             if error.kind == "timeout":
                 self._lane.limiter.overloaded(None)

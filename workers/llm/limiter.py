@@ -147,10 +147,10 @@ class Limiter:
             self._let_out(lane, tokens)
             return True
         waiter = _Waiter(asyncio.get_running_loop().create_future(), tokens, stopped)
-        if not lane.waiting:
-            lane.had = max(lane.had, self._virtual)
         lane.waiting.append(waiter)
-        self.look()
+        if len(lane.waiting) == 1:  # else somebody before it waits already, and a timer runs
+            lane.had = max(lane.had, self._virtual)
+            self.look()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -212,20 +212,7 @@ class Limiter:
     def look(self) -> None:
         """Lets out what may go."""
         now = self._clock()
-        while True:
-            candidates = []
-            for lane in self.lanes:
-                if lane.waiting:
-                    candidates.append(lane)
-                else:
-                    lane.note_paced(now, paced=False)
-            if not candidates:
-                self._note_wait(now, waits=False)
-                return
-            free = [lane for lane in candidates if not self._is_held_back(lane, now)]
-            if not free:
-                break
-            lane = min(free, key=lambda lane: lane.had)
+        while (lane := self._next(now)) is not None:
             waiter = lane.waiting.popleft()
             if waiter.future.done():
                 continue
@@ -234,12 +221,20 @@ class Limiter:
                 continue
             self._let_out(lane, waiter.tokens)
             _tell(waiter, True)
-        self._note_obstacles(candidates, now)
+        self._note_obstacles(now)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _is_paced(self) -> bool:
         return self._limits != (None, None)
+
+    def _next(self, now: float) -> Lane | None:
+        """Of the lanes with a waiting call that nothing keeps back, the one that had least."""
+        found = None
+        for lane in self.lanes:
+            if lane.waiting and (found is None or lane.had < found.had) and not self._is_held_back(lane, now):
+                found = lane
+        return found
 
     def _is_held_back(self, lane: Lane, now: float) -> bool:
         """Whether anything keeps the lane's next call back."""
@@ -269,23 +264,29 @@ class Limiter:
         lane.tokens_out += tokens
         lane.pacer.take(tokens)
 
-    def _note_obstacles(self, waiting: list[Lane], now: float) -> None:
-        """Of lanes with waiting calls: what they wait for, and when to look again."""
-        held, full = self._held_until - now, self._is_full(now)
+    def _note_obstacles(self, now: float) -> None:
+        """What waiting calls wait for, and when to look again."""
+        held = self._held_until - now
         wake = now + LOOK_EVERY
-        waits = held > 0
-        for lane in waiting:
-            pace = lane.pacer.wait(now)
-            has_room = lane.in_flight < lane.concurrency
-            paced = has_room and not full and held <= 0 < pace
+        waiting, waits = False, False
+        for lane in self.lanes:
+            if not lane.waiting:
+                lane.note_paced(now, paced=False)
+                continue
+            waiting, waits = True, waits or held > 0
+            paced = False
+            if lane.in_flight < lane.concurrency:
+                full, pace = self._is_full(now), lane.pacer.wait(now)
+                if not full:
+                    paced = held <= 0 < pace
+                    wake = min(wake, now + max(held, pace))
+                elif held <= 0 and pace <= 0:
+                    self.adaptive.want()
             lane.note_paced(now, paced=paced)
             waits = waits or paced
-            if has_room and full and held <= 0 and pace <= 0:
-                self.adaptive.want()
-            if has_room and not full:
-                wake = min(wake, now + max(held, pace))
         self._note_wait(now, waits=waits)
-        self._wake_at(wake)
+        if waiting:
+            self._wake_at(wake)
 
     def _note_wait(self, now: float, *, waits: bool) -> None:
         if self._waits_since is not None:
