@@ -52,7 +52,7 @@ class Loop:
 def run(kind: str, count: int, concurrency: int) -> Loop:
     """Runs a loop in a process of its own, against the provider of this process's environment."""
     command = [sys.executable, "-m", "benchmarks.loops", kind, str(count), str(concurrency)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=1200)
+    done = subprocess.run(command, env=os.environ, stdout=subprocess.PIPE, check=True, timeout=1200)
     return Loop(**json.loads(done.stdout))
 
 
