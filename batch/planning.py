@@ -25,18 +25,35 @@ _PLAN_FIELDS: list[pa.Field[Any]] = [
     pa.field("etag", pa.string()),
     pa.field("size", pa.int64()),
     pa.field("partition", pa.int64()),
+    pa.field("content", pa.string()),
+    pa.field("row", pa.string()),
+    pa.field("reason", pa.string()),
+    pa.field("previous", pa.string()),
+    pa.field("same_as", pa.string()),
 ]
 PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
+_OF_DOCUMENT = [name for name in PLAN_SCHEMA.names if name != "partition"]
+"""Columns that are fields of `PlannedDocument`, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedDocument:
-    """One document of the plan. `size` is that of its object in bytes."""
+    """One document of the plan. `size` is that of its object, or of its row's text, in bytes.
+
+    A row of a JSONL or Parquet object comes with its text (`content`) and its other fields (`row`, a JSON object); its
+    `etag` is the hash of both. `reason` says why an incremental run asks about it, or does not; `previous` names the
+    result that it is compared with, and `same_as` the document of this run whose answer it shares.
+    """
 
     document_id: str
     uri: str
     etag: str
     size: int
+    content: str | None = None
+    row: str | None = None
+    reason: str | None = None
+    previous: str | None = None
+    same_as: str | None = None
 
     @classmethod
     def of(cls, bucket: str, entry: ObjectEntry) -> PlannedDocument:
@@ -128,13 +145,8 @@ class ShardCutter:
         if not self._open:
             return
         number = self._first + self._partitions
-        columns: dict[str, list[Any]] = {
-            "document_id": [d.document_id for d in self._open],
-            "uri": [d.uri for d in self._open],
-            "etag": [d.etag for d in self._open],
-            "size": [d.size for d in self._open],
-            "partition": [number] * len(self._open),
-        }
+        columns: dict[str, list[Any]] = {name: [getattr(d, name) for d in self._open] for name in _OF_DOCUMENT}
+        columns["partition"] = [number] * len(self._open)
         self._writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(self._open))
         self._partitions += 1
         self._open, self._open_size = [], 0
@@ -157,9 +169,5 @@ class ShardCutter:
 
 def documents_of(table: pa.Table) -> list[PlannedDocument]:
     """The rows of (a row group of) a plan file."""
-    return [
-        PlannedDocument(*row)
-        for row in zip(
-            *(table.column(name).to_pylist() for name in ("document_id", "uri", "etag", "size")), strict=True
-        )
-    ]
+    columns = (table.column(name).to_pylist() for name in _OF_DOCUMENT)
+    return [PlannedDocument(*row) for row in zip(*columns, strict=True)]
