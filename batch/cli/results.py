@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 def results(
     run_id: RunArgument,
     *,
+    of_job: Annotated[
+        bool, typer.Option("--current", help="RUN is JOB.yaml: the newest row of each document of an incremental job.")
+    ] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Only documents that could not be answered.")] = False,
     head: Annotated[
         int | None,
@@ -53,13 +56,18 @@ def results(
 
     if export is not None and (head is not None or as_json):
         raise CliError(f"--export writes all rows to {export}, in the format of its ending: without --head and --json")
-    found, committed = asyncio.run(_look(run_id, output))
-    if not committed:
-        if export is not None:
-            raise CliError(f"run {run_id!r} has no rows yet: no partition is committed; {export} is not written")
-        typer.echo(f"run {run_id} has no rows yet: no partition is committed", err=True)
-        return
-    frame = found.results()
+    if of_job:
+        if output is not None:
+            raise CliError("--output names the place of a run; with --current JOB.yaml says where its state is")
+        frame = _current(Path(run_id))
+    else:
+        found, committed = asyncio.run(_look(run_id, output))
+        if not committed:
+            if export is not None:
+                raise CliError(f"run {run_id!r} has no rows yet: no partition is committed; {export} is not written")
+            typer.echo(f"run {run_id} has no rows yet: no partition is committed", err=True)
+            return
+        frame = found.results()
     if errors:
         frame = frame.filter(pl.col("status") == "error")
     if export is not None:
@@ -74,6 +82,22 @@ def results(
                 typer.echo(json.dumps(row, ensure_ascii=False, default=plain_value))
         return
     _print_rows(frame, shown, errors=errors)
+
+
+def _current(job_file: Path) -> pl.LazyFrame:
+    """The rows of an incremental job's state."""
+    from batch.job import Job
+    from batch.results import current
+    from batch.state import read_pointer
+    from batch.store import Storage
+
+    job = Job.from_yaml(job_file)
+    if not job.incremental:
+        raise CliError(f"--current: job {job.name!r} is not incremental; name a run to see its rows")
+    found = asyncio.run(read_pointer(Storage(), job.state_layout))
+    if found is None:
+        raise CliError(f"job {job.name!r} has no state yet at {job.state_layout.uri}: no run of it has ended")
+    return current(job.state_layout, found[0])
 
 
 async def _look(run_id: str, output: str | None) -> tuple[Run, bool]:
