@@ -113,14 +113,14 @@ class Nights:
         return started, ended, paid
 
     async def _kill_some(self, run: Run) -> None:
-        """Kills workers at random moments, and starts them once more: first the planner's, at the end the finisher's."""
+        """Kills workers at random moments and starts them again: first the planner's, at the end the finisher's."""
         chance = random.Random(11)
         await asyncio.sleep(chance.uniform(0.05, 0.4))
         for _ in range(KILLS - 1):
             await self._kill(chance.choice(self._running.workers))
             await asyncio.sleep(chance.uniform(0.3, 1.2))
         status = await run.status()
-        while not status.plan_done or status.documents < status.planned:  # noqa: ASYNC110 - another process knows
+        while not status.plan_done or status.documents < status.planned:
             await asyncio.sleep(0.02)
             status = await run.status()
         await asyncio.gather(*(self._kill(worker) for worker in self._running.workers))

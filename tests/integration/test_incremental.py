@@ -143,10 +143,9 @@ async def test_nights_that_overlap_are_both_right(nights: Nights) -> None:
         nights.write(f"d{number:02d}.txt", f"ticket {number}")
     await nights.night(1, "one")
     nights.write("d05.txt", "edited for the second night")
-    slow = {"latency": 1.5}
-    _control(nights.stack, **slow)
+    _control(nights.stack, latency=1.5)
     early = await nights.connection.start(nights.job(), run_id=f"{nights.name}-two", day=date(2026, 11, 2))
-    while not (await early.status()).planned:
+    while not (await early.status()).planned:  # noqa: ASYNC110 - a worker knows
         await asyncio.sleep(0.1)
     _control(nights.stack, latency=0)
     nights.write("d07.txt", "edited for the third night")
