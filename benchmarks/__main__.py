@@ -10,7 +10,7 @@ import time
 from benchmarks.figures import print_table, write
 from benchmarks.lab import idle_share
 
-NAMES = ("provider", "spine", "memory", "efficiency", "continuation", "operations", "limits", "nights")
+NAMES = ("provider", "spine", "memory", "efficiency", "continuation", "operations", "limits", "nights", "mixed")
 """In the order of a full run: what others rest on first."""
 
 

@@ -181,6 +181,15 @@ def peak_memory(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+def tree_memory(pid: int) -> tuple[int, int]:
+    """Resident bytes of a process, and of it and its living descendants together."""
+    try:
+        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return own, own + sum(tree_memory(child)[1] for child in _children(pid))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+
+
 def idle_share(seconds: float = 2.0) -> float:
     """Share of all cores that nobody uses right now."""
     before, at = _idle(), time.monotonic()
