@@ -10,6 +10,8 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +20,8 @@ import pyarrow.parquet as pq
 from batch.layout import bucket_and_key
 from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
 from batch.result_file import ERROR
-from batch.state import Entry, by_key
+from batch.state import Entry
+from workers.known_entries import KnownEntries
 
 _DELETED: list[pa.Field[Any]] = [
     pa.field("document_id", pa.string()),
@@ -37,26 +40,29 @@ def content_hash(data: bytes) -> str:
 class Comparison:
     """One shard's stretch of the listing, held against the state. Blocking: for threads."""
 
-    def __init__(self, entries: Iterable[Entry], *, fingerprint: str, full: bool) -> None:
-        """`entries` begin where the shard does. `full`: whatever it was asked before, each document is asked again."""
-        self._objects = by_key(entries)
-        self._fingerprint, self._full = fingerprint, full
-        self._ahead: tuple[str, dict[str, Entry]] | None = next(self._objects, None)
-        self._key, self._known = "", dict[str, Entry]()
+    def __init__(self, entries: Iterable[Entry], *, fingerprint: str, full: bool, within: str = "") -> None:
+        """`entries` begin where the shard does. `full`: whatever it was asked before, each document is asked again.
+
+        `within`: the key of an object whose first rows are in the shard before; what is gone of it is not known.
+        """
+        self._objects = groupby(entries, key=attrgetter("key"))
+        self._fingerprint, self._full, self._within = fingerprint, full, within
+        self._ahead: tuple[str, Iterator[Entry]] | None = next(self._objects, None)
+        self._key, self._known = "", KnownEntries()
         self._gone: list[Entry] = []
         self._deleted = 0
         self._buffer = io.BytesIO()
         self._writer = pq.ParquetWriter(self._buffer, DELETED_SCHEMA, compression="zstd")
 
     def compare(self, documents: list[PlannedDocument]) -> list[PlannedDocument]:
-        """The documents, which come sorted by key, with their reasons."""
+        """The documents, which come sorted by the keys of their objects, with their reasons."""
         return [self._judged(document) for document in documents]
 
     def _judged(self, document: PlannedDocument) -> PlannedDocument:
         key = bucket_and_key(document.uri)[1]
         if key != self._key:
             self._advance(key)
-        entry = self._known.pop(document.document_id, None)
+        entry = self._known.take(document.document_id)
         if entry is None:
             return replace(document, reason=NEW)
         if self._full:
@@ -71,44 +77,49 @@ class Comparison:
 
     def _advance(self, key: str) -> None:
         """Goes to the object of this key; what is passed on the way is not there any more."""
-        self._gone += self._known.values()
-        self._known = {}
+        self._leave()
         while self._ahead is not None and self._ahead[0] < key:
-            self._gone += self._ahead[1].values()
+            self._note(self._ahead[1])
             self._ahead = next(self._objects, None)
         if self._ahead is not None and self._ahead[0] == key:
-            self._known = self._ahead[1]
+            self._known = KnownEntries(self._ahead[1])
             self._ahead = next(self._objects, None)
         self._key = key
 
-    def settle(self, cursor: str) -> None:
-        """Notes what is gone up to the key `cursor`, up to which the shard's documents were taken."""
-        if self._key == cursor:
-            self._gone += self._known.values()
-            self._known = {}
-        self._note([entry for entry in self._gone if entry.key <= cursor])
+    def _leave(self) -> None:
+        """What the object that was looked at lacks is gone."""
+        if self._key != self._within:
+            self._note(self._known.take_rest())
+        self._known = KnownEntries()
+
+    def settle(self, cursor: str, *, whole: bool = True) -> None:
+        """Writes down what is gone up to the key `cursor`, up to which the shard's documents were taken.
+
+        `whole`: and of that object all, not only its first rows.
+        """
+        if self._key == cursor and whole:
+            self._leave()
+        self._write([entry for entry in self._gone if entry.key <= cursor])
         self._gone = [entry for entry in self._gone if entry.key > cursor]
 
     def finish(self, *, last: bool) -> tuple[bytes, int]:
         """The file of what is gone, and how many documents that is. `last`: nothing more is listed after the shard."""
         if last:
-            self._note([*self._gone, *self._known.values()])
-            for some in self._rest():
-                self._note(some)
+            self._leave()
+            while self._ahead is not None:
+                self._note(self._ahead[1])
+                if len(self._gone) >= AT_ONCE:
+                    self._write(self._gone)
+                    self._gone = []
+                self._ahead = next(self._objects, None)
+            self._write(self._gone)
         self._writer.close()
         return self._buffer.getvalue(), self._deleted
 
-    def _rest(self) -> Iterator[list[Entry]]:
-        some: list[Entry] = []
-        while self._ahead is not None:
-            some += self._ahead[1].values()
-            self._ahead = next(self._objects, None)
-            if len(some) >= AT_ONCE:
-                yield some
-                some = []
-        yield some
+    def _note(self, entries: Iterable[Entry]) -> None:
+        self._gone.extend(entries)
 
-    def _note(self, entries: list[Entry]) -> None:
+    def _write(self, entries: list[Entry]) -> None:
         if entries:
             columns = {name: [getattr(entry, name) for entry in entries] for name in DELETED_SCHEMA.names}
             self._writer.write_table(pa.table(columns, schema=DELETED_SCHEMA))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
 from batch.state import Entry, merged
+from workers import known_entries
 from workers.incremental import Comparison
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
@@ -66,6 +69,26 @@ def test_what_is_gone_counts_up_to_where_documents_were_taken() -> None:
     second.compare([document("f")])
     second.settle("f")
     assert gone(second, last=True) == ["e", "g", "h"]
+
+
+def test_an_object_of_many_rows_is_looked_up_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_entries, "MOST", 3)
+    known = [entry("a"), *(entry("rows")._replace(document_id=f"rows#{number}") for number in range(9)), entry("z")]
+    rows = [replace(document("rows"), document_id=f"rows#{number}") for number in (8, 0, 99, 5)]
+    comparison = Comparison(known, fingerprint="f", full=False)
+    assert reasons(comparison, *rows, document("z")) == [UNCHANGED, UNCHANGED, NEW, UNCHANGED, UNCHANGED]
+    assert gone(comparison, last=True) == ["a", *(f"rows#{number}" for number in (1, 2, 3, 4, 6, 7))]
+
+
+def test_what_is_gone_of_an_object_in_two_shards_is_not_concluded() -> None:
+    known = [entry("rows")._replace(document_id=f"rows#{number}") for number in range(4)]
+    first = Comparison(known, fingerprint="f", full=False)
+    assert reasons(first, replace(document("rows"), document_id="rows#0")) == [UNCHANGED]
+    first.settle("rows", whole=False)
+    assert gone(first, last=False) == []
+    second = Comparison(known, fingerprint="f", full=False, within="rows")
+    assert reasons(second, replace(document("rows"), document_id="rows#3"), document("z")) == [UNCHANGED, NEW]
+    assert gone(second, last=True) == []
 
 
 KEYS = st.lists(st.sampled_from("abcdefghij"), unique=True).map(sorted)
