@@ -13,7 +13,9 @@ import threading
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -113,7 +115,7 @@ def _upload(running: LocalStack, files: int, jsonl_rows: int, parquet_rows: int,
     ]
     rows = [("rows/tickets.jsonl.zst", _jsonl(jsonl_rows)), ("rows/tickets.parquet", _parquet(parquet_rows))]
     corpus.upload(running.environment(), "corpus", "mixed", [*objects, *rows])
-    running.s3_client().upload_fileobj(_Zeros(huge), "corpus", "mixed/hostile/huge.txt")
+    running.s3_client().upload_fileobj(io.BufferedReader(_Zeros(huge)), "corpus", "mixed/hostile/huge.txt")
     return len(objects) + 1 + jsonl_rows + parquet_rows
 
 
@@ -145,10 +147,11 @@ class _Zeros(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        taken = self._left if size < 0 else min(size, self._left)
+    def readinto(self, buffer: Any) -> int:
+        taken = min(len(buffer), self._left)
+        buffer[:taken] = b"0" * taken
         self._left -= taken
-        return b"0" * taken
+        return taken
 
 
 def _zip_bomb() -> bytes:
@@ -200,7 +203,7 @@ def _noise() -> bytes:
     return random.Random(5).randbytes(200_000)
 
 
-HOSTILE = {
+HOSTILE: dict[str, Callable[[], bytes]] = {
     "bomb.docx": _zip_bomb,
     "bomb.pdf": _pdf_bomb,
     "endless.pdf": _pdf_that_never_ends,
