@@ -55,14 +55,17 @@ async def check_source(storage: Storage, job: Job) -> None:
 
 
 async def check_output(storage: Storage, job: Job) -> None:
-    """The output can be written, and deleted again."""
-    output = S3Uri.parse(job.output.uri)
-    key = f"{output.prefix}.docbatch-write-probe-{secrets.token_hex(6)}"
-    try:
-        await storage.put(output.bucket, key, b"docbatch looks whether it may write here\n")
-        await storage.delete(output.bucket, [key])
-    except StorageError as error:
-        raise CheckFailed(f"output.uri: {output} cannot be written: {error}") from None
+    """The output, and the state of an incremental job, can be written, and deleted again."""
+    places = {"output.uri": S3Uri.parse(job.output.uri)}
+    if job.incremental:
+        places["state.uri"] = job.state_layout.uri
+    for name, place in places.items():
+        key = f"{place.prefix}.docbatch-write-probe-{secrets.token_hex(6)}"
+        try:
+            await storage.put(place.bucket, key, b"docbatch looks whether it may write here\n")
+            await storage.delete(place.bucket, [key])
+        except StorageError as error:
+            raise CheckFailed(f"{name}: {place} cannot be written: {error}") from None
 
 
 async def check_run_id(storage: Storage, job: Job, run_id: str) -> None:

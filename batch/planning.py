@@ -94,8 +94,12 @@ class PlanFooter:
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes]) -> PlanFooter:
-        """Raises `KeyError` or `ValueError` for a file that is no plan of ours."""
-        text = {name: metadata[f"docbatch.{name}".encode()].decode() for name in cls.__dataclass_fields__}
+        """Raises `KeyError` or `ValueError` for a file that is no plan of ours. Plans of older versions say less."""
+        lacked = {"docbatch.reasons": "{}", "docbatch.deleted": "0"}
+        known = lacked | {
+            key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"docbatch.")
+        }
+        text = {name: known[f"docbatch.{name}"] for name in cls.__dataclass_fields__}
         return cls(
             shard=int(text["shard"]),
             first_partition=int(text["first_partition"]),
@@ -146,14 +150,20 @@ class ShardCutter:
         self._reasons = Counter[str]()
         self._cursor = start_cursor
 
-    def add(self, document: PlannedDocument, cursor: str) -> bool:
-        full = len(self._open) >= self._max_documents or (
+    def takes(self, document: PlannedDocument) -> bool:
+        """Whether there is room for the document in this shard."""
+        return self._partitions + self._ends_partition(document) < self._max_partitions
+
+    def _ends_partition(self, document: PlannedDocument) -> bool:
+        return len(self._open) >= self._max_documents or (
             bool(self._open) and self._open_size + document.size > self._max_size
         )
-        if full:
-            self._close_partition()
-        if self._partitions >= self._max_partitions:
+
+    def add(self, document: PlannedDocument, cursor: str) -> bool:
+        if not self.takes(document):
             return False
+        if self._ends_partition(document):
+            self._close_partition()
         self._open.append(document)
         self._open_size += document.size
         self._documents += 1
@@ -196,6 +206,7 @@ class ShardCutter:
 
 
 def documents_of(table: pa.Table) -> list[PlannedDocument]:
-    """The rows of (a row group of) a plan file."""
-    columns = (table.column(name).to_pylist() for name in _OF_DOCUMENT)
+    """The rows of (a row group of) a plan file. Those of older versions have fewer columns."""
+    there = set(table.column_names)
+    columns = (table.column(name).to_pylist() if name in there else [None] * table.num_rows for name in _OF_DOCUMENT)
     return [PlannedDocument(*row) for row in zip(*columns, strict=True)]

@@ -45,6 +45,8 @@ class Account:
     reasons: Counter[str] = field(default_factory=Counter)
     """Of an incremental run: planned documents by the reason why they were asked about, or not."""
     deleted: int = 0
+    listed_to_end: bool = False
+    """Whether the plan goes to the end of the listing."""
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
     missing: int = 0
@@ -116,6 +118,7 @@ class Reconciler:
             account.reasons.update(footer.reasons)
             account.deleted += footer.deleted
             await self._shard(account, footer, key)
+        account.listed_to_end = last
         if plan_complete and shard and not last:
             account.problem(f"the plan ends with shard {shard - 1}, which is not marked as the last")
         await self._strays(account, partition)

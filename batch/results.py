@@ -28,11 +28,20 @@ def current(layout: StateLayout, pointer: StatePointer) -> pl.LazyFrame:
     """
     options = storage_options()
     parts = [object_uri(layout.uri.bucket, layout.part(pointer.name, number)) for number in range(pointer.parts)]
-    state = pl.scan_parquet(parts, storage_options=options).select("document_id", "result")
-    files = state.select(pl.col("result").unique().sort()).collect().to_series().to_list()
-    rows = pl.scan_parquet(files, storage_options=options, include_file_paths=_FILE, missing_columns="insert")
-    newest = rows.join(state, how="semi", left_on=["document_id", _FILE], right_on=["document_id", "result"])
-    return newest.drop(_FILE)
+    if not parts:
+        return pl.LazyFrame(schema={"document_id": pl.String, "status": pl.String})
+    state = pl.scan_parquet(parts, storage_options=options).select("document_id", "result", "listed_at")
+    # The first file's columns are those of the frame: they should be the newest run's.
+    newest = state.group_by("result").agg(pl.col("listed_at").max()).sort("listed_at", "result", descending=True)
+    rows = pl.scan_parquet(
+        newest.collect()["result"].to_list(),
+        storage_options=options,
+        include_file_paths=_FILE,
+        missing_columns="insert",
+        extra_columns="ignore",
+        cast_options=pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore"),
+    )
+    return rows.join(state, how="semi", left_on=["document_id", _FILE], right_on=["document_id", "result"]).drop(_FILE)
 
 
 @dataclass(frozen=True)

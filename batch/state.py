@@ -13,7 +13,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -23,8 +23,10 @@ from batch.layout import StateLayout
 from batch.store import Storage
 
 VERSION = 1
-KEPT = 5
+KEPT = 10
 """Versions that stay beside the current one: a run may still be compared with the one that it found."""
+NOTHING_LISTED = datetime.fromtimestamp(0, UTC)
+"""When a version was listed of whose listing the end is not known: nothing is concluded from what it lacks."""
 
 _FIELDS: list[pa.Field[Any]] = [
     pa.field("key", pa.string()),
@@ -66,6 +68,8 @@ class StatePointer:
     run_id: str
     generation: int
     listed_at: str
+    merged: bool = False
+    """Whether it holds what other runs saw too."""
     older: list[str] = field(default_factory=list)
     """Names of versions before it that still lie there, the last one first."""
 
@@ -122,10 +126,12 @@ def by_key(entries: Iterable[Entry]) -> Iterator[tuple[str, dict[str, Entry]]]:
 def merged(
     ours: Iterable[Entry], ours_listed: datetime, theirs: Iterable[Entry], theirs_listed: datetime
 ) -> Iterator[Entry]:
-    """Two versions as one: of each document the row that was processed last.
+    """Two versions as one.
 
-    A document that only one of them has was deleted if the other's listing is the younger one. So neither order of two
-    runs that overlapped, nor the rerun of an older one, takes the state back.
+    Of each document the row that was processed last; but an answer to what the younger run asks holds against one to
+    something else, and an answer against an error that may pass. A document that only one of them has was deleted if
+    the other's listing is the younger one. So neither order of two runs that overlapped, nor the rerun of an older one,
+    takes the state back.
     """
     mine, other = by_key(ours), by_key(theirs)
     left, right = next(mine, None), next(other, None)
@@ -153,5 +159,12 @@ def _merged_object(
             if entry.listed_at > listed:
                 yield entry
             continue
-        newest = max(left, right, key=lambda entry: (entry.processed_at, entry.listed_at))
-        yield newest._replace(listed_at=max(left.listed_at, right.listed_at))
+        yield _better(left, right)._replace(listed_at=max(left.listed_at, right.listed_at))
+
+
+def _better(one: Entry, other: Entry) -> Entry:
+    if one.fingerprint != other.fingerprint:
+        return max(one, other, key=lambda entry: entry.listed_at)
+    if one.etag == other.etag and bool(one.retryable) != bool(other.retryable):
+        return other if one.retryable else one
+    return max(one, other, key=lambda entry: (entry.processed_at, entry.listed_at))

@@ -208,7 +208,8 @@ class BatchAttempt(Attempt):
                     self._end(asked, self._unreadable(asked, error))
                     continue
                 except Unchanged as same:
-                    self._end(asked, same.row)
+                    del self._open[asked.place]
+                    self._keep(same.row)
                     continue
                 asked.etag = etag
                 self._asked_anew.pop(document.document_id, None)

@@ -8,7 +8,8 @@ from typing import Any
 
 from batch import result_file
 from batch.layout import bucket_and_key
-from batch.result_file import NotOurs
+from batch.planning import UNCHANGED, PlannedDocument
+from batch.result_file import ERROR, NotOurs
 from batch.store import ObjectMissing, Storage
 from workers.rows import Row
 
@@ -25,7 +26,22 @@ class EarlierRows:
         self._storage = storage
         self._files: dict[str, asyncio.Task[dict[str, Row]]] = {}
 
-    async def rows(self, uri: str) -> dict[str, Row]:
+    async def unchanged(self, document: PlannedDocument, fingerprint: str) -> Row | None:
+        """The row of a document that did not change since, if there is one that still holds."""
+        if document.reason != UNCHANGED:
+            return None
+        row = await self.answered(document, fingerprint)
+        return row if row is not None and row["etag"] == document.etag else None
+
+    async def answered(self, document: PlannedDocument, fingerprint: str) -> Row | None:
+        """The last row of a document, if the same was asked, and it is no error that may pass or that cost nothing."""
+        assert document.previous is not None
+        row = (await self._rows(document.previous)).get(document.document_id)
+        if row is None or row["fingerprint"] != fingerprint:
+            return None
+        return None if row["status"] == ERROR and (row["retryable"] or not row["attempts"]) else row
+
+    async def _rows(self, uri: str) -> dict[str, Row]:
         """Of the result file at `uri`, by document; empty where there is none any more. Raises `StorageError`."""
         reading = self._files.get(uri)
         if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):

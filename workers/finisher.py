@@ -27,11 +27,12 @@ from batch.result_file import ERROR, OK, ResultFooter
 from batch.run_file import RunFile, load_run
 from batch.store import PreconditionFailed, Storage
 from workers.batch_records import CREATED, BatchRecords
+from workers.earlier_rows import EarlierRows
 from workers.ledger import LedgerName, read_ledger
 from workers.llm.batches import BatchApi, BatchApiError
 from workers.llm.chat import Answer
 from workers.metrics import Metrics
-from workers.rows import Row, RowMaker, failed
+from workers.rows import Row, RowMaker, carried, failed
 from workers.state_writer import StateWriter
 
 GIVEN_UP = "the partition was given up after several attempts without progress; see the worker's log"
@@ -65,7 +66,7 @@ class Finisher:
         ).run(plan_complete=task.plan_complete)
         state = _state(task, account)
         if writer is not None and state != c.FAILED:
-            await writer.move(complete=task.plan_complete and not account.missing)
+            await writer.move(complete=account.listed_to_end and not account.missing)
         manifest = _manifest(task, file, account, state)
         await write_manifest(self._storage, layout, manifest)
         await self._clean(layout, account)
@@ -139,6 +140,7 @@ class Settler:
     def __init__(self, storage: Storage, layout: RunLayout, file: RunFile, generation: int, metrics: Metrics) -> None:
         self._storage, self._layout, self._file, self._generation = storage, layout, file, generation
         self._metrics = metrics
+        self._earlier = EarlierRows(storage)
         schema = file.job.output.json_schema
         self._reader = AnswerReader(schema) if schema is not None else None
 
@@ -149,7 +151,11 @@ class Settler:
         name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
         answered = (await read_ledger(self._storage, layout, name)).rows
         maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition)
-        rows = [self._row(document, maker, answered.get(document.document_id)) for document in documents]
+        rows = []
+        for document in documents:
+            row = answered.get(document.document_id)
+            last = await self._earlier.unchanged(document, self._file.fingerprint) if row is None else None
+            rows.append(carried(last, maker, document) if last is not None else self._row(document, maker, row))
         totals = replace(result_file.totals_of(rows, layout.run_id), partitions_failed=1)
         footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)
         data = await result_file.encode_in_thread(rows, self._file.schema, footer)

@@ -54,11 +54,8 @@ class Comparison:
         self._buffer = io.BytesIO()
         self._writer = pq.ParquetWriter(self._buffer, DELETED_SCHEMA, compression="zstd")
 
-    def compare(self, documents: list[PlannedDocument]) -> list[PlannedDocument]:
-        """The documents, which come sorted by the keys of their objects, with their reasons."""
-        return [self._judged(document) for document in documents]
-
-    def _judged(self, document: PlannedDocument) -> PlannedDocument:
+    def judge(self, document: PlannedDocument) -> PlannedDocument:
+        """The document with its reason. Documents come sorted by the keys of their objects, and all are the shard's."""
         key = bucket_and_key(document.uri)[1]
         if key != self._key:
             self._advance(key)
@@ -92,35 +89,29 @@ class Comparison:
             self._note(self._known.take_rest())
         self._known = KnownEntries()
 
-    def settle(self, cursor: str, *, whole: bool = True) -> None:
-        """Writes down what is gone up to the key `cursor`, up to which the shard's documents were taken.
+    def finish(self, *, last: bool, whole: bool = True) -> tuple[bytes, int]:
+        """The file of what is gone, and how many documents that is.
 
-        `whole`: and of that object all, not only its first rows.
+        `last`: nothing more is listed after the shard; `whole`: it has all of its last object, not only the first rows.
         """
-        if self._key == cursor and whole:
+        if whole:
             self._leave()
-        self._write([entry for entry in self._gone if entry.key <= cursor])
-        self._gone = [entry for entry in self._gone if entry.key > cursor]
-
-    def finish(self, *, last: bool) -> tuple[bytes, int]:
-        """The file of what is gone, and how many documents that is. `last`: nothing more is listed after the shard."""
-        if last:
-            self._leave()
-            while self._ahead is not None:
-                self._note(self._ahead[1])
-                if len(self._gone) >= AT_ONCE:
-                    self._write(self._gone)
-                    self._gone = []
-                self._ahead = next(self._objects, None)
-            self._write(self._gone)
+        while last and self._ahead is not None:
+            self._note(self._ahead[1])
+            self._ahead = next(self._objects, None)
+        self._write()
         self._writer.close()
         return self._buffer.getvalue(), self._deleted
 
     def _note(self, entries: Iterable[Entry]) -> None:
-        self._gone.extend(entries)
+        for entry in entries:
+            self._gone.append(entry)
+            if len(self._gone) >= AT_ONCE:
+                self._write()
 
-    def _write(self, entries: list[Entry]) -> None:
-        if entries:
-            columns = {name: [getattr(entry, name) for entry in entries] for name in DELETED_SCHEMA.names}
+    def _write(self) -> None:
+        if self._gone:
+            columns = {name: [getattr(entry, name) for entry in self._gone] for name in DELETED_SCHEMA.names}
             self._writer.write_table(pa.table(columns, schema=DELETED_SCHEMA))
-            self._deleted += len(entries)
+            self._deleted += len(self._gone)
+            self._gone = []

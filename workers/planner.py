@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from functools import partial
 
 from temporalio import activity
@@ -13,7 +12,7 @@ from batch.layout import RunLayout, S3Uri
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import RunFile, load_run
-from batch.state import Entry, read_entries
+from batch.state import read_entries, read_pointer
 from batch.store import PreconditionFailed, Storage
 from workers.incremental import Comparison
 from workers.metrics import Metrics
@@ -45,18 +44,11 @@ class Planner:
             size=job.partitions.bytes,
             partitions=task.partitions,
         )
-        comparison = await asyncio.to_thread(self._comparison, file, task.cursor) if job.incremental else None
+        comparison = await self._comparison(file, task.cursor) if job.incremental else None
         full = False
         async for page in self._storage.source_pages(source.bucket, source.prefix, after=task.cursor):
             documents = [PlannedDocument.of(source.bucket, entry) for entry in page if selects(entry.key)]
-            if comparison is not None:
-                documents = await asyncio.to_thread(comparison.compare, documents)
-            for document in documents:
-                if not cutter.add(document, document.document_id):
-                    full = True
-                    break
-            if comparison is not None:
-                await asyncio.to_thread(comparison.settle, cutter.cursor)
+            full = await asyncio.to_thread(_cut, documents, cutter, comparison)
             if full:
                 break
         deleted = 0
@@ -76,12 +68,18 @@ class Planner:
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
 
-    def _comparison(self, file: RunFile, after: str) -> Comparison:
-        """Of a stretch of the listing with the state that the run found when it was claimed."""
-        entries: Iterable[Entry] = ()
-        if file.state is not None:
-            entries = read_entries(self._storage, file.job.state_layout, file.state, after=after)
-        return Comparison(entries, fingerprint=file.fingerprint, full=file.full)
+    async def _comparison(self, file: RunFile, after: str) -> Comparison:
+        """Of a stretch of the listing with the state that the run found when it was claimed.
+
+        If that was so long ago that it is gone, with the state of now: what is carried forward is checked row by row.
+        """
+        layout, state = file.job.state_layout, file.state
+        first = layout.part(state.name, 0) if state is not None and state.parts else None
+        if first is not None and await self._storage.head(layout.uri.bucket, first) is None:
+            found = await read_pointer(self._storage, layout)
+            state = found[0] if found is not None else None
+        entries = read_entries(self._storage, layout, state, after=after) if state is not None else ()
+        return await asyncio.to_thread(Comparison, entries, fingerprint=file.fingerprint, full=file.full)
 
     async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
         bucket, key = layout.output.bucket, layout.plan(shard)
@@ -99,6 +97,16 @@ class Planner:
             self._metrics.start_job(job_name)
             self._metrics.planned_documents.labels(job_name).inc(documents)
         return plan
+
+
+def _cut(documents: list[PlannedDocument], cutter: ShardCutter, comparison: Comparison | None) -> bool:
+    """Takes the documents into the shard until it is full: whether it is. Blocking."""
+    for document in documents:
+        if not cutter.takes(document):
+            return True
+        judged = document if comparison is None else comparison.judge(document)
+        cutter.add(judged, judged.document_id)
+    return False
 
 
 def _planned(footer: PlanFooter) -> c.PlannedShard:

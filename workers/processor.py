@@ -25,7 +25,7 @@ from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.layout import bucket_and_key
 from batch.plan_file import read_documents
-from batch.planning import UNCHANGED, PlannedDocument
+from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
@@ -278,25 +278,22 @@ class Attempt:
         A file that is gone, or lacks a row, costs nothing but the question.
         """
         for document in documents:
-            if document.reason == UNCHANGED and document.document_id not in self._rows:
-                row = await self._last_row(document)
-                if row is not None and row["etag"] == document.etag:
+            if document.document_id not in self._rows:
+                row = await self._earlier.unchanged(document, self._active.fingerprint)
+                if row is not None and self._keeps(row):
                     self._keep(carried(row, self._maker, document))
 
-    async def _last_row(self, document: PlannedDocument) -> Row | None:
-        """What the job's last run answered, if what was asked is the same."""
-        assert document.previous is not None
-        row = (await self._earlier.rows(document.previous)).get(document.document_id)
-        if row is None or row["fingerprint"] != self._active.fingerprint:
-            return None
-        return row
-
     async def _check_unchanged(self, document: PlannedDocument, data: bytes) -> None:
-        """Raises `Unchanged` for a document whose etag is another one, but whose content is the same."""
+        """Raises `Unchanged` for a document whose etag is another one, but whose content is the same; `Stopped`."""
         found = self._hashes[document.document_id] = content_hash(data)
         if document.previous is not None and document.content_hash == found:
-            row = await self._last_row(document)
-            if row is not None and row["content_hash"] == found:
+            try:
+                row = await self._earlier.answered(document, self._active.fingerprint)
+            except StorageError as error:
+                reason = c.STORAGE_REFUSED if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+                self._stop = self._stop or Stop(reason, str(error), self._active.brakes.epoch)
+                raise Stopped from None
+            if row is not None and row["content_hash"] == found and self._keeps(row):
                 raise Unchanged(carried(row, self._maker, document))
 
     def _restore(self, row: Row) -> Row | None:

@@ -22,7 +22,17 @@ import pyarrow.parquet as pq
 
 from batch.layout import RunLayout, StateLayout
 from batch.run_file import RunFile
-from batch.state import KEPT, STATE_SCHEMA, Entry, StatePointer, merged, read_entries, read_pointer, version_name
+from batch.state import (
+    KEPT,
+    NOTHING_LISTED,
+    STATE_SCHEMA,
+    Entry,
+    StatePointer,
+    merged,
+    read_entries,
+    read_pointer,
+    version_name,
+)
 from batch.store import PreconditionFailed, Storage
 
 PART_ROWS, GROUP_ROWS = 200_000, 20_000
@@ -47,7 +57,8 @@ class StateWriter:
 
     async def move(self, *, complete: bool) -> None:
         """Makes what was added the current state. `complete`: the run's plan holds all that there is to list."""
-        own = self._pointer(self._version.name, *await self._version.close())
+        listed_at = self._listed_at if complete else NOTHING_LISTED
+        own = self._pointer(self._version.name, *await self._version.close(), listed_at)
         while True:
             found = await read_pointer(self._storage, self._layout)
             pointer = own
@@ -57,8 +68,8 @@ class StateWriter:
                 compared_with = self._file.state.name if self._file.state is not None else None
                 if mine and now.generation > self._generation:
                     return
-                if not (complete and (mine or now.name == compared_with)):
-                    pointer = await self._merge(own, now, complete=complete)
+                if not (complete and (now.name == compared_with or (mine and not now.merged))):
+                    pointer = await self._merge(own, now)
                 older = [now.name, *now.older]
                 pointer = replace(pointer, older=older[:KEPT])
             try:
@@ -80,27 +91,25 @@ class StateWriter:
                     await self._remove(name)
             return
 
-    def _pointer(self, name: str, parts: int, documents: int) -> StatePointer:
-        return StatePointer(name, parts, documents, self._file.run_id, self._generation, self._file.created_at)
+    def _pointer(self, name: str, parts: int, documents: int, listed_at: datetime) -> StatePointer:
+        run_id, listed = self._file.run_id, listed_at.isoformat()
+        return StatePointer(name, parts, documents, run_id, self._generation, listed)
 
-    async def _merge(self, own: StatePointer, now: StatePointer, *, complete: bool) -> StatePointer:
-        """Of a plan that was not finished nothing is concluded about what it lacks."""
+    async def _merge(self, own: StatePointer, now: StatePointer) -> StatePointer:
         version = _Version(self._storage, self._layout, version_name(own.run_id, own.generation))
-        theirs_listed = datetime.fromisoformat(now.listed_at)
+        listed = [datetime.fromisoformat(pointer.listed_at) for pointer in (own, now)]
         entries = merged(
             read_entries(self._storage, self._layout, own),
-            self._listed_at if complete else datetime.min.replace(tzinfo=self._listed_at.tzinfo),
+            listed[0],
             read_entries(self._storage, self._layout, now),
-            theirs_listed,
+            listed[1],
         )
         while True:
             some = await asyncio.to_thread(_table_of, entries)
             if not some.num_rows:
                 break
             await version.add(some)
-        pointer = self._pointer(version.name, *await version.close())
-        listed_at = max(theirs_listed, self._listed_at) if complete else theirs_listed
-        return replace(pointer, listed_at=listed_at.isoformat())
+        return replace(self._pointer(version.name, *await version.close(), max(listed)), merged=True)
 
     async def _remove(self, name: str) -> None:
         bucket = self._layout.uri.bucket

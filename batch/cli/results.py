@@ -171,7 +171,7 @@ def report(
 
 async def _report(run_id: str, output: str | None) -> Report:
     from batch.contracts import RunRef
-    from batch.report import Measures, Report, measure
+    from batch.report import Measures, Report, measure, own_work
     from batch.run_file import load_run
 
     found, committed = await _look(run_id, output)
@@ -179,7 +179,9 @@ async def _report(run_id: str, output: str | None) -> Report:
     file = await load_run(found.connection.storage, RunRef(found.run_id, found.output_uri))
     console = open_console(err=True)
     with console.status("reading the rows"):
-        measures = await asyncio.to_thread(measure, found.results()) if committed else Measures()
+        measures = (
+            await asyncio.to_thread(measure, own_work(found.results(), found.run_id)) if committed else Measures()
+        )
     return Report(status, await found.manifest(), measures, file.job.name, file.job.model.name)
 
 

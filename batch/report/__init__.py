@@ -5,7 +5,7 @@ charts.py     numbers -> plotly figures
 page.py       figures, account and examples -> the page (`page.html`)
 """
 
-from batch.report.measures import Measures, measure
+from batch.report.measures import Measures, measure, own_work
 from batch.report.page import Report, render
 
-__all__ = ["Measures", "Report", "measure", "render"]
+__all__ = ["Measures", "Report", "measure", "own_work", "render"]

@@ -104,6 +104,12 @@ class Measures:
     slowest: list[SlowPartition] = field(default_factory=list)
 
 
+def own_work(frame: pl.LazyFrame, run_id: str) -> pl.LazyFrame:
+    """The rows of a run; of those that it carried forward, without what another run paid and when that was."""
+    spent = ["prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd", "latency_seconds", "processed_at"]
+    return frame.with_columns(pl.when(pl.col("run_id") == run_id).then(pl.col(name)).alias(name) for name in spent)
+
+
 def measure(frame: pl.LazyFrame) -> Measures:
     """Reads the columns that are needed, three times over: the width of a step depends on the whole, and examples of
     errors are taken as they come by."""
@@ -132,7 +138,7 @@ def measure(frame: pl.LazyFrame) -> Measures:
     totals = row[0]
     first, last = totals.pop("first"), totals.pop("last")
     if first is None:
-        return Measures()
+        return Measures(**totals, error_classes=_error_classes(frame))
     width = next((width for width in WIDTHS if (last - first).total_seconds() / width < STEPS - 1), None)
     if width is None:
         width = math.ceil((last - first).total_seconds() / (STEPS - 1))
@@ -170,7 +176,8 @@ def _slowest(frame: pl.LazyFrame) -> pl.LazyFrame:
     ended, latency = pl.col("processed_at"), pl.col("latency_seconds").fill_null(0)
     began = ended - pl.duration(microseconds=(latency * 1e6).cast(pl.Int64))
     return (
-        frame.group_by("partition", "shard", "generation")
+        frame.filter(ended.is_not_null())
+        .group_by("partition", "shard", "generation")
         .agg(
             pl.len().alias("documents"),
             (pl.col("status") == "error").sum().alias("errors"),
@@ -186,7 +193,8 @@ def _slowest(frame: pl.LazyFrame) -> pl.LazyFrame:
 def _timeline(frame: pl.LazyFrame, width: int) -> list[Step]:
     status = pl.col("status")
     found = (
-        frame.group_by((pl.col("processed_at").dt.epoch("s") // width * width).alias("at"))
+        frame.filter(pl.col("processed_at").is_not_null())
+        .group_by((pl.col("processed_at").dt.epoch("s") // width * width).alias("at"))
         .agg(
             (status == "ok").sum().alias("ok"),
             (status == "error").sum().alias("errors"),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -95,3 +96,13 @@ def test_a_plan_file_is_read_back() -> None:
 def test_globs_choose_keys(include: list[str], exclude: list[str], key: str, selected: bool) -> None:
     source = Source(uri="s3://b/p/", include=include, exclude=exclude)
     assert selector(source, "p/")(key) is selected
+
+
+def test_plans_of_older_versions_are_read() -> None:
+    """They lack columns and what an incremental run counts; a run goes on across a release."""
+    older = pa.table({"document_id": ["d"], "uri": ["s3://b/d"], "etag": ["e"], "size": [1], "partition": [0]})
+    assert documents_of(older) == [PlannedDocument("d", "s3://b/d", "e", 1)]
+    said = {"shard": 0, "first_partition": 0, "partitions": 1, "documents": 1, "start_cursor": "", "end_cursor": "d"}
+    metadata = {f"docbatch.{name}".encode(): str(value).encode() for name, value in {**said, "last": True}.items()}
+    footer = PlanFooter.from_metadata(metadata | {b"ARROW:schema": b"\xff"})
+    assert (footer.end_cursor, footer.last, footer.reasons, footer.deleted) == ("d", True, {}, 0)

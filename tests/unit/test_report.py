@@ -17,7 +17,7 @@ import pytest
 from batch import contracts as c
 from batch.client import RunResult
 from batch.manifest import Manifest
-from batch.report import Measures, Report, measure, render
+from batch.report import Measures, Report, measure, own_work, render
 
 START = datetime(2026, 1, 31, 22, 0, 7, tzinfo=UTC)
 HOSTILE = '</td></script><script>document.title = "taken"</script><img src=x onerror=alert(1)>'
@@ -102,6 +102,16 @@ def test_the_timeline_is_bounded_and_whole(measures: Measures) -> None:
         assert sum(getattr(step, name) for step in measures.timeline) == getattr(measures, name)
     years = measure(frame([row(0), row(1, processed_at=START + timedelta(days=700))]))
     assert len(years.timeline) <= 121
+
+
+def test_what_another_run_paid_is_no_work_of_this_one() -> None:
+    earlier = START - timedelta(days=30)
+    rows = [row(0, run_id="r"), *(row(number, run_id="before", processed_at=earlier) for number in range(1, 9))]
+    found = measure(own_work(pl.LazyFrame(rows), "r"))
+    assert (found.documents, found.ok, found.prompt_tokens, found.cost_usd) == (9, 9, 100, 0.25)
+    assert [step.ok for step in found.timeline] == [1] and len(found.slowest) == 1
+    nothing = measure(own_work(pl.LazyFrame(rows[1:]), "r"))
+    assert (nothing.documents, nothing.prompt_tokens, nothing.timeline) == (8, 0, [])
 
 
 def test_quantiles_are_good_to_a_few_percent(measures: Measures) -> None:

@@ -29,7 +29,7 @@ def document(key: str, etag: str = "e") -> PlannedDocument:
 
 
 def reasons(comparison: Comparison, *documents: PlannedDocument) -> list[str | None]:
-    return [judged.reason for judged in comparison.compare(list(documents))]
+    return [comparison.judge(document).reason for document in documents]
 
 
 def gone(comparison: Comparison, *, last: bool) -> list[str]:
@@ -49,26 +49,13 @@ def test_each_document_has_its_reason() -> None:
         entry("x"),
     ]
     comparison = Comparison(known, fingerprint="f", full=False)
-    found = comparison.compare([document("a"), document("b", "new"), *map(document, "cdef")])
+    found = [comparison.judge(one) for one in (document("a"), document("b", "new"), *map(document, "cdef"))]
     assert [one.reason for one in found] == [UNCHANGED, CHANGED, JOB_CHANGED, RETRIED, UNCHANGED, NEW]
     assert (found[0].previous, found[0].content_hash) == ("s3://b/0", None)
     assert (found[1].previous, found[1].content_hash) == ("s3://b/0", "h")
     assert [one.previous for one in found[2:4]] == [None, None]
     assert gone(comparison, last=True) == ["x"]
     assert reasons(Comparison(known, fingerprint="f", full=True), document("a"), document("aa")) == [FULL, NEW]
-
-
-def test_what_is_gone_counts_up_to_where_documents_were_taken() -> None:
-    """The next shard begins there, and finds the rest itself."""
-    known = [entry(key) for key in "abcdefgh"]
-    first = Comparison(known, fingerprint="f", full=False)
-    first.compare([document("b"), document("d"), document("f")])
-    first.settle("d")
-    assert gone(first, last=False) == ["a", "c"]
-    second = Comparison([one for one in known if one.key > "d"], fingerprint="f", full=False)
-    second.compare([document("f")])
-    second.settle("f")
-    assert gone(second, last=True) == ["e", "g", "h"]
 
 
 def test_an_object_of_many_rows_is_looked_up_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +71,8 @@ def test_what_is_gone_of_an_object_in_two_shards_is_not_concluded() -> None:
     known = [entry("rows")._replace(document_id=f"rows#{number}") for number in range(4)]
     first = Comparison(known, fingerprint="f", full=False)
     assert reasons(first, replace(document("rows"), document_id="rows#0")) == [UNCHANGED]
-    first.settle("rows", whole=False)
-    assert gone(first, last=False) == []
+    data, count = first.finish(last=False, whole=False)
+    assert count == 0 and data
     second = Comparison(known, fingerprint="f", full=False, within="rows")
     assert reasons(second, replace(document("rows"), document_id="rows#3"), document("z")) == [UNCHANGED, NEW]
     assert gone(second, last=True) == []
@@ -101,9 +88,8 @@ def test_any_cut_of_the_listing_finds_the_same(known: list[str], listed: list[st
     for end in borders:
         entries = [entry(key) for key in known if key > after]
         comparison = Comparison(entries, fingerprint="f", full=False)
-        found += reasons(comparison, *map(document, listed[start:]))[: end - start]
+        found += reasons(comparison, *map(document, listed[start:end]))
         after = listed[end - 1] if end > start else after
-        comparison.settle(after)
         left += gone(comparison, last=end == len(listed))
         start = end
     assert found == [UNCHANGED if key in known else NEW for key in listed]
@@ -142,3 +128,13 @@ def test_a_merge_is_the_same_both_ways(ours: list[str], theirs: list[str], newer
     found = list(merged(mine, at, others, then))
     assert found == list(merged(others, then, mine, at))
     assert [one.key for one in found] == (ours if newer else theirs)
+
+
+def test_an_older_run_takes_no_answer_back() -> None:
+    """Neither by an error that may pass, nor by an answer to what was asked before."""
+    answer = entry("a", processed=10, listed=10)
+    again = entry("a", processed=12, listed=1)._replace(status="error", retryable=True)
+    before = entry("a", processed=12, listed=1, fingerprint="earlier")
+    for rerun in (again, before):
+        for one, at, other, then in (([answer], 10, [rerun], 1), ([rerun], 1, [answer], 10)):
+            assert list(merged(one, hours(at), other, hours(then))) == [answer]

@@ -1,0 +1,123 @@
+"""How the state of a job moves on a real S3 server, in the orders in which runs may end, end again, or not end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from batch import Job
+from batch.layout import RunLayout
+from batch.nominal import Nominal
+from batch.run_file import RunFile
+from batch.state import KEPT, read_entries, read_pointer
+from batch.store import Storage
+from workers.state_writer import StateWriter
+
+pytestmark = pytest.mark.usefixtures("applied")
+DAY = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def applied(stack: Any) -> AsyncIterator[None]:
+    with stack.applied_environment():
+        yield
+
+
+class Nights:
+    """Ends of runs of one job, without the runs: each says of which documents it has rows, and when they are of."""
+
+    def __init__(self, name: str) -> None:
+        self.storage = Storage()
+        self.job = Job.parse(
+            {
+                "name": name,
+                "source": {"uri": "s3://corpus/x/"},
+                "prompt": {"user": "{{ text }}"},
+                "model": {"name": "simulated-small"},
+                "output": {"uri": f"s3://results/{name}/"},
+                "incremental": True,
+            }
+        )
+
+    async def claimed(self, night: int) -> RunFile:
+        found = await read_pointer(self.storage, self.job.state_layout)
+        at = DAY + timedelta(days=night)
+        state = found[0] if found else None
+        return RunFile.of(f"night-{night}", self.job, "x", at.isoformat(), Nominal.parse(at.isoformat()), state=state)
+
+    async def end(
+        self, file: RunFile, rows: dict[str, int | str], *, generation: int = 1, complete: bool = True
+    ) -> None:
+        """`rows`: document -> the hour when it was answered, or "error" for one that may pass."""
+        layout = RunLayout.of(file.job.output.uri, file.run_id)
+        made = [
+            {
+                "document_id": name,
+                "uri": f"s3://corpus/x/{name}",
+                "etag": "e",
+                "fingerprint": file.fingerprint,
+                "status": "error" if hour == "error" else "ok",
+                "retryable": hour == "error" or None,
+                "processed_at": DAY + timedelta(hours=99 if isinstance(hour, str) else hour),
+            }
+            for name, hour in rows.items()
+        ]
+        writer = StateWriter(self.storage, layout, file, generation)
+        if made:
+            await writer.add(0, 0, pa.Table.from_pylist(made, schema=file.schema))
+        await writer.move(complete=complete)
+
+    async def now(self) -> dict[str, int | str]:
+        found = await read_pointer(self.storage, self.job.state_layout)
+        assert found is not None
+        entries = await asyncio.to_thread(lambda: list(read_entries(self.storage, self.job.state_layout, found[0])))
+        assert found[0].documents == len(entries)
+        hours = {each.document_id: int((each.processed_at - DAY).total_seconds() // 3600) for each in entries}
+        return {each.document_id: "error" if each.status == "error" else hours[each.document_id] for each in entries}
+
+
+async def test_reruns_of_an_older_night_take_nothing_back() -> None:
+    nights = Nights("state-reruns")
+    first = await nights.claimed(1)
+    await nights.end(first, {"a": 24, "b": "error"})
+    second = await nights.claimed(2)
+    await nights.end(second, {"a": 24, "b": 48, "c": 48})
+    for generation in (2, 3, 3):  # the last one's activity is repeated
+        await nights.end(first, {"a": 24, "b": "error"}, generation=generation)
+        assert await nights.now() == {"a": 24, "b": 48, "c": 48}
+
+
+async def test_the_end_of_a_run_that_overlapped_may_be_repeated() -> None:
+    nights = Nights("state-overlap")
+    await nights.end(await nights.claimed(1), {"a": 24, "b": 24})
+    early, late = await nights.claimed(2), await nights.claimed(3)
+    await nights.end(late, {"a": 72, "b": 24, "d": 72})
+    for _ in range(2):
+        await nights.end(early, {"a": 48, "b": 48, "c": 48})
+        assert await nights.now() == {"a": 72, "b": 48, "d": 72}, "c was gone when the later night was listed"
+
+
+@pytest.mark.parametrize("rows", [{}, {"a": 50}])
+async def test_a_cancelled_run_concludes_nothing_from_what_it_lacks(rows: dict[str, int | str]) -> None:
+    nights = Nights(f"state-cancelled-{len(rows)}")
+    first, cancelled = await nights.claimed(1), await nights.claimed(2)
+    await nights.end(cancelled, rows, complete=False)
+    assert await nights.now() == rows
+    await nights.end(first, {"a": 24, "b": 24, "c": 24})
+    assert await nights.now() == {"a": 24, "b": 24, "c": 24} | rows
+    await nights.end(cancelled, {"b": 60}, generation=2, complete=False)
+    assert await nights.now() == {"a": 24, "c": 24} | rows | {"b": 60}
+
+
+async def test_versions_are_cleaned_up_after_a_while() -> None:
+    nights = Nights("state-versions")
+    for night in range(KEPT + 4):
+        await nights.end(await nights.claimed(night), {"a": night * 24})
+    layout = nights.job.state_layout
+    keys = [entry.key for entry in await nights.storage.list_all(layout.uri.bucket, layout.folder)]
+    assert len(keys) == 1 + 1 + KEPT, keys
