@@ -46,6 +46,17 @@ def list_page(
     return entries, page.get("NextContinuationToken") if page.get("IsTruncated") else None
 
 
+def lists_by_folders(client: Any, bucket: str, *, where: str) -> bool:
+    """Whether the server lists what is in `a/` before `a.txt`, as SeaweedFS does; S3 goes by keys' bytes. Blocking."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = client.head_bucket(Bucket=bucket)
+    except (BotoCoreError, ClientError) as error:
+        raise _explain(error, bucket, "", where) from error
+    return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")).lower().startswith("seaweedfs")
+
+
 def _explain(error: Exception, bucket: str, prefix: str, where: str) -> StorageError:
     what = f"list s3://{bucket}/{prefix}"
     answer: dict[str, Any] = getattr(error, "response", {})

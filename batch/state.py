@@ -68,6 +68,8 @@ class StatePointer:
     run_id: str
     generation: int
     listed_at: str
+    by_folders: bool = False
+    """Whether the server lists by folders (see `Storage.lists_by_folders`): then that is the order in here too."""
     merged: bool = False
     """Whether it holds what other runs saw too."""
     older: list[str] = field(default_factory=list)
@@ -83,6 +85,11 @@ class StatePointer:
         return cls(**fields)
 
 
+def place_of(key: str, *, by_folders: bool) -> Any:
+    """What sorts keys as the server lists them."""
+    return key.split("/") if by_folders else key
+
+
 def version_name(run_id: str, generation: int) -> str:
     """A new one for each attempt to write it."""
     return f"{run_id.replace(':', '')}-g{generation}-{secrets.token_hex(4)}"
@@ -96,17 +103,18 @@ async def read_pointer(storage: Storage, layout: StateLayout) -> tuple[StatePoin
 
 def read_entries(storage: Storage, layout: StateLayout, pointer: StatePointer, *, after: str = "") -> Iterator[Entry]:
     """The documents of a version whose object keys come after `after`, in order. Blocking, by ranges: for threads."""
+    begins = place_of(after, by_folders=pointer.by_folders)
     for number in range(pointer.parts):
         with storage.reading(layout.uri.bucket, layout.part(pointer.name, number)) as file:
             parquet = pq.ParquetFile(file)
             for group in range(parquet.num_row_groups):
                 statistics = parquet.metadata.row_group(group).column(0).statistics
-                if after and statistics is not None and str(statistics.max) <= after:
+                if after and not pointer.by_folders and statistics is not None and str(statistics.max) <= after:
                     continue
                 table = parquet.read_row_group(group)
                 columns = [table.column(name).to_pylist() for name in STATE_SCHEMA.names]
                 for values in zip(*columns, strict=True):
-                    if values[0] > after:
+                    if not after or place_of(values[0], by_folders=pointer.by_folders) > begins:
                         yield Entry(*values)
 
 
@@ -124,7 +132,12 @@ def by_key(entries: Iterable[Entry]) -> Iterator[tuple[str, dict[str, Entry]]]:
 
 
 def merged(
-    ours: Iterable[Entry], ours_listed: datetime, theirs: Iterable[Entry], theirs_listed: datetime
+    ours: Iterable[Entry],
+    ours_listed: datetime,
+    theirs: Iterable[Entry],
+    theirs_listed: datetime,
+    *,
+    by_folders: bool = False,
 ) -> Iterator[Entry]:
     """Two versions as one.
 
@@ -133,14 +146,18 @@ def merged(
     the other's listing is the younger one. So neither order of two runs that overlapped, nor the rerun of an older one,
     takes the state back.
     """
+
+    def is_before(one: str, another: str) -> bool:
+        return bool(place_of(one, by_folders=by_folders) < place_of(another, by_folders=by_folders))
+
     mine, other = by_key(ours), by_key(theirs)
     left, right = next(mine, None), next(other, None)
     while left is not None or right is not None:
-        if right is None or (left is not None and left[0] < right[0]):
+        if right is None or (left is not None and is_before(left[0], right[0])):
             assert left is not None
             yield from (entry for entry in left[1].values() if entry.listed_at > theirs_listed)
             left = next(mine, None)
-        elif left is None or right[0] < left[0]:
+        elif left is None or is_before(right[0], left[0]):
             yield from (entry for entry in right[1].values() if entry.listed_at > ours_listed)
             right = next(other, None)
         else:

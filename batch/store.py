@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import obstore
@@ -28,7 +29,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from batch import aws
-from batch.listing import PAGE, ObjectEntry, list_page
+from batch.listing import PAGE, ObjectEntry, list_page, lists_by_folders
 from batch.storage_errors import (
     BucketMissing,
     ObjectMissing,
@@ -82,6 +83,7 @@ class Storage:
         self._settings: aws.AwsSettings | None = None
         self._config: dict[str, Any] | None = None
         self._lister: Any = None
+        self._by_folders: dict[str, bool] = {}
 
     def _store(self, bucket: str, *, retry: bool = True) -> S3Store:
         store = self._stores.get((bucket, retry))
@@ -283,6 +285,15 @@ class Storage:
                 yield page
             if token is None:
                 return
+
+    async def lists_by_folders(self, bucket: str) -> bool:
+        """Whether the server lists what is in `a/` before `a.txt`, as SeaweedFS does. S3 goes by the bytes of keys."""
+        if bucket not in self._by_folders:
+            self._resolve()
+            assert self._settings is not None
+            ask = partial(lists_by_folders, aws.s3_client(self._settings), bucket, where=self._where())
+            self._by_folders[bucket] = await asyncio.to_thread(ask)
+        return self._by_folders[bucket]
 
     async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
         """A listing that is known to be small, in one list."""

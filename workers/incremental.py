@@ -10,6 +10,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from batch.layout import bucket_and_key
 from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
 from batch.result_file import ERROR
-from batch.state import Entry
+from batch.state import Entry, place_of
 from workers.known_entries import KnownEntries
 
 _DELETED: list[pa.Field[Any]] = [
@@ -37,16 +38,29 @@ def content_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
+class UnsortedListing(ValueError):
+    """The server lists in no order that can be held against that of the state."""
+
+
 class Comparison:
     """One shard's stretch of the listing, held against the state. Blocking: for threads."""
 
-    def __init__(self, entries: Iterable[Entry], *, fingerprint: str, full: bool, within: str = "") -> None:
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        *,
+        fingerprint: str,
+        full: bool,
+        within: str = "",
+        by_folders: bool = False,
+    ) -> None:
         """`entries` begin where the shard does. `full`: whatever it was asked before, each document is asked again.
 
         `within`: the key of an object whose first rows are in the shard before; what is gone of it is not known.
         """
         self._objects = groupby(entries, key=attrgetter("key"))
         self._fingerprint, self._full, self._within = fingerprint, full, within
+        self._place = partial(place_of, by_folders=by_folders)
         self._ahead: tuple[str, Iterator[Entry]] | None = next(self._objects, None)
         self._key, self._known = "", KnownEntries()
         self._gone: list[Entry] = []
@@ -74,8 +88,12 @@ class Comparison:
 
     def _advance(self, key: str) -> None:
         """Goes to the object of this key; what is passed on the way is not there any more."""
+        if self._place(key) < self._place(self._key):
+            raise UnsortedListing(
+                f"the source lists {key!r} after {self._key!r}: an incremental run needs keys in the order of S3"
+            )
         self._leave()
-        while self._ahead is not None and self._ahead[0] < key:
+        while self._ahead is not None and self._place(self._ahead[0]) < self._place(key):
             self._note(self._ahead[1])
             self._ahead = next(self._objects, None)
         if self._ahead is not None and self._ahead[0] == key:

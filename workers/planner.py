@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from batch import contracts as c
 from batch.layout import RunLayout, S3Uri
@@ -14,7 +15,7 @@ from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import RunFile, load_run
 from batch.state import read_entries, read_pointer
 from batch.store import PreconditionFailed, Storage
-from workers.incremental import Comparison
+from workers.incremental import Comparison, UnsortedListing
 from workers.metrics import Metrics
 from workers.rerun import find_work
 
@@ -28,6 +29,12 @@ class Planner:
     @activity.defn(name=c.PLAN_SHARD)
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
         """Created once: a second attempt that loses the race throws its own away and says what the stored file says."""
+        try:
+            return await self._plan_shard(task)
+        except UnsortedListing as error:
+            raise ApplicationError(str(error), type="UnsortedListing", non_retryable=True) from None
+
+    async def _plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         stored = await self._stored(layout, task.shard)
         if stored is not None:
@@ -78,8 +85,15 @@ class Planner:
         if first is not None and await self._storage.head(layout.uri.bucket, first) is None:
             found = await read_pointer(self._storage, layout)
             state = found[0] if found is not None else None
+        by_folders = await self._storage.lists_by_folders(S3Uri.parse(file.job.source.uri).bucket)
+        if state is not None and state.by_folders != by_folders:
+            raise UnsortedListing(
+                f"the source lists its keys in another order than when the state at {layout.uri}{layout.folder} was "
+                "written; remove that folder, and the run asks about everything"
+            )
         entries = read_entries(self._storage, layout, state, after=after) if state is not None else ()
-        return await asyncio.to_thread(Comparison, entries, fingerprint=file.fingerprint, full=file.full)
+        begin = partial(Comparison, entries, fingerprint=file.fingerprint, full=file.full, by_folders=by_folders)
+        return await asyncio.to_thread(begin)
 
     async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
         bucket, key = layout.output.bucket, layout.plan(shard)

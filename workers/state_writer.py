@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.layout import RunLayout, StateLayout
+from batch.layout import RunLayout, S3Uri, StateLayout
 from batch.run_file import RunFile
 from batch.state import (
     KEPT,
@@ -48,6 +48,7 @@ class StateWriter:
         self._storage, self._run, self._file, self._generation = storage, layout, file, generation
         self._layout = file.job.state_layout
         self._listed_at = datetime.fromisoformat(file.created_at)
+        self._by_folders = False
         self._version = _Version(storage, self._layout, version_name(file.run_id, generation))
 
     async def add(self, shard: int, partition: int, table: pa.Table) -> None:
@@ -57,6 +58,8 @@ class StateWriter:
 
     async def move(self, *, complete: bool) -> None:
         """Makes what was added the current state. `complete`: the run's plan holds all that there is to list."""
+        source = S3Uri.parse(self._file.job.source.uri)
+        self._by_folders = await self._storage.lists_by_folders(source.bucket)
         listed_at = self._listed_at if complete else NOTHING_LISTED
         own = self._pointer(self._version.name, *await self._version.close(), listed_at)
         while True:
@@ -93,7 +96,7 @@ class StateWriter:
 
     def _pointer(self, name: str, parts: int, documents: int, listed_at: datetime) -> StatePointer:
         run_id, listed = self._file.run_id, listed_at.isoformat()
-        return StatePointer(name, parts, documents, run_id, self._generation, listed)
+        return StatePointer(name, parts, documents, run_id, self._generation, listed, self._by_folders)
 
     async def _merge(self, own: StatePointer, now: StatePointer) -> StatePointer:
         version = _Version(self._storage, self._layout, version_name(own.run_id, own.generation))
@@ -103,6 +106,7 @@ class StateWriter:
             listed[0],
             read_entries(self._storage, self._layout, now),
             listed[1],
+            by_folders=self._by_folders,
         )
         while True:
             some = await asyncio.to_thread(_table_of, entries)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
 from batch.state import Entry, merged
 from workers import known_entries
-from workers.incremental import Comparison
+from workers.incremental import Comparison, UnsortedListing
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -76,6 +76,19 @@ def test_what_is_gone_of_an_object_in_two_shards_is_not_concluded() -> None:
     second = Comparison(known, fingerprint="f", full=False, within="rows")
     assert reasons(second, replace(document("rows"), document_id="rows#3"), document("z")) == [UNCHANGED, NEW]
     assert gone(second, last=True) == []
+
+
+def test_servers_that_list_by_folders() -> None:
+    """`a/x` before `a-b` and `a.txt`, which S3 lists the other way round."""
+    by_folders = [entry(key) for key in ("a/x", "a/z", "a-b", "a.txt", "b")]
+    comparison = Comparison(by_folders, fingerprint="f", full=False, by_folders=True)
+    assert reasons(comparison, document("a/z"), document("a.txt"), document("b")) == [UNCHANGED] * 3
+    assert gone(comparison, last=True) == ["a/x", "a-b"]
+    with pytest.raises(UnsortedListing, match="the source lists 'a-b' after 'a/x'"):
+        reasons(Comparison(by_folders, fingerprint="f", full=False), document("a/x"), document("a-b"))
+    others = [entry("a/y", processed=1), entry("a.txt", processed=1), entry("c", processed=1)]
+    found = merged(by_folders, hours(-1), others, hours(-1), by_folders=True)
+    assert [one.key for one in found] == ["a/x", "a/y", "a/z", "a-b", "a.txt", "b", "c"]
 
 
 KEYS = st.lists(st.sampled_from("abcdefghij"), unique=True).map(sorted)
