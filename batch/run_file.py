@@ -72,7 +72,9 @@ class RunFile:
 
     @classmethod
     def of(cls, run_id: str, job: Job, execution_run_id: str, created_at: str, nominal: Nominal) -> RunFile:
-        return cls(run_id, job, row_schema(job.output.json_schema), execution_run_id, created_at, nominal)
+        on_too_long = job.long_documents.on_too_long if job.long_documents is not None else None
+        schema = row_schema(job.output.json_schema, on_too_long=on_too_long)
+        return cls(run_id, job, schema, execution_run_id, created_at, nominal)
 
 
 async def load_run(storage: Storage, run: RunRef) -> RunFile:

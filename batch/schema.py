@@ -63,8 +63,10 @@ def arrow_type(schema: dict[str, Any]) -> pa.StructType:
     return _struct(Columns(schema).root)
 
 
-def row_schema(result: dict[str, Any] | None) -> pa.Schema:
+def row_schema(result: dict[str, Any] | None, *, on_too_long: str | None = None) -> pa.Schema:
     """All columns of a result file, in order; `result` (the job's JSON schema) None leaves the result column out.
+
+    `on_too_long` is the job's: `truncate` has the column `truncated`, `chunk` the column `chunks`, last of all.
 
     Raises:
         SchemaError: as `check_schema`.
@@ -98,6 +100,10 @@ def row_schema(result: dict[str, Any] | None) -> pa.Schema:
         ("generation", int64),
         ("processed_at", pa.timestamp("us", tz="UTC")),
     ]
+    if on_too_long == "truncate":
+        columns.append(("truncated", pa.bool_()))
+    if on_too_long == "chunk":
+        columns.append(("chunks", int64))
     return pa.schema(columns)
 
 
