@@ -95,5 +95,7 @@ def test_each_rule_can_be_for_its_kinds_alone() -> None:
             if name in kinds:
                 check_rules(rules, schema)
             else:
-                with pytest.raises(ValueError, match=rf"rules\.{name}: {rule} cannot be for a column of kind {name}; use"):
+                with pytest.raises(
+                    ValueError, match=rf"rules\.{name}: {rule} cannot be for a column of kind {name}; use"
+                ):
                     check_rules(rules, schema)
