@@ -5,7 +5,8 @@ here is only whether a text fits, and where to cut it: so each byte of UTF-8 has
 ordinary text (prose, code, tables; not long random strings) comes out a little too high. Weights add up: the parts of
 a text have together what the whole has, which lets it be cut in one pass and never depends on what was asked before, so
 that every attempt at a document cuts it in the same places. (`batch.estimation` estimates the mean over a corpus, with
-a range, and mends it by what the provider counts; that is another question.)
+a range, and mends it by what the provider counts; that is another question.) Who changes a weight raises
+`batch.long_documents.WAY`.
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from batch.job import Job
 from batch.local.corpus import synthetic_documents
 from benchmarks.figures import Figure
-from tests.chaos.harness import Chaos, measured
+from tests.chaos.harness import TUNING, Chaos, measured
 from workers.long_documents import AT_ONCE
 
-KILLED_AFTER = 64
+KILLED_AFTER = 72
 """Answers to chunks: well beyond what may be lost."""
 
 
@@ -22,7 +23,7 @@ async def test_kill_9_in_the_middle_of_100_chunks(chaos: Chaos) -> None:
     data["long_documents"] = {"on_too_long": "chunk", "max_tokens": 1200, "combine": {"rules": rules}}
     worker = await chaos.worker("0").start()
     chaos.provider(latency=0.25)
-    run = await chaos.start(Job.parse(data))
+    run = await chaos.start(Job.parse(data), tuning=replace(TUNING, heartbeat_timeout=2.5))
     await chaos.until(lambda: chaos.journal.refresh().answers(worker.by) >= KILLED_AFTER)
     assert await chaos.kill_in_flight(worker, AT_ONCE // 2) is not None
     await worker.start()

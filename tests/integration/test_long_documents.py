@@ -63,7 +63,7 @@ def job(long_documents: dict[str, Any], **model: Any) -> Job:
 async def run(
     env: dict[str, str], job: Job, *, refused: int = 0
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]], dict[str, Any]]:
-    """The table, its rows by document, and the provider's account; they agree on all that was paid, but what it refused."""
+    """The table, its rows by document, and the provider's account; they agree on all that was paid."""
     started = await (await connect()).start(job, check_model=False)
     result = await started.wait()
     assert result.documents == 2 and result.state in (c.COMPLETED, c.COMPLETED_WITH_FAILURES)
