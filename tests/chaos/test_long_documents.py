@@ -8,7 +8,7 @@ from dataclasses import replace
 from batch.job import Job
 from batch.local.corpus import synthetic_documents
 from benchmarks.figures import Figure
-from tests.chaos.harness import TUNING, Chaos, measured
+from tests.chaos.harness import TUNING, Chaos, ChaosWorker, measured
 from workers.long_documents import AT_ONCE
 
 KILLED_AFTER = 72
@@ -21,12 +21,17 @@ async def test_kill_9_in_the_middle_of_100_chunks(chaos: Chaos) -> None:
     data = json.loads(chaos.job(corpus).to_json())
     rules = {"label": "majority", "urgent": "any"}
     data["long_documents"] = {"on_too_long": "chunk", "max_tokens": 1200, "combine": {"rules": rules}}
-    worker = await chaos.worker("0").start()
+    workers = await chaos.start_workers("0", "1")
     chaos.provider(latency=0.25)
     run = await chaos.start(Job.parse(data), tuning=replace(TUNING, heartbeat_timeout=2.5))
-    await chaos.until(lambda: chaos.journal.refresh().answers(worker.by) >= KILLED_AFTER)
+
+    def at_work() -> list[ChaosWorker]:
+        chaos.journal.refresh()
+        return [worker for worker in workers if chaos.journal.answers(worker.by) >= KILLED_AFTER]
+
+    await chaos.until(lambda: bool(at_work()))
+    (worker,) = at_work()
     assert await chaos.kill_in_flight(worker, AT_ONCE // 2) is not None
-    await worker.start()
     await chaos.complete(run, corpus)
     (loss,) = chaos.losses()
     rows = await chaos.check_rows(run, corpus)
@@ -35,7 +40,7 @@ async def test_kill_9_in_the_middle_of_100_chunks(chaos: Chaos) -> None:
     assert row["chunks"] >= 90 and row["attempts"] == row["chunks"] == stats["distinct"]
     measured(
         chaos.test,
-        f"One document in {row['chunks']} chunks, {AT_ONCE} at once, its worker killed (`kill -9`) in the middle.",
+        f"One document in {row['chunks']} chunks, {AT_ONCE} at once, its worker killed (`kill -9`), another goes on.",
         Figure("chunks answered before the kill", KILLED_AFTER),
         Figure("chunks paid again", loss.paid_again, at_most=loss.bound),
         Figure("chunks paid again for no kill", chaos.unexplained(), exactly=0),

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from batch import strict_yaml
 from batch.job import Job, JobError
 from batch.layout import RunLayout
 from batch.planning import PlannedDocument
@@ -120,6 +122,13 @@ def test_the_schema_has_a_column_where_the_job_needs_it() -> None:
     assert row_schema(SCHEMA, on_too_long="error").names == plain
     assert row_schema(SCHEMA, on_too_long="truncate").names == [*plain, "truncated"]
     assert row_schema(SCHEMA, on_too_long="chunk").names == [*plain, "chunks"]
+
+
+def test_the_jobs_of_the_documentation_are_jobs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "long-documents.md").read_text()
+    whole, part = (strict_yaml.load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    for data in (whole, whole | part):
+        assert Job.parse(data).long_documents is not None
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------
