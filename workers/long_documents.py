@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 from batch.answer import InvalidAnswer
 from batch.job import Job, Prompt
@@ -162,7 +163,7 @@ class ChunkedQuestion:
             if answer is not None and answer.error is not None:
                 message = f"chunk {place + 1} of {len(self.chunks)}: {answer.error.message}"
                 last = replace(answer, error=replace(answer.error, message=message))
-                return self._sum([*(other for other in answers if other is not answer), last])
+                return self._combined([*(other for other in answers if other is not answer), last])
         if len(answers) < len(self.chunks):
             return None
         texts = [answer.text or "" for answer in answers]
@@ -174,7 +175,7 @@ class ChunkedQuestion:
             last_answer = replace(last_answer, error=replace(last_answer.error, message=message))
         if last_answer.model is None:
             last_answer.finish_reason, last_answer.model = answers[-1].finish_reason, answers[-1].model
-        return self._sum([*answers, last_answer])
+        return self._combined([*answers, last_answer])
 
     async def _ask_some(self, waiting: Iterator[int]) -> None:
         """Chunk after chunk, until one has an error or there may be no more calls."""
@@ -196,19 +197,30 @@ class ChunkedQuestion:
             self._answers[place] = answer
             self._ended = self._ended or answer is None or answer.error is not None
 
-    def _sum(self, answers: list[Answer]) -> Combined:
-        """The last of them, with what all took. Each is priced by itself: prices may depend on a call's length."""
-        costs = [self.price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens) for answer in answers]
-        total = replace(
-            answers[-1],
-            attempts=sum(answer.attempts for answer in answers),
-            prompt_tokens=sum(answer.prompt_tokens for answer in answers),
-            cached_tokens=sum(answer.cached_tokens for answer in answers),
-            completion_tokens=sum(answer.completion_tokens for answer in answers),
-            latency_seconds=sum(answer.latency_seconds for answer in answers),
-        )
-        known = [cost for cost in costs if cost is not None]
-        return Combined(total, sum(known) if len(known) == len(costs) else None, len(self.chunks))
+    def _combined(self, answers: list[Answer]) -> Combined:
+        return Combined(*summed(answers, self.price), len(self.chunks))
+
+
+def summed(answers: Sequence[Answer], price: Pricer) -> tuple[Answer, float | None]:
+    """The last of them with what all took, and their cost, each by itself: prices may depend on a call's length."""
+    costs = [price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens) for answer in answers]
+    known = [cost for cost in costs if cost is not None]
+    total = replace(answers[-1], **{name: sum(getattr(each, name) for each in answers) for name in _ADD_UP})
+    return total, sum(known) if len(known) == len(costs) else None
+
+
+_ADD_UP = ("attempts", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_seconds")
+_OF_CHUNK = (*_ADD_UP, "text", "finish_reason", "model")
+
+
+def chunk_fields(answer: Answer) -> dict[str, Any]:
+    """What the ledger holds of the answer to a chunk."""
+    return {name: getattr(answer, name) for name in _OF_CHUNK}
+
+
+def chunk_answer(fields: Mapping[str, Any]) -> Answer:
+    """The answer to a chunk, of what the ledger holds of it."""
+    return Answer(error=None, **{name: fields[name] for name in _OF_CHUNK})
 
 
 def chunk_key(place: int, chunk: str) -> str:

@@ -44,7 +44,7 @@ from workers.extract import Unreadable
 from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.prices import Pricer
-from workers.long_documents import Ask, ChunkedQuestion, Combined
+from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker
 from workers.runs import ActiveRun, Runs
@@ -275,7 +275,7 @@ class Attempt:
                     count += 1
         self._metrics.ledger_replayed.inc(count)
         self._paid_chunks = {
-            document_id: {key: _chunk_answer(row) for key, row in chunks.items()}
+            document_id: {key: chunk_answer(row) for key, row in chunks.items()}
             for document_id, chunks in replayed.chunks.items()
             if document_id in planned and document_id not in self._rows
         }
@@ -375,7 +375,7 @@ class Attempt:
         active = self._active
 
         def note(key: str, answer: Answer) -> None:
-            self._ledger.add_chunk(document.document_id, key, {name: getattr(answer, name) for name in _OF_CHUNK})
+            self._ledger.add_chunk(document.document_id, key, chunk_fields(answer))
 
         question = ChunkedQuestion(
             document,
@@ -528,17 +528,6 @@ class Attempt:
         for status, count in ((OK, fresh.ok), (ERROR, fresh.errors), (result_file.SKIPPED, fresh.skipped)):
             self._metrics.documents.labels(job.name, status).inc(count)
         self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)
-
-
-_OF_CHUNK = (
-    *("text", "finish_reason", "model", "attempts", "latency_seconds"),
-    *("prompt_tokens", "cached_tokens", "completion_tokens"),
-)
-
-
-def _chunk_answer(row: Row) -> Answer:
-    """The answer to a chunk, of what the ledger holds of it."""
-    return Answer(error=None, **{name: row[name] for name in _OF_CHUNK})
 
 
 def marked(row: Row, truncated: bool | None) -> Row:

@@ -103,6 +103,25 @@ def test_hostile_texts_take_linear_time(pattern: str, size: int) -> None:
     )  # several times what it takes; one that is quadratic takes minutes
 
 
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("gpt-4o-mini", "gpt-5"),
+        ("openai/o4-mini", "gpt-5"),
+        ("ft:gpt-4.1:acme::1", "gpt-5"),
+        ("GPT-35-turbo", "gpt-4"),
+        ("anthropic/claude-sonnet", "claude-x"),
+        ("qwen3", "llama"),
+    ],
+)
+def test_a_family_goes_by_the_name(name: str, like: str) -> None:
+    text = "Ein Wort, 世界, 12. мир"
+    measure = measure_for(name)
+    assert measure(text) == measure_for(like)(text)
+    others = {"gpt-5", "gpt-4", "claude-x", "llama"} - {like}
+    assert measure(text) not in {measure_for(other)(text) for other in others}
+
+
 def test_english_chinese_and_code_have_the_tokens_of_their_family() -> None:
     """Counts of o200k, that of `gpt-5`; the estimate is not below them and not far above."""
     for text, counted in (

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,32 @@ import pytest
 from batch import strict_yaml
 from batch.job import Job, JobError
 from batch.layout import RunLayout
+from batch.nominal import Nominal
 from batch.planning import PlannedDocument
+from batch.run_file import RunFile
 from batch.schema import row_schema
 from batch.token_estimate import UNIT, measure_for
 from tests.unit.lanes import open_lane
 from tests.unit.test_ledger import NAME, Memory, row
 from workers.brakes import Brakes
 from workers.extract import Unreadable
+from workers.finisher import Settler
 from workers.ledger import Ledger, read_ledger
 from workers.llm.chat import Answer, Chat
 from workers.llm.prices import pricer
 from workers.llm.transport import Reply
-from workers.long_documents import AT_ONCE, ChunkedQuestion, Combined, LongDocuments, chunk_key
+from workers.long_documents import (
+    AT_ONCE,
+    ChunkedQuestion,
+    Combined,
+    LongDocuments,
+    chunk_answer,
+    chunk_fields,
+    chunk_key,
+)
 from workers.metrics import Metrics
 from workers.prompt import CompiledPrompt
+from workers.rows import RowMaker
 
 SCHEMA = {
     "type": "object",
@@ -332,3 +345,27 @@ async def test_answers_to_chunks_lie_in_the_ledger_beside_the_rows() -> None:
     found = await read_ledger(storage, layout, NAME)  # type: ignore[arg-type]
     assert list(found.rows) == ["d2"] and found.last_attempt == 1
     assert {key: each["text"] for key, each in found.chunks["d1"].items()} == {"0-aa": "one", "1-bb": "two"}
+
+
+async def test_a_document_given_up_counts_the_chunks_that_were_paid() -> None:
+    _, noted, chunks = await ask(Model(lambda text: LABEL))
+    storage, layout = Memory(), RunLayout.of("s3://results/x/", "run-1")
+    ledger = Ledger(storage, layout, NAME, Metrics())  # type: ignore[arg-type]
+    ledger.start()
+    for key, answer in [*noted.items(), *noted.items()]:  # by two attempts at once, say
+        ledger.add_chunk("t/d.txt", key, chunk_fields(answer))
+    await ledger.close()
+    found = await read_ledger(storage, layout, NAME)  # type: ignore[arg-type]
+    assert {key: chunk_answer(fields) for key, fields in found.chunks["t/d.txt"].items()} == {
+        key: replace(answer, result=None) for key, answer in noted.items()
+    }
+    run = RunFile.of("run-1", job(BY_RULES), "e", "2026-01-01T00:00:00+00:00", Nominal.now())
+    settler = Settler(storage, layout, run, 1, Metrics())  # type: ignore[arg-type]
+    maker = RowMaker("run-1", "f00d", 1, 0, 7)
+    paid, other = (
+        settler._row(PlannedDocument(name, "s3://corpus/x", "e", 1), maker, found) for name in ("t/d.txt", "t/e.txt")
+    )
+    assert paid["error_type"] == other["error_type"] == "partition_failed" and paid["output_text"] is None
+    assert (paid["attempts"], paid["prompt_tokens"]) == (len(chunks), 1000 * len(chunks))
+    assert paid["cost_usd"] == pytest.approx(len(chunks) * 1020e-6)
+    assert (other["attempts"], other["cost_usd"]) == (0, 0.0)
