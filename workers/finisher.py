@@ -37,8 +37,6 @@ from workers.rows import Row, RowMaker, failed
 
 GIVEN_UP = "the partition was given up after several attempts without progress; see the worker's log"
 
-_NOTHING = Answer(None, None)
-
 log = logging.getLogger(__name__)
 
 
@@ -135,7 +133,6 @@ class Settler:
         self._metrics = metrics
         schema = file.job.output.json_schema
         self._reader = AnswerReader(schema) if schema is not None else None
-        self._price = pricer(file.job.model)
 
     async def settle(self, shard: int, partition: int, row_group: int) -> bytes | None:
         layout = self._layout
@@ -178,7 +175,8 @@ class Settler:
             except InvalidAnswer:
                 log.warning("the ledger's answer for %s is not valid any more", document.document_id)
         chunks = ledger.chunks.get(document.document_id, {}).values()
-        spent, cost = (
-            summed([*map(chunk_answer, chunks), Answer(None, None)], self._price) if chunks else (_NOTHING, 0.0)
-        )
+        spent = Answer(None, None)
+        cost: float | None = 0.0
+        if chunks:
+            spent, cost = summed([*map(chunk_answer, chunks), spent], pricer(self._file.job.model))
         return failed(maker.row(document, document.etag, spent, cost), PARTITION_FAILED, GIVEN_UP, retryable=True)
