@@ -74,7 +74,7 @@ class AnswerReader:
             data = text.encode() if isinstance(text, str) else text
         except UnicodeEncodeError:
             raise InvalidAnswer("the answer is not valid Unicode: it holds a lone surrogate") from None
-        value = self._parse(data)
+        value = self.parse(data)
         try:
             if not self._validator.is_valid(value):
                 raise InvalidAnswer(self._explain(value, len(data)))
@@ -88,7 +88,8 @@ class AnswerReader:
             raise InvalidAnswer("the answer cannot be validated: it is nested too deeply") from None
         return answer
 
-    def _parse(self, data: bytes) -> Any:
+    def parse(self, data: bytes) -> Any:
+        """The answer's JSON as it is, not validated. Raises `InvalidAnswer`."""
         if len(data) > MAX_ANSWER_BYTES:
             raise InvalidAnswer(f"the answer is too long: {len(data)} bytes, at most {MAX_ANSWER_BYTES} are read")
         data = data.strip(_WHITESPACE)

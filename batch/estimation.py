@@ -62,6 +62,8 @@ class Measured:
     weight: int
     prompt_bytes: int = 0
     messages: int = 0
+    questions: int = 1
+    """As many as it has chunks, where it is asked in chunks; bytes and messages are those of all of them."""
     error_type: str = ""
     """Why it cannot be asked about; empty for one that can."""
 
@@ -125,9 +127,10 @@ class Estimate:
         return cls(**{**fields, **{name: Range(**fields[name]) for name in ranges if fields[name] is not None}})
 
 
-def rule(prompt_bytes: int, messages: int, schema_bytes: int) -> float:
-    """Prompt tokens of one question; a schema that goes along counts too."""
-    return (prompt_bytes + schema_bytes) / BYTES_PER_TOKEN + TOKENS_PER_MESSAGE * messages
+def rule(one: Measured, schema_bytes: int) -> float:
+    """Prompt tokens of a document's questions; a schema that goes along with each counts too."""
+    size = one.prompt_bytes + schema_bytes * one.questions
+    return size / BYTES_PER_TOKEN + TOKENS_PER_MESSAGE * one.messages
 
 
 def estimate(
@@ -154,12 +157,13 @@ def estimate(
     notes: list[str] = []
     readable = [one for one in sample if not one.error_type]
     answerable = _count(documents, sample)
-    rules = [0.0 if one.error_type else rule(one.prompt_bytes, one.messages, schema_bytes) for one in sample]
+    rules = [0.0 if one.error_type else rule(one, schema_bytes) for one in sample]
+    each_asked = _questions(readable, notes)
     by_rule, error = total(rules, sample, documents, size)
-    in_schema = schema_bytes / BYTES_PER_TOKEN * answerable.value
+    in_schema = schema_bytes / BYTES_PER_TOKEN * answerable.value * each_asked
     prompt_tokens = _mended(by_rule, error, in_schema, asked, notes)
     each = _completion(job, asked, notes)
-    completion_tokens = each.times(answerable.value)
+    completion_tokens = each.times(answerable.value * (1 if asked else each_asked))
     factor = prompt_tokens.value / by_rule if by_rule else 1.0
     weighed = [
         (one.weight, round(tokens * factor)) for one, tokens in zip(sample, rules, strict=True) if not one.error_type
@@ -176,7 +180,15 @@ def estimate(
     if asked and any(one.cached_tokens for one in asked):
         share = sum(one.cached_tokens for one in asked) / max(1, sum(one.prompt_tokens for one in asked))
         notes.append(f"{share:.0%} of the prompt tokens asked with were cached; the cost takes none for cached")
-    seconds = _seconds(job, answerable, prompt_tokens + completion_tokens, asked, processes=processes, notes=notes)
+    seconds = _seconds(
+        job,
+        answerable,
+        answerable.times(each_asked),
+        prompt_tokens + completion_tokens,
+        asked,
+        processes=processes,
+        notes=notes,
+    )
     bound_by = max(seconds, key=lambda name: seconds[name].value) if seconds else ""
     return Estimate(
         job_name=job.name,
@@ -244,6 +256,20 @@ def _count(documents: int, sample: Sequence[Measured]) -> Range:
     return Range(documents * max(0.0, share - off), documents * share, documents * min(1.0, share + off))
 
 
+def _questions(readable: Sequence[Measured], notes: list[str]) -> float:
+    """Questions for a document, on the mean: more than one where some are asked in chunks."""
+    chunked = sum(one.questions > 1 for one in readable)
+    if not chunked:
+        return 1.0
+    mean = sum(one.weight * one.questions for one in readable) / sum(one.weight for one in readable)
+    notes.append(
+        f"long_documents: {chunked:,} of the {len(readable):,} documents that could be read are asked in chunks, "
+        f"{mean:.3g} questions a document on the mean, which all numbers count; calls that combine the answers are "
+        "in none but those of --ask N"
+    )
+    return mean
+
+
 def _mended(by_rule: float, error: float, in_schema: float, asked: Sequence[Asked], notes: list[str]) -> Range:
     """Prompt tokens of the corpus: by the rule, or by what the provider counted where the rule gave so many.
 
@@ -308,6 +334,7 @@ def _cost(
 def _seconds(
     job: Job,
     answerable: Range,
+    questions: Range,
     tokens: Range,
     asked: Sequence[Asked],
     *,
@@ -322,7 +349,7 @@ def _seconds(
     if not processes:
         notes.append("time: no worker polls for partitions now; one process is assumed")
     if limits.requests_per_minute is not None:
-        found[REQUESTS] = answerable.times(60 / limits.requests_per_minute)
+        found[REQUESTS] = questions.times(60 / limits.requests_per_minute)
     if limits.tokens_per_minute is not None:
         found[TOKENS] = tokens.times(60 / limits.tokens_per_minute)
     if asked:
@@ -335,5 +362,5 @@ def _seconds(
     else:
         notes.append("time: not known without limits of the provider in the job, or --ask N, which measures latency")
         return found
-    found[CPU] = answerable.times(1 / (count * PROCESS_DOCUMENTS_PER_SECOND))
+    found[CPU] = questions.times(1 / (count * PROCESS_DOCUMENTS_PER_SECOND))
     return found

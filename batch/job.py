@@ -29,6 +29,7 @@ from pydantic import (
 from batch import strict_yaml
 from batch.globs import compile_globs
 from batch.layout import PreviewLayout, RunLayout, S3Uri, StateLayout
+from batch.long_documents import LongDocuments, check_rules
 from batch.nominal import DATE_VARIABLES, Nominal
 
 MAX_JOB_BYTES = 60 * 1024
@@ -43,6 +44,9 @@ TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"}) | DATE_VARIABLES
 
 _ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
 """Stands in for the nominal start while a job is only checked."""
+
+COMBINE_VARIABLES = frozenset({"answers", "document_id", "uri"}) | DATE_VARIABLES
+"""What the templates of `long_documents.combine` may name; `answers` are those to the chunks, a list of texts."""
 
 EXTRACTION = "text-1"
 """Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
@@ -214,6 +218,7 @@ class Job(_Part):
     prompt: Prompt
     model: Model
     output: Output
+    long_documents: LongDocuments | None = None
     limits: Limits = Field(default_factory=Limits)
     priority: int = Field(default=3, ge=1, le=5, strict=True)
     weight: float = Field(default=1.0, ge=0.001, le=1000, strict=True, allow_inf_nan=False)
@@ -253,6 +258,19 @@ class Job(_Part):
             _check_template(where, template, TEMPLATE_VARIABLES)
         return prompt
 
+    @field_validator("long_documents")
+    @classmethod
+    def _check_combine(cls, long_documents: LongDocuments | None) -> LongDocuments | None:
+        combine = long_documents.combine if long_documents is not None else None
+        if combine is None or combine.user is None:
+            return long_documents
+        where = "long_documents.combine"
+        for key, template in (("system", combine.system), ("user", combine.user)):
+            _check_template(f"{where}.{key}", template, COMBINE_VARIABLES)
+        if "answers" not in _variables(combine.user) | _variables(combine.system or ""):
+            raise ValueError(f"{where}.user does not name the answers to be combined: write {{{{ answers }}}} into it")
+        return long_documents
+
     @model_validator(mode="after")
     def _check_whole(self) -> Job:
         source = S3Uri.parse(_rendered("source.uri", self.source.uri, _ANY_DAY))
@@ -284,6 +302,14 @@ class Job(_Part):
             object.__setattr__(self, "partitions", sized)  # the job is frozen from here on
         if self.model.mode != "batch" and self.model.batch_deadline is not None:
             raise ValueError("model.batch_deadline is for model.mode: batch; leave it out")
+        if self.long_documents is not None and self.long_documents.on_too_long == "chunk":
+            if self.model.mode == "batch":
+                raise ValueError(
+                    "long_documents.on_too_long: chunk is not supported in model.mode: batch, where chunks and their "
+                    "combination would take two batches, a day each; use truncate or error, or model.mode: online"
+                )
+            if self.long_documents.combine is not None and self.long_documents.combine.rules is not None:
+                check_rules(self.long_documents.combine.rules, self.output.json_schema)
         if len(json.dumps(self.to_json())) > MAX_JOB_BYTES:
             raise ValueError(
                 f"the job is larger than {MAX_JOB_BYTES // 1024} KiB as JSON (a letter beyond ASCII takes 6 bytes and "
@@ -327,7 +353,10 @@ class Job(_Part):
         return self._fingerprint({name: nominal.values[name] for name in self._prompt_variables() & DATE_VARIABLES})
 
     def _prompt_variables(self) -> set[str]:
-        return _variables(self.prompt.user) | _variables(self.prompt.system or "")
+        templates = [self.prompt.user, self.prompt.system]
+        if self.long_documents is not None and self.long_documents.combine is not None:
+            templates += [self.long_documents.combine.user, self.long_documents.combine.system]
+        return {name for template in templates if template for name in _variables(template)}
 
     def _fingerprint(self, dates: dict[str, str]) -> str:
         parts: dict[str, Any] = {
@@ -338,6 +367,8 @@ class Job(_Part):
         }
         if dates:
             parts["dates"] = dates
+        if self.long_documents is not None:
+            parts["long_documents"] = self.long_documents.fingerprint_part()
         # Not sorted: in a schema the order of properties is the order in which a model writes them.
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -443,6 +474,7 @@ _SAMPLE = {
     "text": "\n".join(f"Line {n}: a few words, and 12.5 of something; more: words" for n in range(100)),
     "document_id": "corpus/folder/document-1.txt",
     "uri": "s3://bucket/corpus/folder/document-1.txt",
+    "answers": ['{"label": "one"}', '{"label": "two"}'],
 }
 _NO_OTHERS = "there are no other templates that it could include, import or extend"
 

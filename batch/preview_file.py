@@ -88,6 +88,9 @@ class PreviewedDocument:
     completion_tokens: int = 0
     cost_usd: float | None = None
     latency_seconds: float = 0.0
+    chunks: int | None = None
+    """Of a document that was asked in chunks: `messages` are those of the first."""
+    truncated: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,13 @@ def arrow_type(schema: dict[str, Any]) -> pa.StructType:
     return _struct(Columns(schema).root)
 
 
-def row_schema(result: dict[str, Any] | None, *, incremental: bool = False) -> pa.Schema:
+def row_schema(
+    result: dict[str, Any] | None, *, incremental: bool = False, on_too_long: str | None = None
+) -> pa.Schema:
     """All columns of a result file, in order; `result` (the job's JSON schema) None leaves the result column out.
 
     `incremental`: with the hash of each document's content, by which the next run knows what did not change.
+    `on_too_long` is the job's: `truncate` has the column `truncated`, `chunk` the column `chunks`.
 
     Raises:
         SchemaError: as `check_schema`.
@@ -102,6 +105,10 @@ def row_schema(result: dict[str, Any] | None, *, incremental: bool = False) -> p
     ]
     if incremental:
         columns.append(("content_hash", string))
+    if on_too_long == "truncate":
+        columns.append(("truncated", pa.bool_()))
+    if on_too_long == "chunk":
+        columns.append(("chunks", int64))
     return pa.schema(columns)
 
 

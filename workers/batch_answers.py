@@ -38,6 +38,8 @@ class Asked:
     """Of its lines so far; tokens and attempts add up."""
     in_words: bool = False
     """Whether its schema has to go by the prompt."""
+    truncated: bool | None = None
+    """Whether its line holds only the document's beginning; None where the job does not truncate."""
     invalid: Answer | None = None
     """The last answer that did not fit the schema, with what is wrong with it as its error."""
     reasks: int = 0

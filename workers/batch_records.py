@@ -41,6 +41,8 @@ class BatchRecord:
     """Place -> etag, where it is not the planned one."""
     in_words: list[int] = field(default_factory=list)
     """Places asked with the schema in the prompt."""
+    truncated: list[int] = field(default_factory=list)
+    """Places of which only the beginning was sent. A record without one does not name it: older workers read those."""
     state: str = INTENDED
     input_file: str = ""
     input_created_at: int = 0
@@ -112,7 +114,8 @@ class BatchRecords:
 
     async def _write(self, record: BatchRecord, etag: str | None) -> str:
         """One conditional PUT; where its outcome is unknown, what stands decides."""
-        key, data = self._key(record), orjson.dumps(asdict(record))
+        fields = {name: value for name, value in asdict(record).items() if name != "truncated" or value}
+        key, data = self._key(record), orjson.dumps(fields)
         pause = 0.2
         while True:
             try:

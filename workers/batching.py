@@ -41,7 +41,7 @@ from workers.llm.chat import Answer
 from workers.llm.errors import Kind, Verdict, judge_status
 from workers.llm.prices import Pricer, pricer
 from workers.partition_batches import PartitionBatches
-from workers.processor import Attempt, Stopped, Unchanged, groups
+from workers.processor import Attempt, Stopped, Unchanged, groups, marked
 from workers.rows import Row
 from workers.spool import Spool, SpoolWriter, fitting
 from workers.waiting import sleep_while
@@ -73,6 +73,8 @@ class BatchAttempt(Attempt):
             metrics=self._llm,
         )
         self._spooling = api.spooling
+        long_documents = job.long_documents
+        self._truncates = long_documents is not None and long_documents.on_too_long == "truncate"
         self._open: dict[int, Asked] = {}
         """Documents without a row, by place in the plan."""
         self._places: dict[str, int] = {}
@@ -203,7 +205,7 @@ class BatchAttempt(Attempt):
             for document, found in zip(group, await self._burst(group), strict=True):
                 asked = self._open[self._places[document.document_id]]
                 try:
-                    etag, payload = await self._prepare(document, found)
+                    question = await self._prepare(document, found)
                 except Unreadable as error:
                     self._end(asked, self._unreadable(asked, error))
                     continue
@@ -211,11 +213,11 @@ class BatchAttempt(Attempt):
                     del self._open[asked.place]
                     self._keep(same.row)
                     continue
-                asked.etag = etag
+                asked.etag, asked.truncated = question.etag, question.truncated
                 self._asked_anew.pop(document.document_id, None)
-                line = request_line(asked.custom_id, asked.body(payload, self._active.chat))
-                other = etag if etag != document.etag else None
-                writer.add(asked.place, line, etag=other, in_words=asked.in_words)
+                line = request_line(asked.custom_id, asked.body(question.payload, self._active.chat))
+                other = asked.etag if asked.etag != document.etag else None
+                writer.add(asked.place, line, etag=other, in_words=asked.in_words, truncated=bool(asked.truncated))
         except Stopped:
             return
         finally:
@@ -239,10 +241,11 @@ class BatchAttempt(Attempt):
             await self._take_failure(held, batch, covered)
             return
         self._last_took, self._queue_full = seconds_of(batch), 0
-        words = set(record.in_words)
+        words, truncated = set(record.in_words), set(record.truncated)
         for asked in covered.values():
             asked.etag = record.etags.get(str(asked.place), asked.document.etag)
             asked.in_words = asked.place in words
+            asked.truncated = asked.place in truncated if self._truncates else None
         doubtful = await self._read(batch, covered)
         await self._batches.note_read(held)
         if doubtful:
@@ -348,7 +351,8 @@ class BatchAttempt(Attempt):
     def _end(self, asked: Asked, row: Row | None = None) -> None:
         """The document's row stands: by default that of its answer from a batch."""
         del self._open[asked.place]
-        self._take(row or self._judge(asked.document, asked.etag, asked.answer, self._batch_price))
+        judged = row or self._judge(asked.document, asked.etag, asked.answer, self._batch_price)
+        self._take(marked(judged, asked.truncated))
 
     def _unreadable(self, asked: Asked, error: Unreadable) -> Row:
         """The row of a document that cannot be asked, or not again; what it has cost stays in it."""

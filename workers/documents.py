@@ -58,9 +58,15 @@ def messages_of(
     prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, text: str
 ) -> list[dict[str, str]]:
     """The chat's messages. Raises `Unreadable` where the prompt does not render for this document."""
-    values = {**dates, "text": text, "document_id": document.document_id, "uri": document.uri}
+    return rendered(prompt, dates, document, text=text)
+
+
+def rendered(
+    prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, **shown: str | list[str]
+) -> list[dict[str, str]]:
+    """The messages of a prompt about a document. Raises `Unreadable` where it does not render for it."""
     try:
-        return prompt.messages(values)
+        return prompt.messages({**dates, "document_id": document.document_id, "uri": document.uri, **shown})
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, OverflowError) as error:
         raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
 

@@ -28,9 +28,11 @@ from batch.run_file import RunFile, load_run
 from batch.store import PreconditionFailed, Storage
 from workers.batch_records import CREATED, BatchRecords
 from workers.earlier_rows import EarlierRows
-from workers.ledger import LedgerName, read_ledger
+from workers.ledger import LedgerName, Replayed, read_ledger
 from workers.llm.batches import BatchApi, BatchApiError
 from workers.llm.chat import Answer
+from workers.llm.prices import pricer
+from workers.long_documents import chunk_answer, summed
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, carried, failed
 from workers.state_writer import StateWriter
@@ -149,13 +151,14 @@ class Settler:
         bucket, key = layout.output.bucket, layout.result(shard, partition)
         documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
         name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
-        answered = (await read_ledger(self._storage, layout, name)).rows
+        ledger = await read_ledger(self._storage, layout, name)
         maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition)
         rows = []
         for document in documents:
-            row = answered.get(document.document_id)
-            last = await self._earlier.unchanged(document, self._file.fingerprint) if row is None else None
-            rows.append(carried(last, maker, document) if last is not None else self._row(document, maker, row))
+            last = None
+            if document.document_id not in ledger.rows:
+                last = await self._earlier.unchanged(document, self._file.fingerprint)
+            rows.append(carried(last, maker, document) if last is not None else self._row(document, maker, ledger))
         totals = replace(result_file.totals_of(rows, layout.run_id), partitions_failed=1)
         footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)
         data = await result_file.encode_in_thread(rows, self._file.schema, footer)
@@ -177,7 +180,9 @@ class Settler:
         given_up = sum(row["error_type"] == PARTITION_FAILED for row in fresh)
         self._metrics.answers(job_name, PARTITION_FAILED, given_up)
 
-    def _row(self, document: PlannedDocument, maker: RowMaker, answered: Row | None) -> Row:
+    def _row(self, document: PlannedDocument, maker: RowMaker, ledger: Replayed) -> Row:
+        """The answered row; else an error row, with what was paid for chunks of the document (none, most times)."""
+        answered = ledger.rows.get(document.document_id)
         if answered is not None:
             row = {**answered, "processed_at": datetime.fromisoformat(answered["processed_at"])}
             if self._reader is None or row["status"] != OK:
@@ -186,6 +191,9 @@ class Settler:
                 return {**row, "result": self._reader.read(row["output_text"])}
             except InvalidAnswer:
                 log.warning("the ledger's answer for %s is not valid any more", document.document_id)
-        return failed(
-            maker.row(document, document.etag, Answer(None, None), 0.0), PARTITION_FAILED, GIVEN_UP, retryable=True
-        )
+        chunks = ledger.chunks.get(document.document_id, {}).values()
+        spent = Answer(None, None)
+        cost: float | None = 0.0
+        if chunks:
+            spent, cost = summed([*map(chunk_answer, chunks), spent], pricer(self._file.job.model))
+        return failed(maker.row(document, document.etag, spent, cost), PARTITION_FAILED, GIVEN_UP, retryable=True)

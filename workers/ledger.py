@@ -52,6 +52,8 @@ class Replayed:
     """What the ledger already holds: the newest row of each document, and how far attempts of this dispatch got."""
 
     rows: dict[str, Row]
+    chunks: dict[str, dict[str, Row]]
+    """Document -> key of a chunk of it -> what `add_chunk` took for it; also of documents that have their row."""
     last_attempt: int
     """The last attempt of this generation and dispatch that made an answer durable; 0 if none did."""
     ignored: int
@@ -80,6 +82,7 @@ async def read_ledger(
 ) -> Replayed:
     """All segments of the partition, of any generation and attempt, newest row of a document winning."""
     rows: dict[str, Row] = {}
+    chunks: dict[str, dict[str, Row]] = {}
     last_attempt = ignored = 0
     entries = await storage.list_all(layout.output.bucket, layout.ledger(name.partition))
     for start in range(0, len(entries), 32):
@@ -96,6 +99,9 @@ async def read_ledger(
                 continue
             written_by, found = segment
             for row in found:
+                if "chunk" in row:
+                    chunks.setdefault(row["document_id"], {})[row["chunk"]] = row
+                    continue
                 old = rows.get(row["document_id"])
                 if old is None or (row["generation"], row["processed_at"]) >= (old["generation"], old["processed_at"]):
                     rows[row["document_id"]] = row
@@ -103,7 +109,7 @@ async def read_ledger(
                 last_attempt = max(last_attempt, written_by.attempt)
     if metrics is not None and ignored:
         metrics.ledger_segments.labels("ignored").inc(ignored)
-    return Replayed(rows, last_attempt, ignored)
+    return Replayed(rows, chunks, last_attempt, ignored)
 
 
 async def _fetch(storage: Storage, layout: RunLayout, key: str) -> bytes | None:
@@ -144,12 +150,16 @@ class Ledger:
     def add(self, row: Row) -> None:
         """Takes an answer; it is durable at the latest one flush later."""
         self._buffer.append(row)
-        self._size += len(row.get("output_text") or "") + 512
+        self._size += len(row.get("output_text") or row.get("text") or "") + 512
         if self._oldest is None:
             self._oldest = time.monotonic()
         self._more.set()
         if self._size >= FLUSH_BYTES:
             self._at_once.set()
+
+    def add_chunk(self, document_id: str, key: str, fields: Row) -> None:
+        """Takes the answer to one chunk of a document, which is no row of the results."""
+        self.add({"document_id": document_id, "chunk": key, **fields})
 
     async def mark(self) -> None:
         """Leaves an empty segment: an attempt that found its work under way elsewhere is none without progress."""

@@ -55,7 +55,7 @@ REFUSED_BATCH = ("batch_refused", "batch_missing")
 BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancelled")
 LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
-    *("empty", "not_utf8", "not_text", "too_large", "too_deep", "template", "unsupported_key"),
+    *("empty", "not_utf8", "not_text", "too_large", "too_long", "too_deep", "template", "unsupported_key"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )
 """Why a document never reached the model."""

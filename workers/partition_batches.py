@@ -146,6 +146,7 @@ class PartitionBatches:
             documents=spool.places,
             etags=spool.etags,
             in_words=spool.in_words,
+            truncated=spool.truncated,
         )
         held = await self._records.announce(record)
         self.began = self.began or record.created_at

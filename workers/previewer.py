@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -38,6 +39,7 @@ from workers.extract import Unreadable
 from workers.llm.chat import Answer, Chat
 from workers.llm.prices import pricer
 from workers.llm.transport import Transport
+from workers.long_documents import ChunkedQuestion, LongDocuments, Shown
 from workers.metrics import Metrics
 from workers.prompt import CompiledPrompt
 from workers.quotas import QuotaLane, Quotas
@@ -112,7 +114,7 @@ class Previewer:
             schema_bytes=schema_bytes,
             asks=asks,
             asked=[
-                _asked(one, rule(measured.prompt_bytes, measured.messages, schema_bytes))
+                _asked(one, rule(measured, schema_bytes))
                 for (one, _), measured in zip(looked, sample, strict=True)
                 if one.row is not None and one.row["prompt_tokens"]
             ],
@@ -129,7 +131,10 @@ class Seen:
     document: PlannedDocument
     row: Row | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
+    """As a run would ask; of a document in chunks those of the first one."""
+    questions: int = 1
     prompt_bytes: int = 0
+    """Of all its questions."""
 
     @property
     def is_known(self) -> bool:
@@ -142,7 +147,8 @@ class Seen:
             size=self.document.size,
             weight=picked.weight,
             prompt_bytes=self.prompt_bytes,
-            messages=len(self.messages),
+            messages=len(self.messages) * self.questions,
+            questions=self.questions,
             error_type=self.row["error_type"] if self.row is not None and unreadable else "",
         )
 
@@ -164,7 +170,7 @@ class Look:
         job = request.job
         self._job, self._storage, self._characters = job, storage, request.characters
         self._dates = request.nominal.values
-        self._prompt = CompiledPrompt(job.prompt)
+        self._prompt, self._long = CompiledPrompt(job.prompt), LongDocuments(job)
         self._brakes = Brakes(max_error_rate=1.0, drain=drain, outage_after=OUTAGE_AFTER)
         self._lane, self._chat = lane, Chat(job, transport, self._brakes, metrics, lane)
         self._price = pricer(job.model)
@@ -196,11 +202,15 @@ class Look:
         size = min(document.size, self._job.source.max_document_bytes)
         await self._room.enter(size)
         try:
-            messages = await self._messages(document)
-            seen.prompt_bytes = sum(len(message["content"].encode()) for message in messages)
-            payload = self._chat.payload(messages) if ask else b""
+            shown = await self._shown(document)
+            texts = shown.chunks or (shown.text,)
+            questions = [messages_of(self._prompt, self._dates, document, text) for text in texts]
+            seen.questions = len(questions)
+            seen.prompt_bytes = sum(len(each["content"].encode()) for messages in questions for each in messages)
+            messages = questions[0]
             if ask:
-                seen.row = await self._ask(document, payload)
+                payload = self._chat.payload(messages)
+                seen.row = await self._ask(document, shown, payload)
                 messages = self._chat.sent(payload)
             seen.messages = cut_messages(messages, self._characters)
         except Unreadable as error:
@@ -212,21 +222,32 @@ class Look:
             self._room.leave(size)
         return seen
 
-    async def _messages(self, document: PlannedDocument) -> list[dict[str, str]]:
+    async def _shown(self, document: PlannedDocument) -> Shown:
         check_key(document)
         limit = self._job.source.max_document_bytes
         check_size(document, limit)
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return messages_of(self._prompt, self._dates, document, await text_of(document, data))
+        return await self._long.shown(await text_of(document, data))
 
-    async def _ask(self, document: PlannedDocument, payload: bytes) -> Row | None:
-        answer = await self._chat.ask(payload, self._has_stopped)
-        if answer is None:
-            self._has_stopped()  # it was this very answer that ended all
-            return None
-        return row_answered(self._row(document, answer), answer)
+    async def _ask(self, document: PlannedDocument, shown: Shown, payload: bytes) -> Row | None:
+        """Asks the one question, or those about the chunks."""
+        ask = partial(self._chat.ask, stopped=self._has_stopped)
+        if shown.chunks:
+            question = ChunkedQuestion(
+                document, shown.chunks, self._long, self._prompt, self._dates, self._chat, self._price, ask
+            )
+            found = await question.answer()
+            if found is not None:
+                row = self._maker.row(document, document.etag, found.answer, found.cost_usd)
+                return {**row_answered(row, found.answer), "chunks": found.chunks}
+        else:
+            answer = await ask(payload)
+            if answer is not None:
+                return {**row_answered(self._row(document, answer), answer), "truncated": shown.truncated}
+        self._has_stopped()  # it was this very answer that ended all
+        return None
 
     def _has_stopped(self) -> bool:
         stop = self._brakes.stop()
@@ -243,7 +264,7 @@ class Look:
 
 _OF_ROW = (
     *("status", "result", "error_type", "error_message", "retryable", "finish_reason", "model", "attempts"),
-    *("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd", "latency_seconds"),
+    *("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd", "latency_seconds", "chunks", "truncated"),
 )
 
 
@@ -266,6 +287,6 @@ def _asked(seen: Seen, by_rule: float) -> Asked:
         prompt_tokens=row["prompt_tokens"],
         cached_tokens=row["cached_tokens"],
         completion_tokens=row["completion_tokens"],
-        seconds=row["latency_seconds"] * row["attempts"],
+        seconds=row["latency_seconds"] * (1 if row.get("chunks") else row["attempts"]),
         cost_usd=row["cost_usd"],
     )

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -45,6 +46,7 @@ from workers.incremental import content_hash
 from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.prices import Pricer
+from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, carried
 from workers.runs import ActiveRun, Runs
@@ -68,6 +70,19 @@ class Unchanged(Exception):
     def __init__(self, row: Row) -> None:
         super().__init__(row["document_id"])
         self.row = row
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about a document: one request `payload`, or its `chunks`; `etag` of the version that was read.
+
+    `truncated`: whether the payload holds only the beginning; None where the job does not truncate.
+    """
+
+    etag: str
+    payload: bytes = b""
+    chunks: tuple[str, ...] = ()
+    truncated: bool | None = None
 
 
 class Processor:
@@ -139,6 +154,8 @@ class Attempt:
         self._earlier = EarlierRows(storage)
         self._hashes: dict[str, str] = {}
         """Of documents that are asked about, in an incremental run: the hash of their content."""
+        self._paid_chunks: dict[str, dict[str, Answer]] = {}
+        """Of documents without a row: what the ledger holds of their chunks."""
         self._total = 0
         self._in_flight: set[str] = set()
         self._errors = Counter[str]()
@@ -271,6 +288,11 @@ class Attempt:
                     self._keep(restored)
                     count += 1
         self._metrics.ledger_replayed.inc(count)
+        self._paid_chunks = {
+            document_id: {key: chunk_answer(row) for key, row in chunks.items()}
+            for document_id, chunks in replayed.chunks.items()
+            if document_id in planned and document_id not in self._rows
+        }
 
     async def _carry(self, documents: list[PlannedDocument]) -> None:
         """Copies the rows of documents that did not change from the result files of the job's last run.
@@ -357,22 +379,28 @@ class Attempt:
         active = self._active
         try:
             try:
-                etag, payload = await self._prepare(document, (await burst)[index])
+                question = await self._prepare(document, (await burst)[index])
             except Unreadable as error:
                 self._take(row_unread(self._row(document, document.etag, Answer(None, None)), error))
                 return
             except Unchanged as same:
                 self._keep(same.row)
                 return
-            answer = await active.chat.ask(
-                payload,
-                self._must_stop,
-                self._abandons,
+            ask = partial(
+                active.chat.ask,
+                stopped=self._must_stop,
+                abandoned=self._abandons,
                 held=self._is_held,
                 set_out=partial(self._in_flight.add, document.document_id),
             )
+            if question.chunks:
+                found = await self._ask_chunks(document, question.chunks, ask)
+                if found is not None:
+                    self._take(self._row_of_chunks(document, question.etag, found))
+                return
+            answer = await ask(question.payload)
             if answer is not None:
-                self._take(self._judge(document, etag, answer))
+                self._take(marked(self._judge(document, question.etag, answer), question.truncated))
         except Stopped:
             return
         finally:
@@ -383,15 +411,44 @@ class Attempt:
         """Holds intake while answers wait too long to become durable: S3 is slow or away."""
         return not self._ledger.is_ready()
 
-    async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
-        """The object's etag and the request's body. Raises `Unreadable`, `Unchanged`, `Stopped`."""
+    async def _ask_chunks(self, document: PlannedDocument, chunks: tuple[str, ...], ask: Ask) -> Combined | None:
+        """One answer from those to a document's chunks, each durable and paid once as an answer to a document is."""
+        active = self._active
+
+        def note(key: str, answer: Answer) -> None:
+            self._ledger.add_chunk(document.document_id, key, chunk_fields(answer))
+
+        question = ChunkedQuestion(
+            document,
+            chunks,
+            active.long,
+            active.prompt,
+            active.dates,
+            active.chat,
+            active.price,
+            ask,
+            known=self._paid_chunks.pop(document.document_id, {}),
+            note=note,
+        )
+        return await question.answer()
+
+    def _row_of_chunks(self, document: PlannedDocument, etag: str, found: Combined) -> Row:
+        row = row_answered(self._made(document, etag, found.answer, found.cost_usd), found.answer)
+        return {**row, "chunks": found.chunks}
+
+    async def _prepare(self, document: PlannedDocument, found: bytes | None) -> Question:
+        """What to ask about the document. Raises `Unreadable`, `Unchanged`, `Stopped`."""
         check_key(document)
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
         active = self._active
         if active.file.job.incremental:
             await self._check_unchanged(document, data)
         text = await text_of(document, data)
-        return etag, active.chat.payload(messages_of(active.prompt, active.dates, document, text))
+        shown = await active.long.shown(text)
+        if shown.chunks:
+            return Question(etag, chunks=shown.chunks)
+        payload = active.chat.payload(messages_of(active.prompt, active.dates, document, shown.text))
+        return Question(etag, payload, truncated=shown.truncated)
 
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
         """The planned version of the object; in a rerun the current one. An unreachable source never makes a row."""
@@ -447,7 +504,10 @@ class Attempt:
         """An ok row; `price`: another than that of online answers."""
         price = price or self._active.price
         cost = price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        row = self._maker.row(document, etag, answer, cost)
+        return self._made(document, etag, answer, cost)
+
+    def _made(self, document: PlannedDocument, etag: str, answer: Answer, cost_usd: float | None) -> Row:
+        row = self._maker.row(document, etag, answer, cost_usd)
         if self._active.file.job.incremental:
             row["content_hash"] = self._hashes.pop(document.document_id, None)
         return row
@@ -519,6 +579,11 @@ class Attempt:
         for status, count in ((OK, fresh.ok), (ERROR, fresh.errors), (result_file.SKIPPED, fresh.skipped)):
             self._metrics.documents.labels(job.name, status).inc(count)
         self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)
+
+
+def marked(row: Row, truncated: bool | None) -> Row:
+    """The row of a document that was sent; `truncated`: whether only its beginning was, None where no job does so."""
+    return row if truncated is None else {**row, "truncated": truncated}
 
 
 def groups(documents: list[PlannedDocument], limit: int) -> list[list[PlannedDocument]]:

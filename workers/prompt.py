@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jinja2
 
@@ -17,7 +18,7 @@ class CompiledPrompt:
         self._system = _Text(environment.from_string(prompt.system)) if prompt.system else None
         self._user = _Text(environment.from_string(prompt.user))
 
-    def messages(self, values: Mapping[str, str]) -> list[dict[str, str]]:
+    def messages(self, values: Mapping[str, Any]) -> list[dict[str, str]]:
         """The chat's messages. Raises what a template may raise, `jinja2.TemplateError` among them."""
         system = self._system.render(values) if self._system is not None else ""
         user = {"role": "user", "content": self._user.render(values)}
@@ -31,6 +32,6 @@ class _Text:
         self._template = template
         template.globals = self._globals = dict(template.globals)
 
-    def render(self, values: Mapping[str, str]) -> str:
+    def render(self, values: Mapping[str, Any]) -> str:
         context = self._template.new_context({**self._globals, **values}, shared=True)
         return "".join(self._template.root_render_func(context))

@@ -22,6 +22,7 @@ from workers.llm.chat import Chat
 from workers.llm.expected import Expected
 from workers.llm.prices import Pricer, pricer
 from workers.llm.transport import Transport
+from workers.long_documents import LongDocuments
 from workers.metrics import Metrics
 from workers.prompt import CompiledPrompt
 from workers.purse import Purse, coordinator_of
@@ -47,6 +48,7 @@ class ActiveRun:
     dates: dict[str, str]
     """What `date` and `scheduled_at` are in the run's prompts."""
     prompt: CompiledPrompt
+    long: LongDocuments
     chat: Chat
     price: Pricer
     brakes: Brakes
@@ -130,6 +132,7 @@ class Runs:
             fingerprint=file.fingerprint,
             dates=file.nominal.values,
             prompt=CompiledPrompt(job.prompt),
+            long=LongDocuments(job),
             chat=chat,
             price=price,
             purse=purse,

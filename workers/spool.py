@@ -26,6 +26,7 @@ class Spool:
     places: list[int] = field(default_factory=list)
     etags: dict[str, str] = field(default_factory=dict)
     in_words: list[int] = field(default_factory=list)
+    truncated: list[int] = field(default_factory=list)
     size: int = 0
 
     @property
@@ -49,7 +50,7 @@ class SpoolWriter:
         self._size = size if tokens is None else min(size, tokens * BYTES_A_TOKEN)
         self.spools: list[Spool] = []
 
-    def add(self, place: int, line: bytes, *, etag: str | None, in_words: bool) -> None:
+    def add(self, place: int, line: bytes, *, etag: str | None, in_words: bool, truncated: bool = False) -> None:
         """Takes a document's line; `etag` where it is not the planned one."""
         spool = self.spools[-1] if self.spools else None
         if spool is None or len(spool.places) == self._requests or spool.size + len(line) > self._size:
@@ -62,6 +63,8 @@ class SpoolWriter:
             spool.etags[str(place)] = etag
         if in_words:
             spool.in_words.append(place)
+        if truncated:
+            spool.truncated.append(place)
 
 
 def fitting(spool: Spool, *, limit: int | None, tries: int, largest: int) -> int | None:

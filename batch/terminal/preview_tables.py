@@ -87,7 +87,10 @@ def _spent(document: PreviewedDocument, *, simulated: bool) -> str:
         money(document.cost_usd or 0.0, simulated=simulated, unpriced=int(document.cost_usd is None)),
         f"{document.latency_seconds:.2f} s",
     ]
-    return "   ".join(parts + ([f"{document.attempts} calls"] if document.attempts > 1 else []))
+    parts += [f"{document.attempts} calls"] if document.attempts > 1 else []
+    parts += [f"{document.chunks} chunks, the first is shown"] if document.chunks else []
+    parts += ["truncated"] if document.truncated else []
+    return "   ".join(parts)
 
 
 def _tokens(of: PreviewedDocument | PreviewResult) -> str:

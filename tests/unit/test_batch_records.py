@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from batch.layout import RunLayout
@@ -122,3 +123,14 @@ def test_metadata_keep_the_providers_bounds() -> None:
     metadata = metadata_of("r" * 600, RECORD)
     assert len(metadata) <= 16
     assert all(len(key) <= 64 and len(value) <= 512 for key, value in metadata.items())
+
+
+async def test_only_records_of_truncated_documents_name_them() -> None:
+    """A worker of an earlier release, beside this one in a rolling update, reads all the others."""
+    storage = Memory()
+    records = BatchRecords(storage, LAYOUT, 7)  # type: ignore[arg-type]
+    await records.announce(RECORD)
+    await records.announce(replace(RECORD, number=2, truncated=[1]))
+    named = ["truncated" in orjson.loads(data) for _, (data, _) in sorted(storage.objects.items())]
+    assert named == [False, True]
+    assert [held.record.truncated for held in await records.read()] == [[], [1]]
