@@ -25,7 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from batch import checks, visibility
 from batch import contracts as c
 from batch.connection import connect_temporal
-from batch.job import Job
+from batch.job import Job, JobError
 from batch.layout import RunLayout, check_run_id
 from batch.manifest import Manifest, load_manifest
 from batch.nominal import Nominal
@@ -97,6 +97,12 @@ class RunResult:
     errors_by_type: dict[str, int] = field(default_factory=dict)
     errors_in_progress: dict[str, int] = field(default_factory=dict)
     """Errors by type of partitions that are not committed yet; `errors_by_type` has those with a row."""
+    carried: int = 0
+    """Documents whose rows an incremental run copied from the last one, without a call."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Of an incremental run: planned documents by the reason why they are asked about, or not (`unchanged`)."""
+    deleted: int = 0
+    """Of an incremental run: documents of the last one that are not listed any more."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -147,11 +153,17 @@ class Connection:
         day: date | None = None,
         tuning: c.Tuning | None = None,
         check_model: bool = True,
+        full: bool = False,
     ) -> Run:
         """Checks source, output and model, then starts the run. Raises `CheckFailed`, `JobError`, `StorageError`.
 
-        `day` is what `{{ date }}` stands for in the job; by default today, UTC.
+        `day` is what `{{ date }}` stands for in the job; by default today, UTC. `full`: an incremental job asks about
+        all documents once more.
         """
+        if full and not job.incremental:
+            raise JobError(
+                f"job {job.name!r} is not incremental: each run of it asks about all documents, without full"
+            )
         nominal = Nominal.of_day(day) if day is not None else Nominal.now()
         job = job.resolved(nominal)
         run_id = new_run_id(job) if run_id is None else check_run_id(run_id)
@@ -169,6 +181,7 @@ class Connection:
                     partitions_queue=self.task_queue,
                     job_json=job.to_json(),
                     nominal=str(nominal),
+                    full=full,
                 ),
                 id=run_id,
                 task_queue=c.control_queue(self.task_queue),
@@ -297,6 +310,8 @@ class Run:
             errors_in_progress=dict(beats.errors),
             max_cost_usd=progress.budget.max_usd if progress.budget else None,
             charged_usd=round(progress.budget.charged_usd, 6) if progress.budget else None,
+            reasons=progress.reasons,
+            deleted=progress.deleted,
             shards={"open": len(progress.shards_open), "finished": progress.shards_finished},
             partitions={
                 "planned": progress.planned_partitions,
@@ -348,6 +363,8 @@ class Run:
                 generation=manifest.generation,
                 max_cost_usd=manifest.max_cost_usd,
                 charged_usd=manifest.charged_usd,
+                reasons=manifest.reasons,
+                deleted=manifest.deleted,
                 partitions={
                     "planned": len(manifest.files),
                     "committed": manifest.totals.partitions - manifest.totals.partitions_failed,
@@ -375,6 +392,7 @@ class Run:
             completion_tokens=totals.completion_tokens,
             cost_usd=round(totals.cost_usd, 6),
             unpriced=totals.unpriced,
+            carried=totals.carried,
             retryable_errors=totals.retryable_errors,
             errors_by_type=totals.errors_by_type,
             results_uri=layout.uri(layout.results),
@@ -532,12 +550,15 @@ async def start(
     day: date | None = None,
     tuning: c.Tuning | None = None,
     task_queue: str = c.DEFAULT_TASK_QUEUE,
+    full: bool = False,
 ) -> Run:
     """Starts a run of the job; the connection is the environment's. `await run.wait()` waits for its end.
 
-    `task_queue` is the one that the workers for it poll. Raises `CheckFailed`, `StorageError`, `TemporalUnreachable`.
+    `task_queue` is the one that the workers for it poll; `full`: an incremental job asks about all documents. Raises
+    `CheckFailed`, `JobError`, `StorageError`, `TemporalUnreachable`.
     """
-    return await (await connect(task_queue=task_queue)).start(job, run_id=run_id, day=day, tuning=tuning)
+    connection = await connect(task_queue=task_queue)
+    return await connection.start(job, run_id=run_id, day=day, tuning=tuning, full=full)
 
 
 async def rerun(

@@ -122,6 +122,8 @@ class Totals:
     """Documents that were answered by a model without a known price: `cost_usd` lacks them."""
     errors_by_type: dict[str, int] = field(default_factory=dict)
     """As many keys at most as the error taxonomy has types."""
+    carried: int = 0
+    """Documents whose rows an incremental run copied from the last one: their tokens and cost are not counted again."""
 
     def __add__(self, other: Totals) -> Totals:
         return self._with(other, 1)
@@ -161,6 +163,7 @@ class ClaimInput:
     time_zone: str = ""
     """Whose calendar gives the date; empty: that of `nominal`."""
     scheduled: bool = False
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,10 @@ class PlannedShard:
     last: bool
     only: list[int] | None = None
     """A rerun's partitions; None: all of the stretch."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Of an incremental run: documents by the reason why they are asked about, or not."""
+    deleted: int = 0
+    """Of an incremental run: documents of the last one that are gone from this stretch."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +354,8 @@ class Carried:
     rerun_found: bool = False
     finished_shards: int = 0
     budget: Budget | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+    deleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -365,6 +374,8 @@ class RunInput:
     carried: Carried | None = None
     nominal: str = ""
     time_zone: str = ""
+    full: bool = False
+    """Whether an incremental run asks about all documents all the same."""
 
 
 @dataclass(frozen=True)
@@ -408,6 +419,10 @@ class Progress:
     shards_finished: int
     started_at: float
     budget: BudgetView | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Of an incremental run: planned documents by the reason why they are asked about, or not."""
+    deleted: int = 0
+    """Of an incremental run: documents of the last one that the listing has no more."""
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class Coordinator:
         self._started_shards = 0
         self._finished_shards = carried.finished_shards if carried else 0
         self._budget = carried.budget if carried else None
+        self._reasons = dict(carried.reasons) if carried else {}
+        self._deleted = carried.deleted if carried else 0
         self._state = c.RUNNING if carried else c.PLANNING
         self._published_at = workflow.time()
         self._leaving = False
@@ -186,6 +188,8 @@ class Coordinator:
             shards_finished=self._finished_shards,
             started_at=self._started_at,
             budget=BudgetView.of(self._budget),
+            reasons=self._reasons,
+            deleted=self._deleted,
         )
 
     # -- the parts that run side by side -----------------------------------------------------------------------------
@@ -240,6 +244,7 @@ class Coordinator:
             f"shard {self._next_shard}",
         )
         self._plan_done = planned.last
+        self._deleted += planned.deleted
         if planned.partitions:
             self._take(planned)
             self._cursor = planned.cursor
@@ -269,6 +274,8 @@ class Coordinator:
         self._waiting.append(planned)
         self._planned_documents += planned.documents
         self._planned_partitions += len(planned.only) if planned.only is not None else planned.partitions
+        for reason, count in planned.reasons.items():
+            self._reasons[reason] = self._reasons.get(reason, 0) + count
 
     async def _start_shards(self) -> None:
         """Keeps enough shards dispatching for the wanted in-flight count; a new one starts when one has dispatched."""
@@ -398,6 +405,7 @@ class Coordinator:
                 nominal=start.nominal or (slot or workflow.info().workflow_start_time).isoformat(),
                 time_zone=start.time_zone,
                 scheduled=slot is not None,
+                full=start.full,
             ),
             c.Claimed,
         )
@@ -451,6 +459,8 @@ class Coordinator:
                     rerun_found=self._rerun_found,
                     finished_shards=self._finished_shards,
                     budget=self._budget,
+                    reasons=self._reasons,
+                    deleted=self._deleted,
                 ),
             ),
             # With what was upserted: without it the next execution gets the memo of the very first start.
@@ -571,6 +581,9 @@ class Coordinator:
             f"{totals.partitions} of {self._planned_partitions} partitions, {totals.partitions_failed} failed",
             f"shards open: {len(self._open)}, waiting: {len(self._waiting)}",
         ]
+        if self._reasons:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._reasons.items()))
+            lines.append(f"incremental: {reasons}, {self._deleted} deleted")
         if self._budget is not None:
             lines.append(f"budget: ${self._budget.charged_usd:.6g} of ${self._budget.max_usd:.6g} spent or set aside")
         if self._control.reason:

@@ -28,7 +28,7 @@ from pydantic import (
 
 from batch import strict_yaml
 from batch.globs import compile_globs
-from batch.layout import PreviewLayout, RunLayout, S3Uri
+from batch.layout import PreviewLayout, RunLayout, S3Uri, StateLayout
 from batch.nominal import DATE_VARIABLES, Nominal
 
 MAX_JOB_BYTES = 60 * 1024
@@ -187,9 +187,20 @@ class Partitions(_Part):
 
 
 class State(_Part):
-    """Where incremental runs keep what they know."""
+    """Where incremental runs keep what they know: by default `output.uri` up to its first template.
+
+    `dated_prompt` allows a prompt that names the date: each new date then asks about all documents again.
+    """
 
     uri: str | None = None
+    dated_prompt: bool = Field(default=False, strict=True)
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str | None) -> str | None:
+        if uri is not None:
+            S3Uri.parse(uri, where="state.uri")
+        return uri
 
 
 class Job(_Part):
@@ -263,12 +274,11 @@ class Job(_Part):
             "source.id_field": self.source.id_field is not None,
             "limits.max_cost_usd in model.mode: batch": self.model.mode == "batch"
             and self.limits.max_cost_usd is not None,
-            "incremental": self.incremental,
-            "state.uri": self.state.uri is not None,
         }
         for key, used in refused.items():
             if used:
                 raise ValueError(f"{key} is not supported yet; leave it out")
+        self._check_state(source)
         if self.model.mode == "batch" and "documents" not in self.partitions.model_fields_set:
             sized = self.partitions.model_copy(update={"documents": BATCH_DOCUMENTS})
             object.__setattr__(self, "partitions", sized)  # the job is frozen from here on
@@ -280,6 +290,32 @@ class Job(_Part):
                 "more); shorten prompt or schema (documents belong in source.uri)"
             )
         return self
+
+    def _check_state(self, source: S3Uri) -> None:
+        if not self.incremental:
+            if self.state != State():
+                raise ValueError("state is for incremental: true; leave it out, or set that")
+            return
+        if source.contains(self.state_layout.uri):
+            raise ValueError(
+                f"the state of incremental runs would lie inside source.uri, at {self.state_layout.uri}: the next run "
+                "would read it as documents. Set state.uri to another place"
+            )
+        dates = self._prompt_variables() & DATE_VARIABLES
+        if dates and not self.state.dated_prompt:
+            raise ValueError(
+                f"the prompt names {', '.join(sorted(dates))}, so every night would ask about all documents again, and "
+                "nothing be incremental. Take it out of the prompt, or set state.dated_prompt: true if that is meant"
+            )
+
+    @property
+    def state_layout(self) -> StateLayout:
+        """Where incremental runs of this job keep their state."""
+        uri = self.state.uri
+        if uri is None:
+            plain = re.split(r"\{\{|\{%|\{#", self.output.uri, maxsplit=1)
+            uri = plain[0] if len(plain) == 1 else plain[0].rpartition("/")[0]
+        return StateLayout(S3Uri.parse(uri, where="state.uri"), self.name)
 
     @property
     def fingerprint(self) -> str:
@@ -319,6 +355,8 @@ class Job(_Part):
         try:
             for part in ("source", "output"):
                 data[part]["uri"] = _rendered(f"{part}.uri", data[part]["uri"], nominal)
+            if self.incremental:  # said now: it goes by the template, which is gone from here on
+                data["state"]["uri"] = str(self.state_layout.uri)
         except ValueError as error:
             raise JobError(f"job {self.name!r} for {nominal}: {error}") from None
         return Job.parse(data, where=f"job {self.name!r} for {nominal}")

@@ -84,6 +84,10 @@ class RunLayout:
     def plans(self) -> str:
         return f"{self.root}plan/"
 
+    def deleted(self, shard: int) -> str:
+        """What an incremental run found gone in a shard's stretch of the listing."""
+        return f"{self.root}deleted/shard-{shard:05d}.parquet"
+
     @property
     def results(self) -> str:
         return f"{self.root}results/"
@@ -133,6 +137,28 @@ class PreviewLayout:
 
     def file(self, token: str) -> str:
         return f"{self.folder.prefix}{token}.json"
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """The keys of one job's state, see `batch.state`."""
+
+    uri: S3Uri
+    job_name: str
+
+    @property
+    def folder(self) -> str:
+        return f"{self.uri.prefix}state/{self.job_name}/"
+
+    @property
+    def current(self) -> str:
+        return f"{self.folder}current.json"
+
+    def version(self, name: str) -> str:
+        return f"{self.folder}{name}/"
+
+    def part(self, name: str, number: int) -> str:
+        return f"{self.version(name)}part-{number:05d}.parquet"
 
 
 _TOKEN = re.compile(r"/(\d{8}T\d{6}Z)-[0-9a-f]{12}\.json$")

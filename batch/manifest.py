@@ -47,6 +47,10 @@ class Manifest:
     max_cost_usd: float | None = None
     charged_usd: float | None = None
     """What was charged against it in all generations, also for answers that no row shows; None where there is none."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Of an incremental run: planned documents by the reason why they were asked about, or not."""
+    deleted: int = 0
+    """Of an incremental run: documents of the last one that were not listed any more."""
     problems: list[str] = field(default_factory=list)
     files: list[ResultEntry] = field(default_factory=list)
 

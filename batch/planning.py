@@ -7,8 +7,10 @@ Its footer carries the start and end cursor and the partition range; the finishe
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +31,7 @@ _PLAN_FIELDS: list[pa.Field[Any]] = [
     pa.field("row", pa.string()),
     pa.field("reason", pa.string()),
     pa.field("previous", pa.string()),
+    pa.field("content_hash", pa.string()),
     pa.field("same_as", pa.string()),
 ]
 PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
@@ -36,13 +39,20 @@ _OF_DOCUMENT = [name for name in PLAN_SCHEMA.names if name != "partition"]
 """Columns that are fields of `PlannedDocument`, in its order."""
 
 
+NEW, CHANGED, JOB_CHANGED, RETRIED, FULL, UNCHANGED = "new", "changed", "job_changed", "retried", "full", "unchanged"
+"""Why an incremental run asks about a document: it is new; its etag is another one (what has the same content all the
+same is not asked about); what is asked is another; the last result was a retryable error; all are asked again. Or why
+not."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedDocument:
     """One document of the plan. `size` is that of its object, or of its row's text, in bytes.
 
     A row of a JSONL or Parquet object comes with its text (`content`) and its other fields (`row`, a JSON object); its
-    `etag` is the hash of both. `reason` says why an incremental run asks about it, or does not; `previous` names the
-    result that it is compared with, and `same_as` the document of this run whose answer it shares.
+    `etag` is the hash of both. `reason` says why an incremental run asks about it, or does not. Where its last row may
+    still hold, `previous` is the URI of that row's result file, and `content_hash` that of what it was the answer to.
+    `same_as` names the document of this run whose answer it shares.
     """
 
     document_id: str
@@ -53,6 +63,7 @@ class PlannedDocument:
     row: str | None = None
     reason: str | None = None
     previous: str | None = None
+    content_hash: str | None = None
     same_as: str | None = None
 
     @classmethod
@@ -72,9 +83,14 @@ class PlanFooter:
     start_cursor: str
     end_cursor: str
     last: bool
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Of an incremental run: how many documents are asked about, or not, for which reason."""
+    deleted: int = 0
+    """Of an incremental run: documents of the last one that the listing has no more, up to the end cursor."""
 
     def to_metadata(self) -> dict[str, str]:
-        return {f"docbatch.{name}": str(value) for name, value in self.__dict__.items()}
+        values = {**self.__dict__, "reasons": json.dumps(self.reasons)}
+        return {f"docbatch.{name}": str(value) for name, value in values.items()}
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes]) -> PlanFooter:
@@ -88,6 +104,8 @@ class PlanFooter:
             start_cursor=text["start_cursor"],
             end_cursor=text["end_cursor"],
             last=text["last"] == "True",
+            reasons=json.loads(text["reasons"]),
+            deleted=int(text["deleted"]),
         )
 
 
@@ -125,6 +143,7 @@ class ShardCutter:
         self._open_size = 0
         self._partitions = 0
         self._documents = 0
+        self._reasons = Counter[str]()
         self._cursor = start_cursor
 
     def add(self, document: PlannedDocument, cursor: str) -> bool:
@@ -138,6 +157,8 @@ class ShardCutter:
         self._open.append(document)
         self._open_size += document.size
         self._documents += 1
+        if document.reason is not None:
+            self._reasons[document.reason] += 1
         self._cursor = cursor
         return True
 
@@ -151,7 +172,12 @@ class ShardCutter:
         self._partitions += 1
         self._open, self._open_size = [], 0
 
-    def finish(self, *, last: bool) -> tuple[bytes, PlanFooter]:
+    @property
+    def cursor(self) -> str:
+        """Up to where documents were taken."""
+        return self._cursor
+
+    def finish(self, *, last: bool, deleted: int = 0) -> tuple[bytes, PlanFooter]:
         self._close_partition()
         footer = PlanFooter(
             shard=self._shard,
@@ -161,6 +187,8 @@ class ShardCutter:
             start_cursor=self._start,
             end_cursor=self._cursor,
             last=last,
+            reasons=dict(self._reasons),
+            deleted=deleted,
         )
         self._writer.add_key_value_metadata(footer.to_metadata())
         self._writer.close()

@@ -31,6 +31,9 @@ PARTITION_FAILED = "partition_failed"
 Settle = Callable[[int, int, int], Awaitable[bytes | None]]
 """(shard, partition, row group) of a partition without a result file -> the file now written for it, or None."""
 
+Take = Callable[[int, int, pa.Table], Awaitable[None]]
+"""(shard, partition, rows of its result file)"""
+
 
 @dataclass
 class Account:
@@ -39,6 +42,9 @@ class Account:
     totals: Totals = field(default_factory=Totals)
     planned_documents: int = 0
     planned_partitions: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Of an incremental run: planned documents by the reason why they were asked about, or not."""
+    deleted: int = 0
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
     missing: int = 0
@@ -73,6 +79,7 @@ class Reconciler:
     Args:
         settle: what to do for a partition without a result file; None reports it as missing.
         expected: the files of the manifest by partition; their checksums are held against what is there.
+        take: what gets the rows of each result file, in the plan's order.
     """
 
     def __init__(
@@ -83,9 +90,10 @@ class Reconciler:
         settle: Settle | None = None,
         expected: dict[int, ResultEntry] | None = None,
         on_progress: Callable[[Account], None] | None = None,
+        take: Take | None = None,
     ) -> None:
         self._storage, self._layout = storage, layout
-        self._settle, self._expected, self._on_progress = settle, expected, on_progress
+        self._settle, self._expected, self._on_progress, self._take = settle, expected, on_progress, take
         self._bucket = layout.output.bucket
 
     async def run(self, *, plan_complete: bool = True) -> Account:
@@ -105,6 +113,8 @@ class Reconciler:
                 footer.end_cursor,
                 footer.last,
             )
+            account.reasons.update(footer.reasons)
+            account.deleted += footer.deleted
             await self._shard(account, footer, key)
         if plan_complete and shard and not last:
             account.problem(f"the plan ends with shard {shard - 1}, which is not marked as the last")
@@ -130,9 +140,10 @@ class Reconciler:
                 *(self._result(footer.shard, footer.first_partition + group, group) for group in groups)
             )
             for group, ids, data in zip(groups, planned, files, strict=True):
-                await asyncio.to_thread(
-                    self._partition, account, footer.shard, footer.first_partition + group, ids, data
-                )
+                partition = footer.first_partition + group
+                table = await asyncio.to_thread(self._partition, account, footer.shard, partition, ids, data)
+                if table is not None and self._take is not None:
+                    await self._take(footer.shard, partition, table)
             if self._on_progress:
                 self._on_progress(account)
 
@@ -142,7 +153,9 @@ class Reconciler:
         except ObjectMissing:
             return await self._settle(shard, partition, row_group) if self._settle else None
 
-    def _partition(self, account: Account, shard: int, partition: int, planned: list[str], data: bytes | None) -> None:
+    def _partition(
+        self, account: Account, shard: int, partition: int, planned: list[str], data: bytes | None
+    ) -> pa.Table | None:
         account.planned_documents += len(planned)
         account.planned_partitions += 1
         name = f"partition {partition}"
@@ -150,7 +163,7 @@ class Reconciler:
             account.missing += 1
             if self._expected is None or partition in self._expected:
                 account.problem(f"{name}: its result file {self._layout.result(shard, partition)} is missing")
-            return
+            return None
         digest = hashlib.sha256(data).hexdigest()
         expected = self._expected.get(partition) if self._expected else None
         if expected is not None and expected.sha256 != digest:
@@ -159,13 +172,13 @@ class Reconciler:
             table, footer = result_file.decode(data)
         except NotOurs as error:
             account.problem(f"{name}: {error}")
-            return
+            return None
         if (footer.run_id, footer.shard, footer.partition) != (self._layout.run_id, shard, partition):
             account.problem(f"{name}: the file is of run {footer.run_id}, partition {footer.partition}")
         self._rows(account, name, planned, table)
         tokens = ["prompt_tokens", "cached_tokens", "completion_tokens"]
-        narrow = ["status", "error_type", "retryable", *tokens, "cost_usd"]
-        totals = result_file.totals_of(table.select(narrow).to_pylist())
+        narrow = ["status", "error_type", "retryable", *tokens, "cost_usd", "run_id"]
+        totals = result_file.totals_of(table.select(narrow).to_pylist(), self._layout.run_id)
         if PARTITION_FAILED in totals.errors_by_type:
             totals = replace(totals, partitions_failed=1)
         else:
@@ -176,6 +189,7 @@ class Reconciler:
             account.problem(f"{name}: the rows do not add up to the totals of the file's footer")
         account.totals += totals
         account.files.append(ResultEntry(shard, partition, table.num_rows, len(data), digest))
+        return table
 
     @staticmethod
     def _rows(account: Account, name: str, planned: list[str], table: pa.Table) -> None:

@@ -42,9 +42,9 @@ class ResultFooter:
     totals: Totals
 
 
-def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
-    """The counters of one partition's rows."""
-    documents = ok = errors = skipped = retryable = prompt = cached = completion = 0
+def totals_of(rows: Iterable[dict[str, Any]], run_id: str) -> Totals:
+    """The counters of one partition's rows. Of rows that another run paid for, tokens and cost do not count."""
+    documents = ok = errors = skipped = retryable = prompt = cached = completion = carried = 0
     cost, unpriced = 0.0, 0
     types = Counter[str]()
     for row in rows:
@@ -55,13 +55,16 @@ def totals_of(rows: Iterable[dict[str, Any]]) -> Totals:
             types[row["error_type"]] += 1
         skipped += row["status"] == SKIPPED
         retryable += row["status"] == ERROR and bool(row["retryable"])
+        if row["run_id"] != run_id:
+            carried += 1
+            continue
         prompt += row["prompt_tokens"] or 0
         cached += row["cached_tokens"] or 0
         completion += row["completion_tokens"] or 0
         cost += row["cost_usd"] or 0.0
         unpriced += row["cost_usd"] is None and bool(row["completion_tokens"])
     counts = (documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion)
-    return Totals(*counts, cost, unpriced, dict(types))
+    return Totals(*counts, cost, unpriced, dict(types), carried)
 
 
 async def encode_in_thread(rows: list[dict[str, Any]], schema: pa.Schema, footer: ResultFooter) -> bytes:

@@ -9,13 +9,30 @@ from typing import Any
 import polars as pl
 
 from batch.aws import storage_options
-from batch.layout import RunLayout
+from batch.layout import RunLayout, StateLayout, object_uri
+from batch.state import StatePointer
+
+_FILE = "_result_file"
 
 
 def scan(output_uri: str, run_id: str) -> pl.LazyFrame:
     """All rows of a run: the columns of `batch.schema.row_schema`, `result` typed by the job's JSON schema."""
     layout = RunLayout.of(output_uri, run_id)
     return pl.scan_parquet(f"{layout.uri(layout.results)}**/*.parquet", storage_options=storage_options())
+
+
+def current(layout: StateLayout, pointer: StatePointer) -> pl.LazyFrame:
+    """The newest row of each document that an incremental job's source holds, whichever run answered it.
+
+    Right after a run that is its own results; runs that overlapped, or the rerun of an older one, come together here.
+    """
+    options = storage_options()
+    parts = [object_uri(layout.uri.bucket, layout.part(pointer.name, number)) for number in range(pointer.parts)]
+    state = pl.scan_parquet(parts, storage_options=options).select("document_id", "result")
+    files = state.select(pl.col("result").unique().sort()).collect().to_series().to_list()
+    rows = pl.scan_parquet(files, storage_options=options, include_file_paths=_FILE, missing_columns="insert")
+    newest = rows.join(state, how="semi", left_on=["document_id", _FILE], right_on=["document_id", "result"])
+    return newest.drop(_FILE)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from batch.job import Job
 from batch.layout import RunLayout
 from batch.nominal import Nominal
 from batch.schema import ROW_SCHEMA_VERSION, row_schema, schema_from_json, schema_to_json
+from batch.state import StatePointer
 from batch.store import ObjectMissing, Storage
 
 VERSION = 1
@@ -35,6 +36,10 @@ class RunFile:
     execution_run_id: str
     created_at: str
     nominal: Nominal
+    state: StatePointer | None = None
+    """Of an incremental run: what the job's last one left, when this one was claimed."""
+    full: bool = False
+    """Of an incremental run: whether it asks about all documents all the same."""
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +54,8 @@ class RunFile:
                 "execution_run_id": self.execution_run_id,
                 "created_at": self.created_at,
                 "nominal_start": str(self.nominal),
+                "state": json.loads(self.state.to_bytes()) if self.state is not None else None,
+                "full": self.full,
                 "docbatch_version": version("docbatch"),
                 "fingerprint": self.fingerprint,
                 "job": json.loads(self.job.to_json()),
@@ -68,11 +75,24 @@ class RunFile:
             execution_run_id=fields["execution_run_id"],
             created_at=fields["created_at"],
             nominal=Nominal.parse(fields.get("nominal_start", fields["created_at"])),
+            state=StatePointer.from_bytes(json.dumps(fields["state"]).encode()) if fields.get("state") else None,
+            full=fields.get("full", False),
         )
 
     @classmethod
-    def of(cls, run_id: str, job: Job, execution_run_id: str, created_at: str, nominal: Nominal) -> RunFile:
-        return cls(run_id, job, row_schema(job.output.json_schema), execution_run_id, created_at, nominal)
+    def of(
+        cls,
+        run_id: str,
+        job: Job,
+        execution_run_id: str,
+        created_at: str,
+        nominal: Nominal,
+        *,
+        state: StatePointer | None = None,
+        full: bool = False,
+    ) -> RunFile:
+        schema = row_schema(job.output.json_schema, incremental=job.incremental)
+        return cls(run_id, job, schema, execution_run_id, created_at, nominal, state, full)
 
 
 async def load_run(storage: Storage, run: RunRef) -> RunFile:

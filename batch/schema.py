@@ -63,8 +63,10 @@ def arrow_type(schema: dict[str, Any]) -> pa.StructType:
     return _struct(Columns(schema).root)
 
 
-def row_schema(result: dict[str, Any] | None) -> pa.Schema:
+def row_schema(result: dict[str, Any] | None, *, incremental: bool = False) -> pa.Schema:
     """All columns of a result file, in order; `result` (the job's JSON schema) None leaves the result column out.
+
+    `incremental`: with the hash of each document's content, by which the next run knows what did not change.
 
     Raises:
         SchemaError: as `check_schema`.
@@ -98,6 +100,8 @@ def row_schema(result: dict[str, Any] | None) -> pa.Schema:
         ("generation", int64),
         ("processed_at", pa.timestamp("us", tz="UTC")),
     ]
+    if incremental:
+        columns.append(("content_hash", string))
     return pa.schema(columns)
 
 

@@ -41,7 +41,7 @@ from workers.llm.chat import Answer
 from workers.llm.errors import Kind, Verdict, judge_status
 from workers.llm.prices import Pricer, pricer
 from workers.partition_batches import PartitionBatches
-from workers.processor import Attempt, Stopped, groups
+from workers.processor import Attempt, Stopped, Unchanged, groups
 from workers.rows import Row
 from workers.spool import Spool, SpoolWriter, fitting
 from workers.waiting import sleep_while
@@ -206,6 +206,9 @@ class BatchAttempt(Attempt):
                     etag, payload = await self._prepare(document, found)
                 except Unreadable as error:
                     self._end(asked, self._unreadable(asked, error))
+                    continue
+                except Unchanged as same:
+                    self._end(asked, same.row)
                     continue
                 asked.etag = etag
                 self._asked_anew.pop(document.document_id, None)

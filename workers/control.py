@@ -22,6 +22,7 @@ from batch.layout import RunLayout
 from batch.manifest import Manifest, load_manifest
 from batch.nominal import Nominal
 from batch.run_file import RunFile, RunMissing, load_run
+from batch.state import read_pointer
 from batch.store import PreconditionFailed, Storage, StorageError
 from workers.llm.chat import probe
 from workers.llm.errors import Kind
@@ -65,7 +66,16 @@ class RunControl:
             raise ApplicationError(str(error), type="JobError", non_retryable=True) from None
         self._metrics.start_job(job.name)
         layout = RunLayout.of(job.output.uri, task.run_id)
-        file = RunFile.of(task.run_id, job, task.execution_run_id, datetime.now(UTC).isoformat(), nominal)
+        state = await read_pointer(self._storage, job.state_layout) if job.incremental else None
+        file = RunFile.of(
+            task.run_id,
+            job,
+            task.execution_run_id,
+            datetime.now(UTC).isoformat(),
+            nominal,
+            state=state[0] if state is not None else None,
+            full=task.full,
+        )
         ref = c.RunRef(task.run_id, job.output.uri)
         try:
             await self._storage.create(layout.output.bucket, layout.run_json, file.to_bytes())

@@ -32,6 +32,7 @@ from workers.llm.batches import BatchApi, BatchApiError
 from workers.llm.chat import Answer
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, failed
+from workers.state_writer import StateWriter
 
 GIVEN_UP = "the partition was given up after several attempts without progress; see the worker's log"
 
@@ -54,10 +55,17 @@ class Finisher:
         if cancelled and file.job.model.mode == "batch":
             await self._cancel_batches(layout)
         settle = None if cancelled else Settler(self._storage, layout, file, task.generation, self._metrics).settle
-        account = await Reconciler(self._storage, layout, settle=settle, expected={} if cancelled else None).run(
-            plan_complete=task.plan_complete
-        )
+        writer = StateWriter(self._storage, layout, file, task.generation) if file.job.incremental else None
+        account = await Reconciler(
+            self._storage,
+            layout,
+            settle=settle,
+            expected={} if cancelled else None,
+            take=writer.add if writer is not None else None,
+        ).run(plan_complete=task.plan_complete)
         state = _state(task, account)
+        if writer is not None and state != c.FAILED:
+            await writer.move(complete=task.plan_complete and not account.missing)
         manifest = _manifest(task, file, account, state)
         await write_manifest(self._storage, layout, manifest)
         await self._clean(layout, account)
@@ -118,6 +126,8 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
         planned_documents=account.planned_documents,
         max_cost_usd=task.budget.max_usd if task.budget else None,
         charged_usd=task.budget.charged_usd if task.budget else None,
+        reasons=dict(account.reasons),
+        deleted=account.deleted,
         problems=account.problems,
         files=account.files,
     )
@@ -140,7 +150,7 @@ class Settler:
         answered = (await read_ledger(self._storage, layout, name)).rows
         maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition)
         rows = [self._row(document, maker, answered.get(document.document_id)) for document in documents]
-        totals = replace(result_file.totals_of(rows), partitions_failed=1)
+        totals = replace(result_file.totals_of(rows, layout.run_id), partitions_failed=1)
         footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)
         data = await result_file.encode_in_thread(rows, self._file.schema, footer)
         try:
@@ -154,7 +164,7 @@ class Settler:
         """Rows of this generation; answered ones counted as answers when they came."""
         job_name = self._file.job.name
         fresh = [row for row in rows if row["generation"] == self._generation]
-        totals = result_file.totals_of(fresh)
+        totals = result_file.totals_of(fresh, self._layout.run_id)
         for status, count in ((OK, totals.ok), (ERROR, totals.errors)):
             self._metrics.documents.labels(job_name, status).inc(count)
         self._metrics.cost.labels(job_name, self._file.job.model.name).inc(totals.cost_usd)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from functools import partial
 
 from temporalio import activity
 
@@ -10,8 +12,10 @@ from batch import contracts as c
 from batch.layout import RunLayout, S3Uri
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
-from batch.run_file import load_run
+from batch.run_file import RunFile, load_run
+from batch.state import Entry, read_entries
 from batch.store import PreconditionFailed, Storage
+from workers.incremental import Comparison
 from workers.metrics import Metrics
 from workers.rerun import find_work
 
@@ -29,7 +33,8 @@ class Planner:
         stored = await self._stored(layout, task.shard)
         if stored is not None:
             return stored
-        job = (await load_run(self._storage, task.run)).job
+        file = await load_run(self._storage, task.run)
+        job = file.job
         source = S3Uri.parse(job.source.uri)
         selects = selector(job.source, source.prefix)
         cutter = ShardCutter(
@@ -40,17 +45,26 @@ class Planner:
             size=job.partitions.bytes,
             partitions=task.partitions,
         )
+        comparison = await asyncio.to_thread(self._comparison, file, task.cursor) if job.incremental else None
         full = False
         async for page in self._storage.source_pages(source.bucket, source.prefix, after=task.cursor):
-            for entry in page:
-                if not selects(entry.key):
-                    continue
-                if not cutter.add(PlannedDocument.of(source.bucket, entry), entry.key):
+            documents = [PlannedDocument.of(source.bucket, entry) for entry in page if selects(entry.key)]
+            if comparison is not None:
+                documents = await asyncio.to_thread(comparison.compare, documents)
+            for document in documents:
+                if not cutter.add(document, document.document_id):
                     full = True
                     break
+            if comparison is not None:
+                await asyncio.to_thread(comparison.settle, cutter.cursor)
             if full:
                 break
-        data, footer = await asyncio.to_thread(cutter.finish, last=not full)
+        deleted = 0
+        if comparison is not None:
+            gone, deleted = await asyncio.to_thread(comparison.finish, last=not full)
+            if deleted:
+                await self._storage.put(layout.output.bucket, layout.deleted(task.shard), gone)
+        data, footer = await asyncio.to_thread(partial(cutter.finish, last=not full, deleted=deleted))
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
         except PreconditionFailed:
@@ -61,6 +75,13 @@ class Planner:
         self._metrics.start_job(job.name)
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
+
+    def _comparison(self, file: RunFile, after: str) -> Comparison:
+        """Of a stretch of the listing with the state that the run found when it was claimed."""
+        entries: Iterable[Entry] = ()
+        if file.state is not None:
+            entries = read_entries(self._storage, file.job.state_layout, file.state, after=after)
+        return Comparison(entries, fingerprint=file.fingerprint, full=file.full)
 
     async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
         bucket, key = layout.output.bucket, layout.plan(shard)
@@ -88,4 +109,6 @@ def _planned(footer: PlanFooter) -> c.PlannedShard:
         documents=footer.documents,
         cursor=footer.end_cursor,
         last=footer.last,
+        reasons=footer.reasons,
+        deleted=footer.deleted,
     )

@@ -25,7 +25,7 @@ from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.layout import bucket_and_key
 from batch.plan_file import read_documents
-from batch.planning import PlannedDocument
+from batch.planning import UNCHANGED, PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
@@ -39,12 +39,14 @@ from batch.store import (
 from workers.beating import Pulse
 from workers.brakes import Stop
 from workers.documents import check_key, check_size, messages_of, reading, row_answered, row_unread, text_of
+from workers.earlier_rows import EarlierRows
 from workers.extract import Unreadable
+from workers.incremental import content_hash
 from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.prices import Pricer
 from workers.metrics import Metrics
-from workers.rows import Row, RowMaker
+from workers.rows import Row, RowMaker, carried
 from workers.runs import ActiveRun, Runs
 
 BURST = 16
@@ -58,6 +60,14 @@ log = logging.getLogger(__name__)
 
 class Stopped(Exception):
     """There may be no more calls."""
+
+
+class Unchanged(Exception):
+    """The job's last run answered this very content: `row` is that answer as a row of this run."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row["document_id"])
+        self.row = row
 
 
 class Processor:
@@ -126,6 +136,9 @@ class Attempt:
         self._bucket = run.layout.output.bucket
         self._key = run.layout.result(task.shard, task.partition)
         self._rows: dict[str, Row] = {}
+        self._earlier = EarlierRows(storage)
+        self._hashes: dict[str, str] = {}
+        """Of documents that are asked about, in an incremental run: the hash of their content."""
         self._total = 0
         self._in_flight: set[str] = set()
         self._errors = Counter[str]()
@@ -175,6 +188,7 @@ class Attempt:
             documents = await self._read_plan()
             self._total = len(documents)
             self._replay(documents, replayed)
+            await self._carry(documents)
             todo = [document for document in documents if document.document_id not in self._rows]
             self._ledger.start()
             try:
@@ -258,6 +272,33 @@ class Attempt:
                     count += 1
         self._metrics.ledger_replayed.inc(count)
 
+    async def _carry(self, documents: list[PlannedDocument]) -> None:
+        """Copies the rows of documents that did not change from the result files of the job's last run.
+
+        A file that is gone, or lacks a row, costs nothing but the question.
+        """
+        for document in documents:
+            if document.reason == UNCHANGED and document.document_id not in self._rows:
+                row = await self._last_row(document)
+                if row is not None and row["etag"] == document.etag:
+                    self._keep(carried(row, self._maker, document))
+
+    async def _last_row(self, document: PlannedDocument) -> Row | None:
+        """What the job's last run answered, if what was asked is the same."""
+        assert document.previous is not None
+        row = (await self._earlier.rows(document.previous)).get(document.document_id)
+        if row is None or row["fingerprint"] != self._active.fingerprint:
+            return None
+        return row
+
+    async def _check_unchanged(self, document: PlannedDocument, data: bytes) -> None:
+        """Raises `Unchanged` for a document whose etag is another one, but whose content is the same."""
+        found = self._hashes[document.document_id] = content_hash(data)
+        if document.previous is not None and document.content_hash == found:
+            row = await self._last_row(document)
+            if row is not None and row["content_hash"] == found:
+                raise Unchanged(carried(row, self._maker, document))
+
     def _restore(self, row: Row) -> Row | None:
         """A ledger row with its typed result, which is read from the answer's text anew."""
         reader = self._active.chat.reader
@@ -323,6 +364,9 @@ class Attempt:
             except Unreadable as error:
                 self._take(row_unread(self._row(document, document.etag, Answer(None, None)), error))
                 return
+            except Unchanged as same:
+                self._keep(same.row)
+                return
             answer = await active.chat.ask(
                 payload,
                 self._must_stop,
@@ -343,11 +387,13 @@ class Attempt:
         return not self._ledger.is_ready()
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> tuple[str, bytes]:
-        """The object's etag and the request's body. Raises `Unreadable`, `Stopped`."""
+        """The object's etag and the request's body. Raises `Unreadable`, `Unchanged`, `Stopped`."""
         check_key(document)
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
-        text = await text_of(document, data)
         active = self._active
+        if active.file.job.incremental:
+            await self._check_unchanged(document, data)
+        text = await text_of(document, data)
         return etag, active.chat.payload(messages_of(active.prompt, active.dates, document, text))
 
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
@@ -404,7 +450,10 @@ class Attempt:
         """An ok row; `price`: another than that of online answers."""
         price = price or self._active.price
         cost = price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        return self._maker.row(document, etag, answer, cost)
+        row = self._maker.row(document, etag, answer, cost)
+        if self._active.file.job.incremental:
+            row["content_hash"] = self._hashes.pop(document.document_id, None)
+        return row
 
     def _judge(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         return row_answered(self._row(document, etag, answer, price), answer)
@@ -420,7 +469,7 @@ class Attempt:
             task.partition,
             task.generation,
             self._ledger.token,
-            result_file.totals_of(rows),
+            result_file.totals_of(rows, task.run.run_id),
         )
         data = await result_file.encode_in_thread(rows, self._active.file.schema, footer)
         pause = 0.2
@@ -467,7 +516,9 @@ class Attempt:
     def _count(self, rows: list[Row], totals: c.Totals) -> None:
         """Metrics of documents count commits, of this generation's rows only."""
         job = self._active.file.job
-        fresh = result_file.totals_of(row for row in rows if row["generation"] == self._task.generation)
+        fresh = result_file.totals_of(
+            (row for row in rows if row["generation"] == self._task.generation), self._task.run.run_id
+        )
         for status, count in ((OK, fresh.ok), (ERROR, fresh.errors), (result_file.SKIPPED, fresh.skipped)):
             self._metrics.documents.labels(job.name, status).inc(count)
         self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)

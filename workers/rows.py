@@ -53,6 +53,12 @@ class RowMaker:
         }
 
 
+def carried(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
+    """A row of the job's last run as one of this: an answer that still holds. It keeps the run that paid for it."""
+    here = {"uri": document.uri, "etag": document.etag, "shard": maker.shard, "partition": maker.partition}
+    return {**row, **here, "generation": maker.generation}
+
+
 def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
     """The row as an error row; `message` is cut at 1,000 characters."""
     return {

@@ -38,6 +38,7 @@ def run(
     day: Annotated[
         str | None, typer.Option("--date", metavar="DAY", help="What {{ date }} is, YYYY-MM-DD.  [default: today, UTC]")
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Of an incremental job: ask about all documents.")] = False,
     detach: DetachOption = False,
     as_json: JsonOption = False,
     task_queue: QueueOption = DEFAULT_TASK_QUEUE,
@@ -58,7 +59,7 @@ def run(
 
     async def go() -> int:
         connection = await connect(task_queue)
-        started = await connection.start(job, run_id=run_id, day=for_day, check_model=model_check)
+        started = await connection.start(job, run_id=run_id, day=for_day, check_model=model_check, full=full)
         simulated = is_simulated(job.model.name)
         return await attend(started, simulated=simulated, detach=detach, as_json=as_json)
 

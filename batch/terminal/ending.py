@@ -27,6 +27,8 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     if status.generation > 1:
         lines.append(fact("generation", str(status.generation)))
     lines.append(equation(status.documents, status.ok, status.errors, status.skipped))
+    if status.reasons:
+        lines.append(fact("incremental", f"{by_type(status.reasons)}; {status.deleted:,} deleted"))
     missing = status.planned - status.documents
     if status.ended and missing > 0:
         lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))
@@ -40,6 +42,11 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     if status.errors_in_progress:
         lines.append(fact("new errors", f"{by_type(status.errors_in_progress)} in partitions at work"))
     lines += [
+        *(
+            [fact("carried", f"{status.carried:,} rows of earlier runs, copied without a call")]
+            if status.carried
+            else []
+        ),
         fact("tokens", f"{status.prompt_tokens:,} in, {status.completion_tokens:,} out"),
         fact("cost", money(status.cost_usd, simulated=simulated, unpriced=status.unpriced)),
         *([fact("budget", budget(status))] if budget(status) else []),

@@ -128,7 +128,7 @@ def written(text: dict[str, Any] | str) -> str:
         (job(model__batch_deadline="6h"), "model.batch_deadline is for model.mode: batch; leave it out"),
         (job(model__mode="batch", model__batch_deadline="soon"), "model.batch_deadline: 'soon' is no duration"),
         (job(source__format="parquet"), "source.format: parquet is not supported yet; leave it out"),
-        (job(incremental=True), "incremental is not supported yet; leave it out"),
+        (job(state={"uri": "s3://results/"}), "state is for incremental: true; leave it out, or set that"),
         ("- a\n- b\n", "job.yaml: a job is a mapping of keys such as name, source, prompt; this is a list"),
         ("name: [", "job.yaml: not valid YAML"),
         ("", "this is empty"),

@@ -139,7 +139,16 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             "job: limits.max_cost_usd in model.mode: batch is not supported yet; leave it out",
         ),
         ({"source__format": "jsonl"}, "job: source.format: jsonl is not supported yet"),
-        ({"incremental": True}, "job: incremental is not supported yet"),
+        ({"state__uri": "s3://results/state/"}, "job: state is for incremental: true; leave it out, or set that"),
+        (
+            {"incremental": True, "state__uri": "s3://corpus/tickets/state/"},
+            "job: the state of incremental runs would lie inside source.uri, at s3://corpus/tickets/state/",
+        ),
+        ({"incremental": True, "state__uri": "results"}, "job: state.uri: 'results' is no S3 prefix"),
+        (
+            {"incremental": True, "prompt__user": "{{ date }} {{ text }}"},
+            "job: the prompt names date, so every night would ask about all documents again",
+        ),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),
         ({"name": "Not A Name"}, "job: name: a name has 1 to 63"),
         ({"prompt__system": "x" * MAX_JOB_BYTES}, "job: the job is larger than 60 KiB"),

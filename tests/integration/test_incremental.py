@@ -1,0 +1,171 @@
+"""Nights of one job on the real servers: what changed is asked about, all else is carried forward, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import Any
+
+import polars as pl
+import pytest
+
+from batch import Job, connect
+from batch.client import Connection, Run, RunResult
+from batch.local.stack import LocalStack
+from batch.results import current
+from batch.state import read_pointer
+
+DOCUMENTS = 300
+OF_A_RUN = ["shard", "partition", "generation", "run_id", "processed_at", "latency_seconds", "etag"]
+"""Columns in which a row that was carried forward may differ from one that was asked for today."""
+
+
+class Nights:
+    """A job with dated outputs, its corpus, and the provider's account."""
+
+    def __init__(self, stack: LocalStack, connection: Connection, name: str) -> None:
+        self.stack, self.connection, self.name = stack, connection, name
+        self.s3 = stack.s3_client()
+        self.texts: dict[str, str] = {}
+
+    def write(self, name: str, text: str) -> None:
+        self.texts[name] = text
+        self.s3.put_object(Bucket="corpus", Key=f"{self.name}/{name}", Body=text.encode())
+
+    def remove(self, name: str) -> None:
+        del self.texts[name]
+        self.s3.delete_object(Bucket="corpus", Key=f"{self.name}/{name}")
+
+    def job(self, **changes: Any) -> Job:
+        return Job.parse(
+            {
+                "name": self.name,
+                "source": {"uri": f"s3://corpus/{self.name}/"},
+                "prompt": {"user": changes.get("prompt", "Label this.\n{{ text }}")},
+                "model": {"name": "simulated-small", "temperature": 0},
+                "output": {"uri": f"s3://results/{self.name}/{{{{ date }}}}/"},
+                "partitions": {"documents": 40},
+                "incremental": changes.get("incremental", True),
+            }
+        )
+
+    def paid(self, *, reset: bool = False) -> int:
+        url = f"{self.stack.provider_url}/stats"
+        if reset:
+            urllib.request.urlopen(urllib.request.Request(f"{url}/reset", data=b"{}"), timeout=10).close()
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(json.loads(answer.read())["paid"])
+
+    async def night(self, day: int, run_id: str, *, full: bool = False, **changes: Any) -> tuple[Run, RunResult, int]:
+        """The run, its end, and how many answers were paid for."""
+        self.paid(reset=True)
+        started = await self.connection.start(
+            self.job(**changes), run_id=f"{self.name}-{run_id}", day=date(2026, 11, day), check_model=False, full=full
+        )
+        ended = await started.wait()
+        assert ended.state == "completed", ended
+        return started, ended, self.paid()
+
+    async def equals_a_full_run(self, run: Run, day: int, run_id: str, **changes: Any) -> None:
+        """A run that is not incremental gives the same table."""
+        full, _, paid = await self.night(day, run_id, incremental=False, **changes)
+        assert paid == len(self.texts)
+        assert table(run).equals(table(full))
+
+
+def table(run: Run) -> pl.DataFrame:
+    frame = run.results().collect().sort("document_id")
+    return frame.drop(OF_A_RUN, "content_hash", strict=False)
+
+
+@pytest.fixture
+async def nights(stack: LocalStack, request: pytest.FixtureRequest) -> AsyncIterator[Nights]:
+    with stack.applied_environment():
+        name = str(request.node.name).removeprefix("test_").replace("_", "-")[:40]
+        held = Nights(stack, await connect(), name)
+        yield held
+
+
+async def test_three_nights(nights: Nights) -> None:
+    for number in range(DOCUMENTS):
+        nights.write(f"d{number:04d}.txt", f"ticket {number}")
+    first, ended, paid = await nights.night(1, "one")
+    assert (paid, ended.reasons, ended.deleted, ended.carried) == (DOCUMENTS, {"new": DOCUMENTS}, 0, 0)
+
+    for number in (7, 150):
+        nights.write(f"d{number:04d}.txt", f"ticket {number}, edited")
+    for number in (0, 299):
+        nights.remove(f"d{number:04d}.txt")
+    for name in ("a.txt", "d0150b.txt", "z.txt"):
+        nights.write(name, name)
+    second, ended, paid = await nights.night(2, "two")
+    assert ended.reasons == {"new": 3, "changed": 2, "unchanged": 296}
+    assert (paid, ended.deleted, ended.carried, ended.documents) == (5, 2, 296, 301)
+    assert ended.cost_usd < 0.1 * (await first.status()).cost_usd or ended.cost_usd == 0
+    await nights.equals_a_full_run(second, 2, "two-full")
+    rows = second.results().collect()
+    assert rows.filter(pl.col("run_id") == f"{nights.name}-two").height == 5
+
+    third, ended, paid = await nights.night(3, "three", prompt="Summarize this.\n{{ text }}")
+    assert (paid, ended.reasons, ended.carried) == (301, {"job_changed": 301}, 0)
+    await nights.equals_a_full_run(third, 3, "three-full", prompt="Summarize this.\n{{ text }}")
+
+    _, ended, paid = await nights.night(4, "four", prompt="Summarize this.\n{{ text }}", full=True)
+    assert (paid, ended.reasons) == (301, {"full": 301})
+    manifest = await second.manifest()
+    assert manifest is not None and not (await second.verify(manifest)).problems
+
+
+async def test_an_etag_that_lies_costs_nothing(nights: Nights) -> None:
+    """The same bytes, uploaded in two parts: another etag, the same content."""
+    big = "x" * (5 * 2**20)
+    for name in ("a.txt", "c.txt"):
+        nights.write(name, name)
+    nights.write("b.txt", big)
+    await nights.night(1, "one")
+    upload = nights.s3.create_multipart_upload(Bucket="corpus", Key=f"{nights.name}/b.txt")
+    where = {"Bucket": "corpus", "Key": f"{nights.name}/b.txt", "UploadId": upload["UploadId"]}
+    part = nights.s3.upload_part(**where, PartNumber=1, Body=big.encode())
+    nights.s3.complete_multipart_upload(**where, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
+    second, ended, paid = await nights.night(2, "two")
+    assert (paid, ended.reasons, ended.carried) == (0, {"changed": 1, "unchanged": 2}, 3)
+    third, ended, paid = await nights.night(3, "three")
+    assert (paid, ended.reasons) == (0, {"unchanged": 3}), "the state has the new etag"
+    assert table(third).equals(table(second))
+
+
+async def test_nights_that_overlap_are_both_right(nights: Nights) -> None:
+    """Both are compared with the same state; the one that ends last finds it moved, and merges."""
+    for number in range(40):
+        nights.write(f"d{number:02d}.txt", f"ticket {number}")
+    await nights.night(1, "one")
+    nights.write("d05.txt", "edited for the second night")
+    slow = {"latency": 1.5}
+    _control(nights.stack, **slow)
+    early = await nights.connection.start(nights.job(), run_id=f"{nights.name}-two", day=date(2026, 11, 2))
+    while not (await early.status()).planned:
+        await asyncio.sleep(0.1)
+    _control(nights.stack, latency=0)
+    nights.write("d07.txt", "edited for the third night")
+    nights.remove("d20.txt")
+    await nights.night(3, "three")
+    assert (await early.wait()).state == "completed"
+    layout = nights.job().state_layout
+    found = await read_pointer(nights.connection.storage, layout)
+    assert found is not None and found[0].documents == 39
+    frame = current(layout, found[0]).collect()
+    assert sorted(frame["document_id"]) == [f"{nights.name}/{name}" for name in sorted(nights.texts)]
+    _, ended, paid = await nights.night(4, "four")
+    assert (paid, ended.reasons) == (0, {"unchanged": 39})
+
+
+def _control(stack: LocalStack, **options: Any) -> None:
+    request = urllib.request.Request(
+        f"{stack.provider_url}/control",
+        data=json.dumps(options).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(request, timeout=10).close()

@@ -1,0 +1,121 @@
+"""What a job's incremental runs know: the comparison with a listing, and the merge of two versions."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
+from batch.state import Entry, merged
+from workers.incremental import Comparison
+
+DAY = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def entry(key: str, *, etag: str = "e", processed: int = 0, listed: int = 0, fingerprint: str = "f") -> Entry:
+    when, seen = DAY + timedelta(hours=processed), DAY + timedelta(hours=listed)
+    return Entry(key, key, etag, "h", fingerprint, "ok", None, when, seen, f"s3://b/{processed}")
+
+
+def document(key: str, etag: str = "e") -> PlannedDocument:
+    return PlannedDocument(key, f"s3://b/{key}", etag, 1)
+
+
+def reasons(comparison: Comparison, *documents: PlannedDocument) -> list[str | None]:
+    return [judged.reason for judged in comparison.compare(list(documents))]
+
+
+def gone(comparison: Comparison, *, last: bool) -> list[str]:
+    data, count = comparison.finish(last=last)
+    ids: list[str] = pq.read_table(io.BytesIO(data)).column("document_id").to_pylist()
+    assert len(ids) == count
+    return ids
+
+
+def test_each_document_has_its_reason() -> None:
+    known = [
+        entry("a"),
+        entry("b"),
+        entry("c", fingerprint="other"),
+        entry("d")._replace(status="error", retryable=True),
+        entry("e")._replace(status="error", retryable=False),
+        entry("x"),
+    ]
+    comparison = Comparison(known, fingerprint="f", full=False)
+    found = comparison.compare([document("a"), document("b", "new"), *map(document, "cdef")])
+    assert [one.reason for one in found] == [UNCHANGED, CHANGED, JOB_CHANGED, RETRIED, UNCHANGED, NEW]
+    assert (found[0].previous, found[0].content_hash) == ("s3://b/0", None)
+    assert (found[1].previous, found[1].content_hash) == ("s3://b/0", "h")
+    assert [one.previous for one in found[2:4]] == [None, None]
+    assert gone(comparison, last=True) == ["x"]
+    assert reasons(Comparison(known, fingerprint="f", full=True), document("a"), document("aa")) == [FULL, NEW]
+
+
+def test_what_is_gone_counts_up_to_where_documents_were_taken() -> None:
+    """The next shard begins there, and finds the rest itself."""
+    known = [entry(key) for key in "abcdefgh"]
+    first = Comparison(known, fingerprint="f", full=False)
+    first.compare([document("b"), document("d"), document("f")])
+    first.settle("d")
+    assert gone(first, last=False) == ["a", "c"]
+    second = Comparison([one for one in known if one.key > "d"], fingerprint="f", full=False)
+    second.compare([document("f")])
+    second.settle("f")
+    assert gone(second, last=True) == ["e", "g", "h"]
+
+
+KEYS = st.lists(st.sampled_from("abcdefghij"), unique=True).map(sorted)
+
+
+@given(KEYS, KEYS, st.lists(st.integers(0, 20), max_size=8))
+def test_any_cut_of_the_listing_finds_the_same(known: list[str], listed: list[str], cuts: list[int]) -> None:
+    borders = sorted({min(cut, len(listed)) for cut in cuts} | {len(listed)})
+    found, left, start, after = list[str | None](), list[str](), 0, ""
+    for end in borders:
+        entries = [entry(key) for key in known if key > after]
+        comparison = Comparison(entries, fingerprint="f", full=False)
+        found += reasons(comparison, *map(document, listed[start:]))[: end - start]
+        after = listed[end - 1] if end > start else after
+        comparison.settle(after)
+        left += gone(comparison, last=end == len(listed))
+        start = end
+    assert found == [UNCHANGED if key in known else NEW for key in listed]
+    assert left == [key for key in known if key not in listed]
+
+
+def hours(hour: int) -> datetime:
+    return DAY + timedelta(hours=hour)
+
+
+def test_the_row_that_was_processed_last_holds() -> None:
+    older, newer = entry("a", etag="1", processed=1, listed=1), entry("a", etag="2", processed=2, listed=2)
+    for ours, theirs in (((older, 1), (newer, 2)), ((newer, 2), (older, 1))):
+        assert list(merged([ours[0]], hours(ours[1]), [theirs[0]], hours(theirs[1]))) == [newer]
+
+
+def test_the_younger_listing_knows_what_is_gone() -> None:
+    """And what it lacks all the same, because it came after it, stays."""
+    night, rerun = (
+        [entry("a", listed=5), entry("c", listed=5)],
+        [entry("a", processed=9, listed=1), entry("b", listed=1)],
+    )
+    for one, at, other, then in ((night, 5, rerun, 1), (rerun, 1, night, 5)):
+        found = list(merged(one, hours(at), other, hours(then)))
+        assert [(each.key, each.processed_at, each.listed_at) for each in found] == [
+            ("a", hours(9), hours(5)),
+            ("c", hours(0), hours(5)),
+        ]
+
+
+@given(KEYS, KEYS, st.booleans())
+def test_a_merge_is_the_same_both_ways(ours: list[str], theirs: list[str], newer: bool) -> None:
+    mine = [entry(key, etag="m", processed=1, listed=3 if newer else 1) for key in ours]
+    others = [entry(key, etag="t", processed=2, listed=2) for key in theirs]
+    at, then = hours(3 if newer else 1), hours(2)
+    found = list(merged(mine, at, others, then))
+    assert found == list(merged(others, then, mine, at))
+    assert [one.key for one in found] == (ours if newer else theirs)

@@ -1,0 +1,47 @@
+"""Rows of the result files that the job's last run left, a few files at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from batch import result_file
+from batch.layout import bucket_and_key
+from batch.result_file import NotOurs
+from batch.store import ObjectMissing, Storage
+from workers.rows import Row
+
+KEPT = 2
+"""Files whose rows are held: neighbours of a plan are neighbours in the last one too."""
+
+log = logging.getLogger(__name__)
+
+
+class EarlierRows:
+    """Reads each file once while its documents come one after the other."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._files: dict[str, asyncio.Task[dict[str, Row]]] = {}
+
+    async def rows(self, uri: str) -> dict[str, Row]:
+        """Of the result file at `uri`, by document; empty where there is none any more. Raises `StorageError`."""
+        reading = self._files.get(uri)
+        if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
+            while len(self._files) >= KEPT:
+                del self._files[next(iter(self._files))]
+            reading = self._files[uri] = asyncio.create_task(self._read(uri))
+        return await asyncio.shield(reading)
+
+    async def _read(self, uri: str) -> dict[str, Row]:
+        try:
+            return await asyncio.to_thread(_decode, await self._storage.get(*bucket_and_key(uri)))
+        except (ObjectMissing, NotOurs) as error:
+            log.warning("its documents are asked about again: %s", error)
+            return {}
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    table, _ = result_file.decode(data)
+    return {row["document_id"]: row for row in table.to_pylist()}

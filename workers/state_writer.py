@@ -1,0 +1,163 @@
+"""The state that an incremental run leaves: written as the finisher reads its results, and made the job's current one.
+
+    result files, in the plan's order -> parts of a new version -> current.json, if it still says what the run found
+                                                                -> else merged with what it says now, and once more
+
+May be repeated at any point: a version counts only once `current.json` names it, by one conditional PUT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batch.layout import RunLayout, StateLayout
+from batch.run_file import RunFile
+from batch.state import KEPT, STATE_SCHEMA, Entry, StatePointer, merged, read_entries, read_pointer, version_name
+from batch.store import PreconditionFailed, Storage
+
+PART_ROWS, GROUP_ROWS = 200_000, 20_000
+"""Documents of a part, which is held in memory while it is written (some 10 MB), and of a row group of it."""
+
+log = logging.getLogger(__name__)
+
+
+class StateWriter:
+    """The state of one run's end."""
+
+    def __init__(self, storage: Storage, layout: RunLayout, file: RunFile, generation: int) -> None:
+        self._storage, self._run, self._file, self._generation = storage, layout, file, generation
+        self._layout = file.job.state_layout
+        self._listed_at = datetime.fromisoformat(file.created_at)
+        self._version = _Version(storage, self._layout, version_name(file.run_id, generation))
+
+    async def add(self, shard: int, partition: int, table: pa.Table) -> None:
+        """The rows of a result file; partitions come in the plan's order."""
+        uri = self._run.uri(self._run.result(shard, partition))
+        await self._version.add(_entries(table, uri, self._listed_at))
+
+    async def move(self, *, complete: bool) -> None:
+        """Makes what was added the current state. `complete`: the run's plan holds all that there is to list."""
+        own = self._pointer(self._version.name, *await self._version.close())
+        while True:
+            found = await read_pointer(self._storage, self._layout)
+            pointer = own
+            if found is not None:
+                now, _ = found
+                mine = now.run_id == self._file.run_id
+                compared_with = self._file.state.name if self._file.state is not None else None
+                if mine and now.generation > self._generation:
+                    return
+                if not (complete and (mine or now.name == compared_with)):
+                    pointer = await self._merge(own, now, complete=complete)
+                older = [now.name, *now.older]
+                pointer = replace(pointer, older=older[:KEPT])
+            try:
+                if found is None:
+                    await self._storage.create(self._layout.uri.bucket, self._layout.current, pointer.to_bytes())
+                else:
+                    await self._storage.replace(
+                        self._layout.uri.bucket, self._layout.current, pointer.to_bytes(), etag=found[1]
+                    )
+            except PreconditionFailed:
+                log.info("another run moved the state of job %s meanwhile: merging", self._file.job.name)
+                if pointer.name != own.name:
+                    await self._remove(pointer.name)
+                continue
+            if pointer.name != own.name:
+                await self._remove(own.name)
+            if found is not None:
+                for name in older[KEPT:]:
+                    await self._remove(name)
+            return
+
+    def _pointer(self, name: str, parts: int, documents: int) -> StatePointer:
+        return StatePointer(name, parts, documents, self._file.run_id, self._generation, self._file.created_at)
+
+    async def _merge(self, own: StatePointer, now: StatePointer, *, complete: bool) -> StatePointer:
+        """Of a plan that was not finished nothing is concluded about what it lacks."""
+        version = _Version(self._storage, self._layout, version_name(own.run_id, own.generation))
+        theirs_listed = datetime.fromisoformat(now.listed_at)
+        entries = merged(
+            read_entries(self._storage, self._layout, own),
+            self._listed_at if complete else datetime.min.replace(tzinfo=self._listed_at.tzinfo),
+            read_entries(self._storage, self._layout, now),
+            theirs_listed,
+        )
+        while True:
+            some = await asyncio.to_thread(_table_of, entries)
+            if not some.num_rows:
+                break
+            await version.add(some)
+        pointer = self._pointer(version.name, *await version.close())
+        listed_at = max(theirs_listed, self._listed_at) if complete else theirs_listed
+        return replace(pointer, listed_at=listed_at.isoformat())
+
+    async def _remove(self, name: str) -> None:
+        bucket = self._layout.uri.bucket
+        async for page in self._storage.pages(bucket, self._layout.version(name)):
+            await self._storage.delete(bucket, [entry.key for entry in page])
+
+
+class _Version:
+    """Parts of one version, written as they fill."""
+
+    def __init__(self, storage: Storage, layout: StateLayout, name: str) -> None:
+        self._storage, self._layout, self.name = storage, layout, name
+        self._waiting: list[pa.Table] = []
+        self._rows = self._parts = self._documents = 0
+
+    async def add(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        if self._rows >= PART_ROWS:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        table = pa.concat_tables(self._waiting)
+        data = await asyncio.to_thread(_encode, table)
+        await self._storage.put(self._layout.uri.bucket, self._layout.part(self.name, self._parts), data)
+        self._parts += 1
+        self._documents += self._rows
+        self._waiting, self._rows = [], 0
+
+    async def close(self) -> tuple[int, int]:
+        """How many parts and documents there are."""
+        if self._waiting:
+            await self._flush()
+        return self._parts, self._documents
+
+
+def _encode(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS)
+    return sink.getvalue()
+
+
+def _entries(table: pa.Table, uri: str, listed_at: datetime) -> pa.Table:
+    """A result file's rows as entries of the state."""
+    rows = table.num_rows
+    given = {
+        "key": pc.replace_substring_regex(table.column("uri"), "^s3://[^/]+/", ""),
+        "listed_at": pa.array([listed_at] * rows, STATE_SCHEMA.field("listed_at").type),
+        "result": pa.array([uri] * rows, pa.string()),
+    }
+    columns = [given[name] if name in given else table.column(name) for name in STATE_SCHEMA.names]
+    return pa.table(columns, names=STATE_SCHEMA.names).cast(STATE_SCHEMA)
+
+
+def _table_of(entries: Iterator[Entry]) -> pa.Table:
+    """The next of them, at most as many as make a part."""
+    some = list(islice(entries, GROUP_ROWS))
+    columns = zip(*some, strict=True) if some else [[] for _ in STATE_SCHEMA.names]
+    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, STATE_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=STATE_SCHEMA)
