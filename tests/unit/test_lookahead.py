@@ -53,8 +53,8 @@ CORPORA = {
     "hashes": [f"p/{uuid.UUID(int=random.Random(number).getrandbits(128))}" for number in range(3000)],
     "words": [f"p/{random.Random(n).choice('xyzé+% ')}{random.Random(n).random()}" for n in range(3000)],
     "days": [f"p/{year}/{month:02d}/{day:02d}/{n}" for year in (2019, 2026) for month in (1, 12) for day in range(1, 29)
-             for n in range(20)],
-    "lopsided": [f"p/a{number:05d}" for number in range(2000)] + [f"p/zz/{'y' * (number % 90)}" for number in range(90)],
+             for n in range(9)],
+    "lopsided": [f"p/a{n:05d}" for n in range(2000)] + [f"p/zz/{'y' * n}" for n in range(90)],
     "one page": NUMBERS[:9],
     "two pages": NUMBERS[:11],
     "nothing": [],
