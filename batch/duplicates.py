@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,9 +87,7 @@ class Duplicates:
 
     def read(self, table: pa.Table, shard: int) -> None:
         """Takes over the next shard from its plan: a table with `COLUMNS`."""
-        etags = table.column("etag").combine_chunks()
-        chosen = pc.and_(pc.match_substring_regex(etags, _CONTENT_HASH), pc.is_null(table.column("same_as")))
-        table = table.filter(pc.fill_null(chosen, False))
+        table = table.filter(pc.match_substring_regex(pc.field("etag"), _CONTENT_HASH) & pc.field("same_as").is_null())
         keys = _hashes(table.column("etag"), table.column("size").to_numpy())
         partitions = table.column("partition").to_numpy().astype(np.uint64)
         keys, first = np.unique(keys, return_index=True)
@@ -141,12 +139,12 @@ def _hash(etag: str, size: int) -> int | None:
     return int(etag.strip('"')[:16], 16) ^ (size * _ODD & 0xFFFFFFFFFFFFFFFF)
 
 
-def _hashes(etags: pa.ChunkedArray, sizes: npt.NDArray[np.int64]) -> Numbers:
+def _hashes(etags: pa.ChunkedArray[Any], sizes: npt.NDArray[np.int64]) -> Numbers:
     """`_hash` of many at once, all of them content hashes."""
     if not len(etags):
         return np.empty(0, np.uint64)
     plain = pc.utf8_slice_codeunits(pc.utf8_trim(etags, '"'), 0, 16)
-    signs = np.frombuffer("".join(plain.to_pylist()).encode(), np.uint8).reshape(-1, 16)
+    signs = np.frombuffer("".join(map(str, plain.to_pylist())).encode(), np.uint8).reshape(-1, 16)
     digits = np.where(signs >= ord("a"), signs - (ord("a") - 10), signs - ord("0")).astype(np.uint64)
     keys = np.zeros(len(digits), np.uint64)
     for place in range(16):

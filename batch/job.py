@@ -93,7 +93,7 @@ class Source(_Part):
     id_field: str | None = None
     max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
     duplicates: Literal["share", "ask"] | None = None
-    """Whether a run asks about documents of the same bytes once. Unless said: if the prompt does not tell them apart."""
+    """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart."""
 
     _parse_size = field_validator("max_document_bytes", mode="before")(_size)
 

@@ -155,9 +155,8 @@ class ShardCutter:
         self._max_documents, self._max_size, self._max_partitions = documents, size, partitions
         self._duplicates = duplicates
         self._buffer = io.BytesIO()
-        self._writer = pq.ParquetWriter(
-            self._buffer, PLAN_SCHEMA, compression="zstd", use_dictionary=_REPEATING, write_statistics=False
-        )
+        options: dict[str, Any] = {"compression": "zstd", "use_dictionary": _REPEATING, "write_statistics": False}
+        self._writer = pq.ParquetWriter(self._buffer, PLAN_SCHEMA, **options)
         self._open: list[PlannedDocument] = []
         self._open_size = 0
         self._partitions = 0

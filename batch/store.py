@@ -273,11 +273,9 @@ class Storage:
 
         async def fetch(after: str, token: str | None) -> Page:
             started = time.perf_counter()
-            arguments = {"after": after, "token": token, "where": self._where(), "most": page_size}
+            ask = partial(list_page, after=after, token=token, where=self._where(), most=page_size)
             async with self._slots:
-                page = await loop.run_in_executor(
-                    self._listing, partial(list_page, self._lister, bucket, prefix, **arguments)
-                )
+                page = await loop.run_in_executor(self._listing, ask, self._lister, bucket, prefix)
             if self._observe:
                 self._observe("list", time.perf_counter() - started)
             return page

@@ -18,9 +18,11 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import numpy as np
+import numpy.typing as npt
 import uvloop
 from aiohttp import web
 
+Numbers = npt.NDArray[np.uint64]
 PREFIX = "documents/"
 _KEY = PREFIX + "{folder:05d}/{number:09d}.txt"
 _FOLDER = 10_000
@@ -77,16 +79,17 @@ class Pages:
         return entries.tobytes()
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def _mix(values: Numbers) -> Numbers:
     """SplitMix64's last step: numbers that look random, the same ones for the same values."""
     with np.errstate(over="ignore"):
         values = values + np.uint64(0x9E3779B97F4A7C15)
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+        mixed: Numbers = values ^ (values >> np.uint64(31))
+    return mixed
 
 
-def _write_digits(entries: np.ndarray, at: int, count: int, values: np.ndarray, base: int) -> None:
+def _write_digits(entries: npt.NDArray[np.uint8], at: int, count: int, values: Numbers, base: int) -> None:
     signs = np.frombuffer(b"0123456789abcdef", np.uint8)
     for place in range(at + count - 1, at - 1, -1):
         values, digit = np.divmod(values, np.uint64(base))

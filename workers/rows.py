@@ -50,6 +50,7 @@ class RowMaker:
             "run_id": self.run_id,
             "generation": self.generation,
             "processed_at": datetime.now(UTC),
+            "same_as": None,
         }
 
 
