@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from batch.listing import read_quickly
 from batch.storage_errors import StorageRefused
 
 if TYPE_CHECKING:
@@ -126,4 +127,8 @@ def s3_client(settings: AwsSettings) -> Any:
         read_timeout=60,
     )
     with mistakes_named():
-        return settings.session.client("s3", region_name=settings.region, endpoint_url=settings.endpoint, config=config)
+        client = settings.session.client(
+            "s3", region_name=settings.region, endpoint_url=settings.endpoint, config=config
+        )
+    read_quickly(client)
+    return client

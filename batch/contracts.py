@@ -77,6 +77,10 @@ MAX_COST = "max_cost_usd"
 PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
 
+FIRST_SHARDS = (20, 100)
+"""Partitions at most of a run's first shards."""
+
+
 @dataclass(frozen=True)
 class Tuning:
     """How a run is cut up and watched; none of it changes an answer. Times are in seconds."""
@@ -93,6 +97,10 @@ class Tuning:
     probe_every: float = 15.0
     upgrade_after: float = 60.0
     """Age of an execution before it continues as new on a newer version of the workers."""
+
+    def partitions_of(self, shard: int) -> int:
+        """At most, of a shard. The first ones are small: they are at work before a long listing has got far."""
+        return min([self.shard_partitions, *FIRST_SHARDS[shard : shard + 1]])
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ class Coordinator:
                 shard=self._next_shard,
                 first_partition=self._next_partition,
                 cursor=self._cursor,
-                partitions=self._tuning.shard_partitions,
+                partitions=self._tuning.partitions_of(self._next_shard),
             ),
             c.PlannedShard,
             f"shard {self._next_shard}",

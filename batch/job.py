@@ -42,6 +42,9 @@ MAX_SIZE = 2**50
 TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"}) | DATE_VARIABLES
 """What a prompt template may name: the document's text, its id, the URI of its object, and when the run is for."""
 
+_OF_ONE_DOCUMENT = frozenset({"document_id", "uri"})
+"""Those that differ between documents of the same content."""
+
 _ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
 """Stands in for the nominal start while a job is only checked."""
 
@@ -93,6 +96,8 @@ class Source(_Part):
     text_field: str = "text"
     id_field: str | None = None
     max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
+    duplicates: Literal["share", "ask"] | None = None
+    """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart."""
 
     _parse_size = field_validator("max_document_bytes", mode="before")(_size)
 
@@ -297,6 +302,7 @@ class Job(_Part):
             if used:
                 raise ValueError(f"{key} is not supported yet; leave it out")
         self._check_state(source)
+        self._check_duplicates()
         if self.model.mode == "batch" and "documents" not in self.partitions.model_fields_set:
             sized = self.partitions.model_copy(update={"documents": BATCH_DOCUMENTS})
             object.__setattr__(self, "partitions", sized)  # the job is frozen from here on
@@ -316,6 +322,24 @@ class Job(_Part):
                 "more); shorten prompt or schema (documents belong in source.uri)"
             )
         return self
+
+    def _check_duplicates(self) -> None:
+        if self.source.duplicates != "share":
+            return
+        if named := sorted(self._prompt_variables() & _OF_ONE_DOCUMENT):
+            raise ValueError(
+                f"source.duplicates: share, but the prompt names {', '.join(named)}, which differ between documents of "
+                "the same content; leave out one or the other"
+            )
+        if self.model.mode == "batch":
+            raise ValueError("source.duplicates: share is not supported yet in model.mode: batch; leave it out")
+
+    @property
+    def shares_answers(self) -> bool:
+        """Whether documents of the same bytes are asked about once: not where the prompt tells them apart."""
+        if self.source.duplicates == "ask" or self.model.mode == "batch":
+            return False
+        return not self._prompt_variables() & _OF_ONE_DOCUMENT
 
     def _check_state(self, source: S3Uri) -> None:
         if not self.incremental:

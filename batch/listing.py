@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
+from xml.sax.saxutils import unescape
 
 from batch.storage_errors import BucketMissing, StorageError, StorageRefused, StorageUnreachable
 
@@ -17,8 +19,7 @@ PAGE = 1000
 _UNADDRESSABLE = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectEntry:
+class ObjectEntry(NamedTuple):
     """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it."""
 
     key: str
@@ -31,10 +32,22 @@ def is_addressable(key: str) -> bool:
     return _UNADDRESSABLE.search(key) is None
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Up to 1,000 objects of a listing, and the token of the next page; None: there is none.
+
+    `by_key`: the server is known to list in the order of the keys' bytes, and none before the key that it starts after.
+    """
+
+    entries: list[ObjectEntry]
+    token: str | None
+    by_key: bool
+
+
 def list_page(
     client: Any, bucket: str, prefix: str, *, after: str, token: str | None, where: str, most: int = PAGE
-) -> tuple[list[ObjectEntry], str | None]:
-    """One page of at most `most` objects after the key `after`, and the token of the next. Blocking: for threads."""
+) -> Page:
+    """One page of at most `most` objects after the key `after`. Blocking: for threads."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     position = {"ContinuationToken": token} if token else {"StartAfter": after} if after else {}
@@ -42,8 +55,56 @@ def list_page(
         page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most, **position)
     except (BotoCoreError, ClientError) as error:
         raise _explain(error, bucket, prefix, where) from error
-    entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag", "")) for item in page.get("Contents", ())]
-    return entries, page.get("NextContinuationToken") if page.get("IsTruncated") else None
+    entries = page.get(_ENTRIES)
+    if entries is None:
+        contents = page.get("Contents", ())
+        entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag", "")) for item in contents]
+    # Of directory buckets AWS says that they list in no order.
+    by_key = page["ResponseMetadata"]["HTTPHeaders"].get("server") == "AmazonS3" and not bucket.endswith("--x-s3")
+    return Page(entries, page.get("NextContinuationToken") if page.get("IsTruncated") else None, by_key)
+
+
+def read_quickly(client: Any) -> None:
+    """Makes a boto3 client read a listing's objects in a tenth of the time: just their key, size and etag.
+
+    botocore parses the whole body twice, and makes a dict of every element, by the service's model. It still reads all
+    the rest of the answer, errors among it, and the objects too where they are not written in the plain way of S3.
+    """
+    # The wildcard makes this the first of all handlers: one of botocore's parses the body to look for an error in it.
+    client.meta.events.register_first("before-parse.*.ListObjectsV2", _take_entries)
+
+
+_ENTRIES = "docbatch.Entries"
+_KEYS, _SIZES, _ETAGS = (re.compile(rb"<%b>([^<]*)</%b>" % (name, name)) for name in (b"Key", b"Size", b"ETag"))
+_END = b"</Contents>"
+
+
+def _take_entries(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """A handler of botocore's: takes the objects out of an answer's body before botocore parses that."""
+    body = response_dict["body"]
+    if response_dict["status_code"] != 200 or b"<ListBucketResult" not in body or b"&#" in body or b"<!" in body:
+        return
+    count = body.count(b"<Contents>")
+    keys, sizes, etags = (pattern.findall(body) for pattern in (_KEYS, _SIZES, _ETAGS))
+    if not len(keys) == len(sizes) == len(etags) == count:
+        return
+    rest = body if not count else body[: body.index(b"<Contents>")] + body[body.rindex(_END) + len(_END) :]
+    if b"<EncodingType>url</EncodingType>" not in rest:
+        return
+    if b"<NextContinuationToken>" not in rest and b"<IsTruncated>false</IsTruncated>" not in rest:
+        return
+    customized_response_dict[_ENTRIES] = [
+        ObjectEntry(_plain(key, in_url=True), int(size), _plain(etag))
+        for key, size, etag in zip(keys, sizes, etags, strict=True)
+    ]
+    response_dict["body"] = rest
+
+
+def _plain(text: bytes, *, in_url: bool = False) -> str:
+    found = text.decode()
+    if "&" in found:
+        found = unescape(found, {"&quot;": '"', "&apos;": "'"})
+    return unquote_plus(found) if in_url and ("%" in found or "+" in found) else found
 
 
 def lists_by_folders(client: Any, bucket: str, *, where: str) -> bool:

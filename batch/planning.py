@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batch.duplicates import Duplicates
 from batch.globs import compile_globs
 from batch.job import Source
 from batch.layout import object_uri
@@ -35,8 +37,13 @@ _PLAN_FIELDS: list[pa.Field[Any]] = [
     pa.field("same_as", pa.string()),
 ]
 PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
+MOST_PLAN_BYTES = 32 * 2**20
+"""A shard whose plan file grew as large as this ends with the partition that made it so."""
 _OF_DOCUMENT = [name for name in PLAN_SCHEMA.names if name != "partition"]
 """Columns that are fields of `PlannedDocument`, in its order."""
+_fields_of = attrgetter(*_OF_DOCUMENT)
+_REPEATING = ["partition", "reason", "previous", "same_as"]
+"""Columns with few values: a dictionary of any other is as large as the column, and costs a third of the encoding."""
 
 
 NEW, CHANGED, JOB_CHANGED, RETRIED, FULL, UNCHANGED = "new", "changed", "job_changed", "retried", "full", "unchanged"
@@ -52,7 +59,7 @@ class PlannedDocument:
     A row of a JSONL or Parquet object comes with its text (`content`) and its other fields (`row`, a JSON object); its
     `etag` is the hash of both. `reason` says why an incremental run asks about it, or does not. Where its last row may
     still hold, `previous` is the URI of that row's result file, and `content_hash` that of what it was the answer to.
-    `same_as` names the document of this run whose answer it shares.
+    `same_as` says in which partition the document lies whose answer it shares (see `batch.duplicates`).
     """
 
     document_id: str
@@ -137,12 +144,23 @@ class ShardCutter:
     """
 
     def __init__(
-        self, *, shard: int, first_partition: int, start_cursor: str, documents: int, size: int, partitions: int
+        self,
+        *,
+        shard: int,
+        first_partition: int,
+        start_cursor: str,
+        documents: int,
+        size: int,
+        partitions: int,
+        duplicates: Duplicates | None = None,
     ) -> None:
+        """`duplicates` marks those documents that share the answer of an earlier one."""
         self._shard, self._first, self._start = shard, first_partition, start_cursor
         self._max_documents, self._max_size, self._max_partitions = documents, size, partitions
+        self._duplicates = duplicates
         self._buffer = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._buffer, PLAN_SCHEMA, compression="zstd")
+        options: dict[str, Any] = {"compression": "zstd", "use_dictionary": _REPEATING, "write_statistics": False}
+        self._writer = pq.ParquetWriter(self._buffer, PLAN_SCHEMA, **options)
         self._open: list[PlannedDocument] = []
         self._open_size = 0
         self._partitions = 0
@@ -152,7 +170,9 @@ class ShardCutter:
 
     def takes(self, document: PlannedDocument) -> bool:
         """Whether there is room for the document in this shard."""
-        return self._partitions + self._ends_partition(document) < self._max_partitions
+        if not self._ends_partition(document):
+            return True
+        return self._partitions + 1 < self._max_partitions and self._buffer.tell() < MOST_PLAN_BYTES
 
     def _ends_partition(self, document: PlannedDocument) -> bool:
         return len(self._open) >= self._max_documents or (
@@ -176,8 +196,11 @@ class ShardCutter:
         if not self._open:
             return
         number = self._first + self._partitions
-        columns: dict[str, list[Any]] = {name: [getattr(d, name) for d in self._open] for name in _OF_DOCUMENT}
+        rows = map(_fields_of, self._open)
+        columns: dict[str, Sequence[Any]] = dict(zip(_OF_DOCUMENT, zip(*rows, strict=True), strict=True))
         columns["partition"] = [number] * len(self._open)
+        if self._duplicates is not None:
+            columns["same_as"] = self._duplicates.mark(self._open, self._shard, number)
         self._writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(self._open))
         self._partitions += 1
         self._open, self._open_size = [], 0

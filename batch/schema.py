@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from batch.columns import Columns, Node
 
-ROW_SCHEMA_VERSION = 1
+ROW_SCHEMA_VERSION = 2
 """Version of the columns that `row_schema` gives; raised when a column is added, removed or changes its meaning."""
 
 JSON_TEXT = {b"docbatch.json": b"1"}
@@ -102,6 +102,7 @@ def row_schema(
         ("run_id", string),
         ("generation", int64),
         ("processed_at", pa.timestamp("us", tz="UTC")),
+        ("same_as", string),
     ]
     if incremental:
         columns.append(("content_hash", string))

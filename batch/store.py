@@ -12,7 +12,8 @@ import atexit
 import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -29,7 +30,8 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from batch import aws
-from batch.listing import PAGE, ObjectEntry, list_page, lists_by_folders
+from batch.listing import PAGE, ObjectEntry, Page, list_page, lists_by_folders
+from batch.lookahead import STRETCHES, pages_ahead
 from batch.storage_errors import (
     BucketMissing,
     ObjectMissing,
@@ -84,6 +86,7 @@ class Storage:
         self._config: dict[str, Any] | None = None
         self._lister: Any = None
         self._by_folders: dict[str, bool] = {}
+        self._listing: ThreadPoolExecutor | None = None
 
     def _store(self, bucket: str, *, retry: bool = True) -> S3Store:
         store = self._stores.get((bucket, retry))
@@ -259,32 +262,28 @@ class Storage:
     ) -> AsyncGenerator[list[ObjectEntry], None]:
         """As `pages`, of objects that others wrote, those after the key `after` only, in the order of the server.
 
-        Their keys are exactly what S3 has (see `batch.listing`).
+        Their keys are exactly what S3 has (see `batch.listing`). Who comes back for a second page gets what follows
+        read ahead (see `batch.lookahead`): close the generator where it is left before its end.
         """
         self._resolve()
         if self._lister is None:
             assert self._settings is not None
             self._lister = aws.s3_client(self._settings)
-        token: str | None = None
-        while True:
+            self._listing = ThreadPoolExecutor(max_workers=STRETCHES, thread_name_prefix="listing")
+        loop = asyncio.get_running_loop()
+
+        async def fetch(after: str, token: str | None) -> Page:
             started = time.perf_counter()
+            ask = partial(list_page, after=after, token=token, where=self._where(), most=page_size)
             async with self._slots:
-                page, token = await asyncio.to_thread(
-                    list_page,
-                    self._lister,
-                    bucket,
-                    prefix,
-                    after=after,
-                    token=token,
-                    where=self._where(),
-                    most=page_size,
-                )
+                page = await loop.run_in_executor(self._listing, ask, self._lister, bucket, prefix)
             if self._observe:
                 self._observe("list", time.perf_counter() - started)
-            if page:
+            return page
+
+        async with aclosing(pages_ahead(fetch, prefix=prefix, after=after)) as pages:
+            async for page in pages:
                 yield page
-            if token is None:
-                return
 
     async def lists_by_folders(self, bucket: str) -> bool:
         """Whether the server lists what is in `a/` before `a.txt`, as SeaweedFS does. S3 goes by the bytes of keys."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from functools import partial
 
 from temporalio import activity
@@ -16,6 +17,7 @@ from batch.run_file import RunFile, load_run
 from batch.state import read_entries, read_pointer
 from batch.store import PreconditionFailed, Storage
 from workers.incremental import Comparison, UnsortedListing
+from workers.known_duplicates import KnownDuplicates
 from workers.metrics import Metrics
 from workers.rerun import find_work
 
@@ -25,6 +27,7 @@ class Planner:
 
     def __init__(self, storage: Storage, metrics: Metrics) -> None:
         self._storage, self._metrics = storage, metrics
+        self._known = KnownDuplicates(storage)
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
@@ -43,6 +46,7 @@ class Planner:
         job = file.job
         source = S3Uri.parse(job.source.uri)
         selects = selector(job.source, source.prefix)
+        duplicates = await self._known.take(layout, task.shard) if _marks_duplicates(file) else None
         cutter = ShardCutter(
             shard=task.shard,
             first_partition=task.first_partition,
@@ -50,14 +54,16 @@ class Planner:
             documents=job.partitions.documents,
             size=job.partitions.bytes,
             partitions=task.partitions,
+            duplicates=duplicates,
         )
         comparison = await self._comparison(file, task.cursor) if job.incremental else None
         full = False
-        async for page in self._storage.source_pages(source.bucket, source.prefix, after=task.cursor):
-            documents = [PlannedDocument.of(source.bucket, entry) for entry in page if selects(entry.key)]
-            full = await asyncio.to_thread(_cut, documents, cutter, comparison)
-            if full:
-                break
+        async with aclosing(self._storage.source_pages(source.bucket, source.prefix, after=task.cursor)) as pages:
+            async for page in pages:
+                documents = [PlannedDocument.of(source.bucket, entry) for entry in page if selects(entry.key)]
+                full = await asyncio.to_thread(_cut, documents, cutter, comparison)
+                if full:
+                    break
         deleted = 0
         if comparison is not None:
             gone, deleted = await asyncio.to_thread(comparison.finish, last=not full)
@@ -71,6 +77,9 @@ class Planner:
             if stored is None:
                 raise
             return stored
+        if duplicates is not None and not footer.last:
+            await asyncio.to_thread(duplicates.keep)
+            self._known.give_back(layout, duplicates)
         self._metrics.start_job(job.name)
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
@@ -115,12 +124,18 @@ class Planner:
 
 def _cut(documents: list[PlannedDocument], cutter: ShardCutter, comparison: Comparison | None) -> bool:
     """Takes the documents into the shard until it is full: whether it is. Blocking."""
+    if comparison is None:
+        return not all(cutter.add(document, document.document_id) for document in documents)
     for document in documents:
         if not cutter.takes(document):
             return True
-        judged = document if comparison is None else comparison.judge(document)
-        cutter.add(judged, judged.document_id)
+        cutter.add(comparison.judge(document), document.document_id)
     return False
+
+
+def _marks_duplicates(file: RunFile) -> bool:
+    """Not in a run whose rows, by an older version, have no place for it."""
+    return file.job.shares_answers and "same_as" in file.schema.names
 
 
 def _planned(footer: PlanFooter) -> c.PlannedShard:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from temporalio import activity
 from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
+from batch.duplicates import reference
 from batch.layout import bucket_and_key
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
@@ -48,8 +49,9 @@ from workers.llm.chat import Answer
 from workers.llm.prices import Pricer
 from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.metrics import Metrics
-from workers.rows import Row, RowMaker, carried
+from workers.rows import Row, RowMaker, carried, shared
 from workers.runs import ActiveRun, Runs
+from workers.shared_answers import SharedAnswers, content_of, usable
 
 BURST = 16
 BURST_BYTES = 2**20
@@ -156,6 +158,8 @@ class Attempt:
         """Of documents that are asked about, in an incremental run: the hash of their content."""
         self._paid_chunks: dict[str, dict[str, Answer]] = {}
         """Of documents without a row: what the ledger holds of their chunks."""
+        self._failed_before: set[str] = set()
+        """Documents with an error row of an earlier generation that does not stand."""
         self._total = 0
         self._in_flight: set[str] = set()
         self._errors = Counter[str]()
@@ -209,7 +213,8 @@ class Attempt:
             todo = [document for document in documents if document.document_id not in self._rows]
             self._ledger.start()
             try:
-                await self._ask_all(todo)
+                await self._ask_all([document for document in todo if not self._may_share(document)])
+                await self._share([document for document in todo if self._may_share(document)])
             finally:
                 await self._ledger.close()
             if self._pulse.superseded():
@@ -260,6 +265,8 @@ class Attempt:
         for row in table.to_pylist():
             if self._keeps(row):
                 self._keep(row)
+            else:
+                self._failed_before.add(row["document_id"])
         return None
 
     def _keeps(self, row: Row) -> bool:
@@ -353,6 +360,46 @@ class Attempt:
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
+
+    # -- documents of the same bytes ----------------------------------------------------------------------------------
+
+    def _may_share(self, document: PlannedDocument) -> bool:
+        """One that failed is asked about itself in a rerun."""
+        return document.same_as is not None and document.document_id not in self._failed_before
+
+    async def _share(self, documents: list[PlannedDocument]) -> None:
+        """Rows with the answers of other documents of the same bytes; asks about those for which there is none.
+
+        None of it goes into the ledger: another attempt finds it again, unpaid.
+        """
+        elsewhere = self._share_here(documents)
+        if not elsewhere or self._stopping():
+            return
+        answers = SharedAnswers(self._storage, self._active.layout, self._task.shard)
+        here = reference(self._task.shard, self._task.partition)
+        found = await answers.find(
+            [document for document in elsewhere if document.same_as != here], self._must_stop, self._ledger.mark
+        )
+        left = []
+        for document in elsewhere:
+            if (row := found.get(document.document_id)) is not None:
+                self._keep(shared(row, self._maker, document))
+            else:
+                left.append(document)
+        firsts = {content_of(document.etag, document.uri): document for document in reversed(left)}
+        await self._ask_all([*firsts.values()])
+        await self._ask_all(self._share_here(document for document in left if document.document_id not in self._rows))
+
+    def _share_here(self, documents: Iterable[PlannedDocument]) -> list[PlannedDocument]:
+        """Makes the rows of those whose answer is among this partition's own; gives the others."""
+        here = usable(self._rows.values())
+        left = []
+        for document in documents:
+            if (row := here.get(content_of(document.etag, document.uri))) is not None:
+                self._keep(shared(row, self._maker, document))
+            else:
+                left.append(document)
+        return left
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
         """A mistake of ours in one document's task ends the attempt, after the others' answers are kept."""

@@ -50,6 +50,7 @@ class RowMaker:
             "run_id": self.run_id,
             "generation": self.generation,
             "processed_at": datetime.now(UTC),
+            "same_as": None,
         }
 
 
@@ -57,6 +58,26 @@ def carried(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
     """A row of the job's last run as one of this: an answer that still holds. It keeps the run that paid for it."""
     here = {"uri": document.uri, "etag": document.etag, "shard": maker.shard, "partition": maker.partition}
     return {**row, **here, "generation": maker.generation}
+
+
+def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
+    """The row of a document that shares the answer of the one whose row this is. That one has what it cost."""
+    own = {
+        "document_id": document.document_id,
+        "uri": document.uri,
+        "etag": document.etag,
+        "same_as": row["document_id"],
+    }
+    made = {
+        "shard": maker.shard,
+        "partition": maker.partition,
+        "fingerprint": maker.fingerprint,
+        "run_id": maker.run_id,
+        "generation": maker.generation,
+        "processed_at": datetime.now(UTC),
+    }
+    unpaid = {"attempts": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0}
+    return {**row, **own, **made, **unpaid, "latency_seconds": None}
 
 
 def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:

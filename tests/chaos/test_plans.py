@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import polars as pl
@@ -30,7 +30,9 @@ class Delayed(Storage):
         super().__init__()
         self._gate, self._waiting = gate, waiting
 
-    async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
+    async def source_pages(
+        self, bucket: str, prefix: str, *, after: str = ""
+    ) -> AsyncGenerator[list[ObjectEntry], None]:
         async for page in super().source_pages(bucket, prefix, after=after):
             self._waiting.set()
             await self._gate.wait()

@@ -1,0 +1,129 @@
+"""Rows whose answers are shared: which ones, and how long another partition is waited for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from batch import result_file
+from batch.layout import RunLayout
+from batch.listing import ObjectEntry
+from batch.planning import PlannedDocument
+from batch.result_file import ResultFooter, totals_of
+from batch.schema import row_schema
+from workers import shared_answers
+from workers.llm.chat import Answer
+from workers.rows import Row, RowMaker, failed, shared
+from workers.shared_answers import SharedAnswers
+
+LAYOUT = RunLayout.of("s3://results/x/", "r")
+MAKER = RowMaker("r", "f", 1, 0, 0)
+
+
+class Store:
+    """Objects by key; some appear only after so many looks."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.after: dict[str, int] = {}
+        self.looks = 0
+
+    async def get_entry(self, bucket: str, key: str) -> tuple[bytes, ObjectEntry] | None:
+        self.looks += 1
+        if self.looks <= self.after.get(key, 0) or key not in self.objects:
+            return None
+        return self.objects[key], ObjectEntry(key, 1, "e")
+
+    async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
+        return [ObjectEntry(key, 1, "e") for key in self.objects if key.startswith(prefix)]
+
+
+def document(name: str, etag: str = "E1", same_as: str | None = "0/3") -> PlannedDocument:
+    return PlannedDocument(name, f"s3://b/{name}", etag, 10, same_as=same_as)
+
+
+def row(name: str, etag: str = "E1", text: str = "yes") -> Row:
+    answer = Answer(text, None, "stop", "simulated-small", 2, 100, 10, 20, 1.5)
+    return MAKER.row(document(name, etag, None), etag, answer, 0.25)
+
+
+def commit(store: Store, rows: list[Row], partition: int = 3) -> str:
+    footer = ResultFooter("r", 0, partition, 1, "t", totals_of(rows, "r"))
+    key = LAYOUT.result(0, partition)
+    store.objects[key] = result_file.encode(rows, row_schema(None), footer)
+    return key
+
+
+async def find(store: Store, *documents: PlannedDocument, shard: int = 0, stop_after: float = 5.0) -> dict[str, Row]:
+    storage: Any = store
+    end = time.monotonic() + stop_after
+
+    async def waiting() -> None:
+        store.objects["waited"] = b""
+
+    return await SharedAnswers(storage, LAYOUT, shard).find(documents, lambda: time.monotonic() > end, waiting)
+
+
+async def test_the_answer_of_the_same_etag_and_suffix_is_found() -> None:
+    store = Store()
+    commit(store, [row("a.txt"), row("b.html", text="no"), row("c.txt", "E2", "other")])
+    found = await find(store, document("x.TXT"), document("y.html"), document("z.pdf"), document("w.txt", "E3"))
+    assert {name: (each["document_id"], each["output_text"]) for name, each in found.items()} == {
+        "x.TXT": ("a.txt", "yes"),
+        "y.html": ("b.html", "no"),
+    }
+    assert store.looks == 1 and "waited" not in store.objects
+
+
+async def test_only_answers_and_errors_that_stay_are_shared() -> None:
+    store = Store()
+    never_asked = MAKER.row(document("c.txt", "E3"), "E3", Answer(None, None), 0.0)
+    commit(
+        store,
+        [
+            failed(row("a.txt", "E1"), "refusal", "no", retryable=False),
+            failed(row("b.txt", "E2"), "timeout", "slow", retryable=True),
+            failed(never_asked, "unsupported_key", "a//b", retryable=False),
+        ],
+    )
+    found = await find(store, document("x.txt", "E1"), document("y.txt", "E2"), document("z.txt", "E3"))
+    assert list(found) == ["x.txt"]
+
+
+def test_a_shared_row_costs_nothing_and_names_the_one_that_was_asked() -> None:
+    found = shared({**row("a.txt"), "extra": "kept"}, RowMaker("r", "f", 1, 2, 9), document("x.txt"))
+    assert found["same_as"] == "a.txt" and found["document_id"] == "x.txt" and found["uri"] == "s3://b/x.txt"
+    assert (found["shard"], found["partition"], found["output_text"], found["extra"]) == (2, 9, "yes", "kept")
+    assert (found["attempts"], found["prompt_tokens"], found["completion_tokens"], found["cost_usd"]) == (0, 0, 0, 0.0)
+    assert totals_of([found], "r").ok == 1 and totals_of([found], "r").unpriced == 0
+
+
+async def test_a_partition_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_answers, "POLL_FIRST", 0.05)
+    store = Store()
+    store.after[commit(store, [row("a.txt")])] = 3
+    assert list(await find(store, document("x.txt"))) == ["x.txt"]
+    assert store.looks == 4 and "waited" in store.objects
+
+
+@pytest.mark.parametrize(("shard", "segments", "patience"), [(0, 0, 0.6), (0, 2, 0.6), (1, 2, 0.6), (1, 0, 0.2)])
+async def test_one_without_progress_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, shard: int, segments: int, patience: float
+) -> None:
+    """Sooner when it has not begun: partitions of other shards need not have been dispatched."""
+    for name, value in {"POLL_FIRST": 0.05, "POLL_MOST": 0.05, "PATIENCE": 0.6, "NOT_BEGUN": 0.2}.items():
+        monkeypatch.setattr(shared_answers, name, value)
+    store = Store()
+    for number in range(segments):
+        store.objects[LAYOUT.segment(3, 1, 1, "t", number)] = b""
+    began = time.monotonic()
+    assert await find(store, document("x.txt"), shard=shard) == {}
+    assert patience <= time.monotonic() - began < patience + 0.35
+
+
+async def test_a_stop_ends_the_wait_at_once() -> None:
+    began = time.monotonic()
+    assert await find(Store(), document("x.txt"), stop_after=0.3) == {}
+    assert time.monotonic() - began < 1.5

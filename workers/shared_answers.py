@@ -1,0 +1,135 @@
+"""The answers that documents of the same bytes share: rows of another partition of the run, waited for if need be.
+
+The plan says in which partition such a document came first. Waiting is never in a circle, since a partition refers to
+earlier ones only, and it ends: when the other one makes no progress, or has hardly begun because the shards dispatch
+side by side. Then the document is asked about after all: correct, and merely paid twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch import result_file
+from batch.duplicates import parse_reference
+from batch.layout import RunLayout
+from batch.planning import PlannedDocument
+from batch.result_file import ERROR, OK, NotOurs
+from batch.store import Storage
+from workers.rows import Row
+from workers.waiting import sleep_unless
+
+PATIENCE = 30.0
+"""Seconds to wait for a partition that adds nothing to its ledger."""
+NOT_BEGUN = 5.0
+"""Seconds to wait for one of another shard that has no ledger yet."""
+LONGEST = 600.0
+"""Seconds to wait in all."""
+POLL_FIRST, POLL_MOST = 0.5, 4.0
+AT_ONCE = 8
+"""Result files that are read at once."""
+
+Content = tuple[str, str]
+"""Etag and file name's suffix: bytes of the same etag are read in the same way if they have the same suffix."""
+log = logging.getLogger(__name__)
+
+
+def content_of(etag: str, uri: str) -> Content:
+    return etag, PurePosixPath(uri).suffix.lower()
+
+
+def usable(rows: Iterable[Row]) -> dict[Content, Row]:
+    """Those with an answer that others may share: a usable one, or an error that asking again would not mend."""
+    found: dict[Content, Row] = {}
+    for row in rows:
+        asked_in_vain = row["status"] == ERROR and not row["retryable"] and row["attempts"]
+        if row["status"] != OK and not asked_in_vain:
+            continue
+        content = content_of(row["etag"], row["uri"])
+        if content not in found or found[content].get("same_as") is not None:
+            found[content] = row
+    return found
+
+
+@dataclass
+class _Source:
+    """A partition that is waited for."""
+
+    documents: list[PlannedDocument]
+    segments: int = 0
+    moved_at: float = field(default_factory=time.monotonic)
+
+
+class SharedAnswers:
+    """Finds them for the documents of one partition of `shard`."""
+
+    def __init__(self, storage: Storage, layout: RunLayout, shard: int) -> None:
+        self._storage, self._layout, self._shard = storage, layout, shard
+
+    async def find(
+        self, documents: Iterable[PlannedDocument], stopped: Callable[[], bool], waiting: Callable[[], Awaitable[None]]
+    ) -> dict[str, Row]:
+        """The row whose answer each document may share, by document id; none for one that has to be asked about.
+
+        `waiting` is called once, before the first wait. Raises `StorageError`.
+        """
+        by_place: defaultdict[tuple[int, int], list[PlannedDocument]] = defaultdict(list)
+        for document in documents:
+            assert document.same_as is not None
+            by_place[parse_reference(document.same_as)].append(document)
+        sources = {place: _Source(found) for place, found in by_place.items()}
+        rows: dict[str, Row] = {}
+        began, pause = time.monotonic(), 0.0
+        while sources and not stopped():
+            if pause == POLL_FIRST:
+                await waiting()
+            if pause and await sleep_unless(stopped, pause):
+                break
+            slots = asyncio.Semaphore(AT_ONCE)
+            ended = await asyncio.gather(*(self._look(place, each, rows, slots) for place, each in sources.items()))
+            sources = {place: each for (place, each), over in zip(sources.items(), ended, strict=True) if not over}
+            if time.monotonic() - began > LONGEST:
+                break
+            pause = min(POLL_MOST, pause * 1.5) or POLL_FIRST
+        return rows
+
+    async def _look(
+        self, place: tuple[int, int], source: _Source, rows: dict[str, Row], slots: asyncio.Semaphore
+    ) -> bool:
+        """Takes the rows of a partition that is committed. Tells whether there is nothing more to wait for."""
+        shard, partition = place
+        async with slots:
+            bucket = self._layout.output.bucket
+            found = await self._storage.get_entry(bucket, self._layout.result(shard, partition))
+            if found is not None:
+                rows |= await asyncio.to_thread(_take, found[0], source.documents)
+                return True
+            segments = len(await self._storage.list_all(bucket, self._layout.ledger(partition)))
+        now = time.monotonic()
+        if segments > source.segments:
+            source.segments, source.moved_at = segments, now
+        begun = segments > 0 or shard == self._shard  # in one shard partitions are dispatched in their order
+        if now - source.moved_at > (PATIENCE if begun else NOT_BEGUN):
+            log.info("not waiting any longer for partition %d, whose answers are shared", partition)
+            return True
+        return False
+
+
+def _take(data: bytes, documents: list[PlannedDocument]) -> dict[str, Row]:
+    try:
+        table, _ = result_file.decode(data)
+    except NotOurs as error:
+        log.warning("documents are asked about themselves: %s", error)
+        return {}
+    wanted = pa.array(sorted({document.etag for document in documents}))
+    by_content = usable(table.filter(pc.is_in(table.column("etag"), value_set=wanted)).to_pylist())
+    contents = ((document.document_id, content_of(document.etag, document.uri)) for document in documents)
+    return {document_id: by_content[content] for document_id, content in contents if content in by_content}
