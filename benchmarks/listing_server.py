@@ -113,6 +113,8 @@ class Server:
                 return web.Response(status=412, text="<Error><Code>PreconditionFailed</Code></Error>")
             file.write_bytes(data)
             return web.Response(headers={**self._headers, "ETag": '"stored"'})
+        if request.path.count("/") == 1:  # of a bucket
+            return web.Response(headers=self._headers)
         if not file.exists():
             return web.Response(status=404, text="<Error><Code>NoSuchKey</Code></Error>")
         return web.FileResponse(file, headers={"Server": "AmazonS3", "ETag": '"stored"'})

@@ -5,6 +5,7 @@ the listing as AWS does (see `benchmarks.listing_server`), each page 50 ms after
 objects having the content of an earlier one. The histories are those of a real run of forty shards.
 
     python -m benchmarks.planning KEYS            the planner's process alone, against the S3 of the environment
+    python -m benchmarks.planning KEYS --again    the next night's, held against the state that the first one left
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import uvloop
 from temporalio.testing import ActivityEnvironment
 
@@ -30,13 +34,16 @@ from batch.job import Job
 from batch.layout import RunLayout
 from batch.local.stack import LocalStack
 from batch.nominal import Nominal
+from batch.planning import UNCHANGED
 from batch.run_file import RunFile
+from batch.state import STATE_SCHEMA, read_pointer
 from batch.store import Storage
 from benchmarks.figures import Figure, same
 from benchmarks.lab import job, measure, stack, upload
 from benchmarks.listing_server import PREFIX
 from workers.metrics import Metrics
 from workers.planner import Planner
+from workers.state_writer import StateWriter
 
 LATENCY = 0.05
 """Seconds that S3 takes for a page of a listing, at least."""
@@ -58,6 +65,7 @@ class Planned:
     memory_before: int
     memory_peak: int
     largest_plan: int
+    unchanged: int
     marked: int
     """Documents that share the answer of an earlier one."""
 
@@ -67,6 +75,7 @@ def run(quick: bool) -> list[Figure]:
     keys = 500_000 if quick else 10_000_000
     with _listing(keys) as url:
         found = _plan(keys, url)
+        again = _plan(keys, url, "--again")
     shards = 10 if quick else SHARDS
     with stack(workers=1) as running:
         events = _events(running, shards)
@@ -80,6 +89,10 @@ def run(quick: bool) -> list[Figure]:
         Figure("shards", found.shards),
         Figure("largest plan file", found.largest_plan / MIB, "MiB", at_most=40),
         Figure("documents that share an answer", found.marked / found.documents, "%"),
+        Figure("next night: unchanged", again.unchanged, exactly=keys),
+        Figure("next night: keys a second", again.documents / again.seconds),
+        Figure("next night: peak memory of the planner", again.memory_peak / MIB, "MiB", at_most=500),
+        Figure("next night: seconds until the first shard is planned", again.first_shard_seconds, "s", at_most=15),
         Figure(f"events of the coordinator's history, for {shards} shards", events, at_most=4_096),
         Figure("events a shard", events / shards),
     ]
@@ -97,7 +110,7 @@ def _listing(keys: int) -> Iterator[str]:
             server.terminate()
 
 
-def _plan(keys: int, url: str) -> Planned:
+def _plan(keys: int, url: str, *options: str) -> Planned:
     environment = {
         **os.environ,
         "AWS_ENDPOINT_URL_S3": url,
@@ -106,7 +119,7 @@ def _plan(keys: int, url: str) -> Planned:
         "AWS_SECRET_ACCESS_KEY": "any",
         "NO_PROXY": "*",
     }
-    command = [sys.executable, "-m", "benchmarks.planning", str(keys)]
+    command = [sys.executable, "-m", "benchmarks.planning", str(keys), *options]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as planner:
         assert planner.stdout is not None
         line = ""
@@ -136,16 +149,21 @@ async def _longest_history(run_id: str) -> int:
 # -- the planner's process --------------------------------------------------------------------------------------------
 
 
-async def _plan_all(keys: int) -> Planned:
+async def _plan_all(keys: int, *, again: bool) -> Planned:
     storage, planner = Storage(), Planner(Storage(), Metrics())
-    work = Job.parse({**json.loads(job(f"s3://corpus/{PREFIX}", concurrency=1).to_json()), "name": "planning"})
-    run = c.RunRef("planning", work.output.uri)
+    work = Job.parse(
+        {**json.loads(job(f"s3://corpus/{PREFIX}", concurrency=1).to_json()), "name": "planning", "incremental": True}
+    )
+    run = c.RunRef("again" if again else "planning", work.output.uri)
     layout = RunLayout.of(work.output.uri, run.run_id)
-    file = RunFile.of(run.run_id, work, "execution", "2026-01-01T00:00:00+00:00", Nominal.now())
+    found = await read_pointer(storage, work.state_layout)
+    file = RunFile.of(
+        run.run_id, work, "execution", "2026-01-01T00:00:00+00:00", Nominal.now(), state=found[0] if found else None
+    )
     await storage.create(layout.output.bucket, layout.run_json, file.to_bytes())
     tuning, before = c.Tuning(), _peak()
     cpu, began = time.process_time(), time.monotonic()
-    shard = partition = documents = largest = 0
+    shard = partition = documents = largest = unchanged = 0
     first, cursor, last = 0.0, "", False
     while not last:
         task = c.PlanInput(run, shard, partition, cursor, tuning.partitions_of(shard))
@@ -155,6 +173,7 @@ async def _plan_all(keys: int) -> Planned:
         assert stored is not None
         largest = max(largest, stored.size)
         documents += planned.documents
+        unchanged += planned.reasons.get(UNCHANGED, 0)
         seconds = time.monotonic() - began
         print(
             f"shard {shard}: {documents:,} of {keys:,} keys, {documents / seconds:,.0f}/s, "
@@ -166,12 +185,26 @@ async def _plan_all(keys: int) -> Planned:
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     peak = _peak()
     marked = await asyncio.to_thread(_marked, storage, layout, shard)
-    return Planned(documents, shard, seconds, first, cpu, before, peak, largest, marked)
+    if not again:
+        await _leave_state(storage, layout, file, shard)
+    return Planned(documents, shard, seconds, first, cpu, before, peak, largest, unchanged, marked)
+
+
+async def _leave_state(storage: Storage, layout: RunLayout, file: RunFile, shards: int) -> None:
+    """What the run would have left had it answered all documents of its plan."""
+    writer = StateWriter(storage, layout, file, 1)
+    for shard in range(shards):
+        with storage.reading(layout.output.bucket, layout.plan(shard)) as plan:
+            table = await asyncio.to_thread(lambda: pq.ParquetFile(plan).read(columns=["document_id", "uri", "etag"]))
+        rows = table.num_rows
+        constant = {"content_hash": "0" * 32, "fingerprint": file.fingerprint, "status": "ok", "retryable": None}
+        for name, value in {**constant, "processed_at": datetime.now(UTC)}.items():
+            table = table.append_column(name, pa.array([value] * rows, STATE_SCHEMA.field(name).type))
+        await writer.add(shard, shard * 500, table)
+    await writer.move(complete=True)
 
 
 def _marked(storage: Storage, layout: RunLayout, shards: int) -> int:
-    import pyarrow.parquet as pq
-
     count = 0
     for shard in range(shards):
         with storage.reading(layout.output.bucket, layout.plan(shard)) as file:
@@ -188,7 +221,9 @@ def main() -> None:
     """One planner, and its figures as JSON on the last line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planning", description=__doc__)
     parser.add_argument("keys", type=int)
-    print(json.dumps(asdict(uvloop.run(_plan_all(parser.parse_args().keys)))))
+    parser.add_argument("--again", action="store_true")
+    options = parser.parse_args()
+    print(json.dumps(asdict(uvloop.run(_plan_all(options.keys, again=options.again)))))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -31,6 +31,7 @@ _DELETED: list[pa.Field[Any]] = [
 ]
 DELETED_SCHEMA = pa.schema(_DELETED)
 AT_ONCE = 10_000
+NOTHING = KnownEntries()
 
 
 def content_hash(data: bytes) -> str:
@@ -58,11 +59,11 @@ class Comparison:
 
         `within`: the key of an object whose first rows are in the shard before; what is gone of it is not known.
         """
+        self._place: Callable[[str], Any] = partial(place_of, by_folders=True) if by_folders else str
         self._objects = groupby(entries, key=attrgetter("key"))
         self._fingerprint, self._full, self._within = fingerprint, full, within
-        self._place = partial(place_of, by_folders=by_folders)
         self._ahead: tuple[str, Iterator[Entry]] | None = next(self._objects, None)
-        self._key, self._known = "", KnownEntries()
+        self._key, self._at, self._known = "", self._place(""), NOTHING
         self._gone: list[Entry] = []
         self._deleted = 0
         self._buffer = io.BytesIO()
@@ -88,24 +89,26 @@ class Comparison:
 
     def _advance(self, key: str) -> None:
         """Goes to the object of this key; what is passed on the way is not there any more."""
-        if self._place(key) < self._place(self._key):
+        place = self._place(key)
+        if place < self._at:
             raise UnsortedListing(
                 f"the source lists {key!r} after {self._key!r}: an incremental run needs keys in the order of S3"
             )
         self._leave()
-        while self._ahead is not None and self._place(self._ahead[0]) < self._place(key):
+        while self._ahead is not None and self._place(self._ahead[0]) < place:
             self._note(self._ahead[1])
             self._ahead = next(self._objects, None)
         if self._ahead is not None and self._ahead[0] == key:
             self._known = KnownEntries(self._ahead[1])
             self._ahead = next(self._objects, None)
-        self._key = key
+        self._key, self._at = key, place
 
     def _leave(self) -> None:
         """What the object that was looked at lacks is gone."""
-        if self._key != self._within:
-            self._note(self._known.take_rest())
-        self._known = KnownEntries()
+        if self._known is not NOTHING:
+            if self._key != self._within:
+                self._note(self._known.take_rest())
+            self._known = NOTHING
 
     def finish(self, *, last: bool, whole: bool = True) -> tuple[bytes, int]:
         """The file of what is gone, and how many documents that is.

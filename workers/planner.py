@@ -100,7 +100,7 @@ class Planner:
                 f"the source lists its keys in another order than when the state at {layout.uri}{layout.folder} was "
                 "written; remove that folder, and the run asks about everything"
             )
-        entries = read_entries(self._storage, layout, state, after=after) if state is not None else ()
+        entries = read_entries(self._storage, layout, state, after=after, times=False) if state is not None else ()
         begin = partial(Comparison, entries, fingerprint=file.fingerprint, full=file.full, by_folders=by_folders)
         return await asyncio.to_thread(begin)
 
