@@ -120,7 +120,7 @@ def read_entries(
                 table = parquet.read_row_group(group, columns=wanted)
                 untold = [NOTHING_LISTED] * table.num_rows
                 columns = [table.column(name).to_pylist() if name in wanted else untold for name in STATE_SCHEMA.names]
-                entries = map(Entry._make, zip(*columns, strict=True))
+                entries: Iterator[Entry] = map(Entry._make, zip(*columns, strict=True))
                 if after:
                     entries = (e for e in entries if place_of(e.key, by_folders=pointer.by_folders) > begins)
                 yield from entries
