@@ -30,6 +30,7 @@ _PLAN_FIELDS: list[pa.Field[Any]] = [
     pa.field("reason", pa.string()),
     pa.field("previous", pa.string()),
     pa.field("same_as", pa.string()),
+    pa.field("problem", pa.string()),
 ]
 PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
 _OF_DOCUMENT = [name for name in PLAN_SCHEMA.names if name != "partition"]
@@ -43,6 +44,9 @@ class PlannedDocument:
     A row of a JSONL or Parquet object comes with its text (`content`) and its other fields (`row`, a JSON object); its
     `etag` is the hash of both. `reason` says why an incremental run asks about it, or does not; `previous` names the
     result that it is compared with, and `same_as` the document of this run whose answer it shares.
+
+    `problem` (`TYPE: message`) says why there is no text, where that was found when the plan was made: such a document is
+    never read again, nor asked about.
     """
 
     document_id: str
@@ -54,6 +58,7 @@ class PlannedDocument:
     reason: str | None = None
     previous: str | None = None
     same_as: str | None = None
+    problem: str | None = None
 
     @classmethod
     def of(cls, bucket: str, entry: ObjectEntry) -> PlannedDocument:
@@ -63,7 +68,8 @@ class PlannedDocument:
 
 @dataclass(frozen=True)
 class PlanFooter:
-    """What a shard's plan file says of itself. Cursors are keys: the last one before the shard, and its own last."""
+    """What a shard's plan file says of itself. Cursors: the last place before the shard, and its own last; each is a key,
+    or a place within an object (`batch.places`)."""
 
     shard: int
     first_partition: int
@@ -108,6 +114,10 @@ def selector(source: Source, prefix: str) -> Callable[[str], bool]:
     return selects
 
 
+SHARD_CONTENT = 128 * 2**20
+"""Bytes of rows' texts after which a shard is full: its plan file is made in memory."""
+
+
 class ShardCutter:
     """Cuts a stream of documents into the partitions of one shard and writes them as its plan file.
 
@@ -126,6 +136,7 @@ class ShardCutter:
         self._partitions = 0
         self._documents = 0
         self._cursor = start_cursor
+        self._content = 0
 
     def add(self, document: PlannedDocument, cursor: str) -> bool:
         full = len(self._open) >= self._max_documents or (
@@ -133,8 +144,10 @@ class ShardCutter:
         )
         if full:
             self._close_partition()
-        if self._partitions >= self._max_partitions:
+        content = document.size if document.content is not None else 0
+        if self._partitions >= self._max_partitions or (self._content and self._content + content > SHARD_CONTENT):
             return False
+        self._content += content
         self._open.append(document)
         self._open_size += document.size
         self._documents += 1
@@ -168,6 +181,7 @@ class ShardCutter:
 
 
 def documents_of(table: pa.Table) -> list[PlannedDocument]:
-    """The rows of (a row group of) a plan file."""
-    columns = (table.column(name).to_pylist() for name in _OF_DOCUMENT)
+    """The rows of (a row group of) a plan file; one of an older version lacks columns."""
+    there = set(table.column_names)
+    columns = (table.column(name).to_pylist() if name in there else [None] * len(table) for name in _OF_DOCUMENT)
     return [PlannedDocument(*row) for row in zip(*columns, strict=True)]
