@@ -40,8 +40,8 @@ MAX_SIZE = 2**50
 """Largest size that a job may name, in bytes."""
 
 TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri", ROW}) | DATE_VARIABLES
-"""What a prompt template may name: the document's text, its id, the URI of its object, other fields of its row, and when
-the run is for."""
+"""What a prompt template may name: the document's text, its id, the URI of its object, the other fields of its row, and
+when the run is for."""
 
 _ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
 """Stands in for the nominal start while a job is only checked."""
@@ -82,10 +82,10 @@ def _duration(value: object) -> object:
 
 
 class Source(_Part):
-    """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob, or each row of it.
+    """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob, or its rows.
 
-    Rows are those of JSONL and Parquet objects: `text_field` holds the text, `id_field` what tells a row from others (by
-    default its text), and the fields of `keep` are carried into the results.
+    Rows are those of JSONL and Parquet objects: `text_field` holds the text, `id_field` what tells a row from others
+    (by default its text), and the fields of `keep` are carried into the results.
     """
 
     uri: str
@@ -112,10 +112,14 @@ class Source(_Part):
             given = {"text_field": self.text_field != "text", "id_field": self.id_field is not None, "keep": self.keep}
             for key, used in given.items():
                 if used:
-                    raise ValueError(f"source.{key} is for rows of JSONL and Parquet; with source.format: object leave it out")
+                    raise ValueError(
+                        f"source.{key} is for rows of JSONL and Parquet; with source.format: object leave it out"
+                    )
         for name in (self.text_field, self.id_field, *self.keep):
             if name is not None and not name.strip():
-                raise ValueError("source.text_field, source.id_field and source.keep name fields of a row; one is empty")
+                raise ValueError(
+                    "source.text_field, source.id_field and source.keep name fields of a row; one is empty"
+                )
         return self
 
     @field_validator("include", "exclude")
@@ -294,7 +298,7 @@ class Job(_Part):
                 raise ValueError(f"{key} is not supported yet; leave it out")
         if self.source.format == "object" and self.prompt_fields:
             raise ValueError(
-                f"prompt: row.{self.prompt_fields[0]} is a field of a row, and with source.format: object there are none"
+                f"prompt: row.{self.prompt_fields[0]} is a field of a row; with source.format: object there are no rows"
             )
         if self.model.mode == "batch" and "documents" not in self.partitions.model_fields_set:
             sized = self.partitions.model_copy(update={"documents": BATCH_DOCUMENTS})

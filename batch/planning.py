@@ -39,14 +39,15 @@ _OF_DOCUMENT = [name for name in PLAN_SCHEMA.names if name != "partition"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedDocument:
-    """One document of the plan. `size` is that of its object, or of its row's text, in bytes.
+    """One document of the plan. `size` is that of its object, or of its row's text and other fields, in bytes.
 
     A row of a JSONL or Parquet object comes with its text (`content`) and its other fields (`row`, a JSON object); its
-    `etag` is the hash of both. `reason` says why an incremental run asks about it, or does not; `previous` names the
-    result that it is compared with, and `same_as` the document of this run whose answer it shares.
+    `etag` is the hash of what the prompt shows of both. `reason` says why an incremental run asks about it, or does
+    not; `previous` names the result that it is compared with, and `same_as` the document of this run whose answer it
+    shares.
 
-    `problem` (`TYPE: message`) says why there is no text, where that was found when the plan was made: such a document is
-    never read again, nor asked about.
+    `problem` (`TYPE: message`) says why there is no text, where that was found when the plan was made: such a document
+    is never read again, nor asked about.
     """
 
     document_id: str
@@ -60,6 +61,11 @@ class PlannedDocument:
     same_as: str | None = None
     problem: str | None = None
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether all that there is of it came with the plan: nothing is left to be fetched."""
+        return self.content is not None or self.problem is not None
+
     @classmethod
     def of(cls, bucket: str, entry: ObjectEntry) -> PlannedDocument:
         """That of a whole object."""
@@ -68,8 +74,8 @@ class PlannedDocument:
 
 @dataclass(frozen=True)
 class PlanFooter:
-    """What a shard's plan file says of itself. Cursors: the last place before the shard, and its own last; each is a key,
-    or a place within an object (`batch.places`)."""
+    """What a shard's plan file says of itself. Cursors are the last place before the shard, and its own last: a key
+    each, or a place within an object (`batch.places`)."""
 
     shard: int
     first_partition: int
@@ -133,6 +139,7 @@ class ShardCutter:
         self._writer = pq.ParquetWriter(self._buffer, PLAN_SCHEMA, compression="zstd")
         self._open: list[PlannedDocument] = []
         self._open_size = 0
+        self._open_ids = set[str]()  # an object `a.jsonl#7` beside row 7 of `a.jsonl`: never in one partition
         self._partitions = 0
         self._documents = 0
         self._cursor = start_cursor
@@ -140,7 +147,8 @@ class ShardCutter:
 
     def add(self, document: PlannedDocument, cursor: str) -> bool:
         full = len(self._open) >= self._max_documents or (
-            bool(self._open) and self._open_size + document.size > self._max_size
+            bool(self._open)
+            and (self._open_size + document.size > self._max_size or document.document_id in self._open_ids)
         )
         if full:
             self._close_partition()
@@ -149,6 +157,7 @@ class ShardCutter:
             return False
         self._content += content
         self._open.append(document)
+        self._open_ids.add(document.document_id)
         self._open_size += document.size
         self._documents += 1
         self._cursor = cursor
@@ -162,7 +171,7 @@ class ShardCutter:
         columns["partition"] = [number] * len(self._open)
         self._writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(self._open))
         self._partitions += 1
-        self._open, self._open_size = [], 0
+        self._open, self._open_size, self._open_ids = [], 0, set()
 
     def finish(self, *, last: bool) -> tuple[bytes, PlanFooter]:
         self._close_partition()

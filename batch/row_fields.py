@@ -15,13 +15,14 @@ def row_fields(template: nodes.Template) -> set[str]:
     """
     fields: set[str] = set()
     owned: set[int] = set()
-    for node in template.find_all((nodes.Getattr, nodes.Getitem)):
+    parts: list[nodes.Getattr | nodes.Getitem] = [*template.find_all(nodes.Getattr), *template.find_all(nodes.Getitem)]
+    for node in parts:
         if not (isinstance(node.node, nodes.Name) and node.node.name == ROW):
             continue
         owned.add(id(node.node))
         if isinstance(node, nodes.Getattr):
             fields.add(node.attr)
-        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             fields.add(node.arg.value)
         else:
             raise ValueError(

@@ -72,7 +72,8 @@ class RunFile:
 
     @classmethod
     def of(cls, run_id: str, job: Job, execution_run_id: str, created_at: str, nominal: Nominal) -> RunFile:
-        return cls(run_id, job, row_schema(job.output.json_schema), execution_run_id, created_at, nominal)
+        schema = row_schema(job.output.json_schema, row=bool(job.source.keep))
+        return cls(run_id, job, schema, execution_run_id, created_at, nominal)
 
 
 async def load_run(storage: Storage, run: RunRef) -> RunFile:

@@ -63,8 +63,10 @@ def arrow_type(schema: dict[str, Any]) -> pa.StructType:
     return _struct(Columns(schema).root)
 
 
-def row_schema(result: dict[str, Any] | None) -> pa.Schema:
+def row_schema(result: dict[str, Any] | None, *, row: bool = False) -> pa.Schema:
     """All columns of a result file, in order; `result` (the job's JSON schema) None leaves the result column out.
+
+    `row`: whether there is a column of the fields that `source.keep` names, as JSON text; null for a whole object.
 
     Raises:
         SchemaError: as `check_schema`.
@@ -98,7 +100,8 @@ def row_schema(result: dict[str, Any] | None) -> pa.Schema:
         ("generation", int64),
         ("processed_at", pa.timestamp("us", tz="UTC")),
     ]
-    return pa.schema(columns)
+    schema = pa.schema(columns)
+    return schema.append(pa.field("row", string, metadata=JSON_TEXT)) if row else schema
 
 
 def schema_to_json(schema: pa.Schema) -> str:

@@ -138,7 +138,8 @@ class Settler:
         documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
         name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
         answered = (await read_ledger(self._storage, layout, name)).rows
-        maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition)
+        keep = tuple(self._file.job.source.keep)
+        maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition, keep)
         rows = [self._row(document, maker, answered.get(document.document_id)) for document in documents]
         totals = replace(result_file.totals_of(rows), partitions_failed=1)
         footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)

@@ -7,13 +7,16 @@ import asyncio
 from temporalio import activity
 
 from batch import contracts as c
+from batch.job import Job
 from batch.layout import RunLayout, S3Uri
+from batch.places import parse_cursor
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import load_run
 from batch.store import PreconditionFailed, Storage
 from workers.metrics import Metrics
 from workers.rerun import find_work
+from workers.sources.planned import OpenObjects, ShardRows
 
 
 class Planner:
@@ -21,6 +24,7 @@ class Planner:
 
     def __init__(self, storage: Storage, metrics: Metrics) -> None:
         self._storage, self._metrics = storage, metrics
+        self._open_objects = OpenObjects()
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
@@ -31,7 +35,6 @@ class Planner:
             return stored
         job = (await load_run(self._storage, task.run)).job
         source = S3Uri.parse(job.source.uri)
-        selects = selector(job.source, source.prefix)
         cutter = ShardCutter(
             shard=task.shard,
             first_partition=task.first_partition,
@@ -40,16 +43,16 @@ class Planner:
             size=job.partitions.bytes,
             partitions=task.partitions,
         )
-        full = False
-        async for page in self._storage.source_pages(source.bucket, source.prefix, after=task.cursor):
-            for entry in page:
-                if not selects(entry.key):
-                    continue
-                if not cutter.add(PlannedDocument.of(source.bucket, entry), entry.key):
-                    full = True
-                    break
-            if full:
-                break
+        rows = ShardRows(
+            self._storage,
+            layout,
+            job,
+            bucket=source.bucket,
+            cutter=cutter,
+            shard=task.shard,
+            kept=self._open_objects,
+        )
+        full = await rows.go_on(task.cursor) or await self._list(job, source, cutter, rows, after=task.cursor)
         data, footer = await asyncio.to_thread(cutter.finish, last=not full)
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
@@ -58,9 +61,24 @@ class Planner:
             if stored is None:
                 raise
             return stored
+        rows.planned(footer.end_cursor)
         self._metrics.start_job(job.name)
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
+
+    async def _list(self, job: Job, source: S3Uri, cutter: ShardCutter, rows: ShardRows, *, after: str) -> bool:
+        """Takes the objects after a cursor, or their rows. Whether the shard is full."""
+        selects = selector(job.source, source.prefix)
+        async for page in self._storage.source_pages(source.bucket, source.prefix, after=parse_cursor(after)[0]):
+            for entry in page:
+                if not selects(entry.key):
+                    continue
+                if rows.holds_rows(entry):
+                    if await rows.begin(entry):
+                        return True
+                elif not cutter.add(PlannedDocument.of(source.bucket, entry), entry.key):
+                    return True
+        return False
 
     async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
         bucket, key = layout.output.bucket, layout.plan(shard)

@@ -33,7 +33,16 @@ from batch.preview_file import (
 from batch.spread import evenly
 from batch.store import Storage, StorageError, StorageRefused
 from workers.brakes import Brakes
-from workers.documents import check_key, check_size, messages_of, reading, row_answered, row_unread, text_of
+from workers.documents import (
+    check_key,
+    check_size,
+    messages_of,
+    planned_text,
+    reading,
+    row_answered,
+    row_unread,
+    text_of,
+)
 from workers.extract import Unreadable
 from workers.llm.chat import Answer, Chat
 from workers.llm.prices import pricer
@@ -213,13 +222,19 @@ class Look:
         return seen
 
     async def _messages(self, document: PlannedDocument) -> list[dict[str, str]]:
+        text = planned_text(document)
+        if text is None:
+            text = await self._read(document)
+        return messages_of(self._prompt, self._dates, document, text)
+
+    async def _read(self, document: PlannedDocument) -> str:
         check_key(document)
         limit = self._job.source.max_document_bytes
         check_size(document, limit)
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return messages_of(self._prompt, self._dates, document, await text_of(document, data))
+        return await text_of(document, data)
 
     async def _ask(self, document: PlannedDocument, payload: bytes) -> Row | None:
         answer = await self._chat.ask(payload, self._has_stopped)

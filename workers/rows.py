@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK
 
@@ -24,10 +26,12 @@ class RowMaker:
     generation: int
     shard: int
     partition: int
+    keep: tuple[str, ...] = ()
+    """`source.keep`: fields of a document's row that its result carries."""
 
     def row(self, document: PlannedDocument, etag: str, answer: Answer, cost_usd: float | None) -> Row:
         """An ok row, which `failed` makes an error row. `etag`: of the version that was read, or the planned one."""
-        return {
+        return self._kept(document) | {
             "document_id": document.document_id,
             "uri": document.uri,
             "etag": etag,
@@ -51,6 +55,12 @@ class RowMaker:
             "generation": self.generation,
             "processed_at": datetime.now(UTC),
         }
+
+    def _kept(self, document: PlannedDocument) -> Row:
+        if not self.keep or document.row is None:
+            return {}
+        fields = orjson.loads(document.row)
+        return {"row": orjson.dumps({name: fields[name] for name in self.keep if name in fields}).decode()}
 
 
 def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
