@@ -81,6 +81,7 @@ def count_planned(storage: Storage, layout: RunLayout, shard: int, uri: str, see
 class OpenObject:
     """An object whose rows are being planned. It may outlive a shard: then the row that did not fit waits in it."""
 
+    key: str
     documents: Iterator[tuple[PlannedDocument, str]]
     seen: Occurrences
     _waiting: tuple[PlannedDocument, str] | None = None

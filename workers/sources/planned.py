@@ -93,7 +93,7 @@ class ShardRows:
     def _open(self, entry: ObjectEntry, start: Place, seen: Occurrences) -> OpenObject:
         source = SourceObject(self._storage, self._bucket, entry)
         rows = READERS[kind_of(self._job.source, entry.key)](source, self._wanted, start)
-        return OpenObject(row_documents(source, rows, seen), seen)
+        return OpenObject(entry.key, row_documents(source, rows, seen), seen)
 
     async def _fill(self, found: OpenObject) -> bool:
         while (full := await asyncio.to_thread(found.fill, self._cutter, AT_ONCE)) is None:
@@ -106,5 +106,6 @@ class ShardRows:
 
     def planned(self, cursor: str) -> None:
         """The shard's plan stands and ends at `cursor`: what is open goes on from there."""
-        if self._left is not None and parse_cursor(cursor)[1] is not None:
+        key, within, _ = parse_cursor(cursor)
+        if self._left is not None and within is not None and self._left.key == key:  # it may be one that got no place
             self._kept.keep(self._layout.run_id, cursor, self._left)
