@@ -52,6 +52,7 @@ from workers.prompt import CompiledPrompt
 from workers.quotas import QuotaLane, Quotas
 from workers.room import Room
 from workers.rows import Row, RowMaker
+from workers.sources.sample import first_rows, holds_rows
 
 AT_ONCE = 16
 """Questions asked at once: a preview is small, and shares its process with the control of runs."""
@@ -74,7 +75,8 @@ class Previewer:
         layout = PreviewLayout.of(task.output_uri)
         request, etag = await read_request(self._storage, layout, task.token)
         look = self._look(request, task)
-        seen = await look.all(request.picked, asks=range(len(request.picked)))
+        picked = await self._with_rows(request)
+        seen = await look.all(picked, asks=range(len(picked)))
         documents = [_shown(one, request.characters) for one in seen]
         result = PreviewResult(request.job.name, request.job.model.name, documents, stopped=look.stopped)
         await write_answer(self._storage, layout, task.token, result, etag=etag)
@@ -93,6 +95,19 @@ class Previewer:
             found = replace(found, notes=[*found.notes, f"stopped early, {look.stopped}"])
         await write_answer(self._storage, layout, task.token, found, etag=etag)
         return c.PreviewOutcome(len(seen), found.answered)
+
+    async def _with_rows(self, request: PreviewRequest) -> list[Picked]:
+        """The documents; in place of an object of rows its first ones, so many that all are `asks` together."""
+        rows = sum(holds_rows(request.job, each.document) for each in request.picked)
+        each_gives = max(1, (request.asks - len(request.picked) + rows) // rows) if rows else 0
+        picked: list[Picked] = []
+        for each in request.picked:
+            if holds_rows(request.job, each.document):
+                found = await asyncio.to_thread(first_rows, self._storage, request.job, each.document, each_gives)
+                picked += [Picked(document) for document in found]
+            else:
+                picked.append(each)
+        return picked
 
     def _look(self, request: PreviewRequest, task: c.PreviewInput) -> Look:
         lane = self._quotas.lane(f"preview-{task.token}", request.job)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from backports import zstd
 
-from batch import Job, connect
+from batch import CheckFailed, Job, connect, estimate, preview
 from batch import contracts as c
 from batch.contracts import Tuning
 from batch.local.stack import LocalStack
@@ -81,3 +81,20 @@ async def test_every_row_of_a_mixed_prefix_is_answered_once(env: None) -> None:
         "the prompt does not render for this document: this row has no field 'lang'",
         "the prompt does not render for this document: the document is an object, no row, without field 'lang'",
     }
+
+
+async def test_a_preview_shows_first_rows_and_an_estimate_says_that_it_cannot_count_them(env: None) -> None:
+    connection = await connect()
+    storage, name = connection.storage, "look-rows"
+    await storage.put(
+        "corpus", f"{name}/a.jsonl.gz", jsonl([{"text": f"t{n}", "lang": "en"} for n in range(50)], ".gz")
+    )
+    await storage.put("corpus", f"{name}/b.txt", b"an object")
+    user = "{{ row.lang | default('?') }}: {{ text }}"
+    found = await preview(job(name, user), n=4, connection=connection)
+    assert [one.messages[0]["content"] for one in found.documents] == ["en: t0", "en: t1", "en: t2", "?: an object"]
+    assert (found.ok, found.errors) == (4, 0)
+    with pytest.raises(
+        CheckFailed, match=f"s3://corpus/{name}/a.jsonl.gz holds rows, which an estimate does not count"
+    ):
+        await estimate(job(name, user), connection=connection)

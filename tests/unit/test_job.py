@@ -158,7 +158,7 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
         ),
         (
             {"prompt__system": "{{ row[text] }}"},
-            "job: prompt.system, line 1: a field of `row` is named in the template itself, as row.title or row['title']",
+            "job: prompt.system, line 1: a field of `row` is named in the template itself, as row.title or",
         ),
         ({"source__manifest": "s3://a-b/docs.parquet"}, "job: source.manifest: unknown key"),
         ({"incremental": True}, "job: incremental is not supported yet"),
