@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import ChainableUndefined, StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import (
     BaseModel,
@@ -31,6 +31,7 @@ from batch.globs import compile_globs
 from batch.layout import PreviewLayout, RunLayout, S3Uri, StateLayout
 from batch.long_documents import LongDocuments, check_rules
 from batch.nominal import DATE_VARIABLES, Nominal
+from batch.row_fields import ROW, row_fields
 
 MAX_JOB_BYTES = 60 * 1024
 """Largest job as the JSON text within Temporal's JSON, escapes included: it travels in the coordinator's input, beside
@@ -39,8 +40,9 @@ a few hundred bytes of other things, and no payload may pass 64 KiB."""
 MAX_SIZE = 2**50
 """Largest size that a job may name, in bytes."""
 
-TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"}) | DATE_VARIABLES
-"""What a prompt template may name: the document's text, its id, the URI of its object, and when the run is for."""
+TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri", ROW}) | DATE_VARIABLES
+"""What a prompt template may name: the document's text, its id, the URI of its object, the other fields of its row, and
+when the run is for."""
 
 _OF_ONE_DOCUMENT = frozenset({"document_id", "uri"})
 """Those that differ between documents of the same content."""
@@ -87,7 +89,11 @@ def _duration(value: object) -> object:
 
 
 class Source(_Part):
-    """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob."""
+    """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob, or its rows.
+
+    Rows are those of JSONL and Parquet objects: `text_field` holds the text, `id_field` what tells a row from others
+    (by default its text), and the fields of `keep` are carried into the results.
+    """
 
     uri: str
     include: list[str] = Field(default_factory=lambda: ["**"], min_length=1)
@@ -95,11 +101,35 @@ class Source(_Part):
     format: Literal["auto", "object", "jsonl", "parquet"] = "auto"
     text_field: str = "text"
     id_field: str | None = None
+    keep: list[str] = Field(default_factory=list, max_length=100)
     max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
     duplicates: Literal["share", "ask"] | None = None
     """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart."""
 
     _parse_size = field_validator("max_document_bytes", mode="before")(_size)
+
+    @field_validator("uri", mode="before")
+    @classmethod
+    def _refuse_several(cls, uri: object) -> object:
+        if isinstance(uri, list):
+            raise ValueError("several prefixes are not supported yet; name one that holds them all, and source.include")
+        return uri
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Source:
+        if self.format == "object":
+            given = {"text_field": self.text_field != "text", "id_field": self.id_field is not None, "keep": self.keep}
+            for key, used in given.items():
+                if used:
+                    raise ValueError(
+                        f"source.{key} is for rows of JSONL and Parquet; with source.format: object leave it out"
+                    )
+        for name in (self.text_field, self.id_field, *self.keep):
+            if name is not None and not name.strip():
+                raise ValueError(
+                    "source.text_field, source.id_field and source.keep name fields of a row; one is empty"
+                )
+        return self
 
     @field_validator("include", "exclude")
     @classmethod
@@ -292,9 +322,6 @@ class Job(_Part):
                     "would read its own results. Choose another output"
                 )
         refused = {
-            f"source.format: {self.source.format}": self.source.format in ("jsonl", "parquet"),
-            "source.text_field": self.source.text_field != "text",
-            "source.id_field": self.source.id_field is not None,
             "limits.max_cost_usd in model.mode: batch": self.model.mode == "batch"
             and self.limits.max_cost_usd is not None,
         }
@@ -303,6 +330,10 @@ class Job(_Part):
                 raise ValueError(f"{key} is not supported yet; leave it out")
         self._check_state(source)
         self._check_duplicates()
+        if self.source.format == "object" and self.prompt_fields:
+            raise ValueError(
+                f"prompt: row.{self.prompt_fields[0]} is a field of a row; with source.format: object there are no rows"
+            )
         if self.model.mode == "batch" and "documents" not in self.partitions.model_fields_set:
             sized = self.partitions.model_copy(update={"documents": BATCH_DOCUMENTS})
             object.__setattr__(self, "partitions", sized)  # the job is frozen from here on
@@ -382,6 +413,11 @@ class Job(_Part):
             templates += [self.long_documents.combine.user, self.long_documents.combine.system]
         return {name for template in templates if template for name in _variables(template)}
 
+    @property
+    def prompt_fields(self) -> list[str]:
+        """Fields of a row, beside its text, that the prompt shows; sorted."""
+        return sorted(_row_fields(self.prompt.user) | _row_fields(self.prompt.system or ""))
+
     def _fingerprint(self, dates: dict[str, str]) -> str:
         parts: dict[str, Any] = {
             "prompt": [self.prompt.system, self.prompt.user, sorted(self._prompt_variables())],
@@ -393,6 +429,8 @@ class Job(_Part):
             parts["dates"] = dates
         if self.long_documents is not None:
             parts["long_documents"] = self.long_documents.fingerprint_part()
+        if self.source.text_field != "text":
+            parts["text_field"] = self.source.text_field
         # Not sorted: in a schema the order of properties is the order in which a model writes them.
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -456,6 +494,10 @@ def _variables(template: str) -> set[str]:
     return set(meta.find_undeclared_variables(template_environment().parse(template)))
 
 
+def _row_fields(template: str) -> set[str]:
+    return row_fields(template_environment().parse(template)) if ROW in _variables(template) else set()
+
+
 def _is_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
@@ -484,9 +526,13 @@ def _check_template(where: str, template: str | None, known: frozenset[str]) -> 
         listed = ", ".join(sorted(known))
         raise ValueError(f"{where}: unknown variable {name!r}{_nearest(name, known)}; known are {listed}")
     try:
+        _row_fields(template)
+    except ValueError as error:
+        raise ValueError(f"{where}, {error}") from None
+    try:
         compiled.render({**_SAMPLE, **_ANY_DAY.values})
     except (TemplateError, TypeError) as error:
-        if _depends_on_the_document(error):
+        if _depends_on_the_document(error) or (ROW in names and "no loader" not in str(error)):
             return
         reason = _NO_OTHERS if "no loader" in str(error) else str(error)
         raise ValueError(f"{where}: the template does not render: {reason}") from None
@@ -499,6 +545,7 @@ _SAMPLE = {
     "document_id": "corpus/folder/document-1.txt",
     "uri": "s3://bucket/corpus/folder/document-1.txt",
     "answers": ['{"label": "one"}', '{"label": "two"}'],
+    ROW: ChainableUndefined(),
 }
 _NO_OTHERS = "there are no other templates that it could include, import or extend"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from batch.checks import CheckFailed
 from batch.job import Job
+from batch.kinds import OBJECT, kind_of
 from batch.layout import S3Uri, object_uri
 from batch.listing import ObjectEntry
 from batch.planning import PlannedDocument, selector
@@ -123,6 +124,8 @@ async def sample_of_source(
 ) -> Corpus:
     """Lists the whole source and keeps a sample of at most `most` documents, spread over all of it.
 
+    Raises `CheckFailed` for a source of rows: how many there are nobody knows without reading it all.
+
     Args:
         on_progress: called with the counts so far after each page of the listing.
     """
@@ -134,6 +137,11 @@ async def sample_of_source(
             for entry in page:
                 if not selects(entry.key):
                     continue
+                if kind_of(job.source, entry.key) != OBJECT:
+                    raise CheckFailed(
+                        f"source.uri: {object_uri(source.bucket, entry.key)} holds rows, which an estimate does not "
+                        "count yet; `docbatch preview` asks about a few of them, source.exclude leaves such objects out"
+                    )
                 if entry.size > job.source.max_document_bytes:
                     corpus.too_large += 1
                     continue

@@ -35,6 +35,7 @@ _PLAN_FIELDS: list[pa.Field[Any]] = [
     pa.field("previous", pa.string()),
     pa.field("content_hash", pa.string()),
     pa.field("same_as", pa.string()),
+    pa.field("problem", pa.string()),
 ]
 PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
 MOST_PLAN_BYTES = 32 * 2**20
@@ -54,12 +55,16 @@ not."""
 
 @dataclass(frozen=True, slots=True)
 class PlannedDocument:
-    """One document of the plan. `size` is that of its object, or of its row's text, in bytes.
+    """One document of the plan. `size` is that of its object, or of its row's text and other fields, in bytes.
 
     A row of a JSONL or Parquet object comes with its text (`content`) and its other fields (`row`, a JSON object); its
-    `etag` is the hash of both. `reason` says why an incremental run asks about it, or does not. Where its last row may
-    still hold, `previous` is the URI of that row's result file, and `content_hash` that of what it was the answer to.
-    `same_as` says in which partition the document lies whose answer it shares (see `batch.duplicates`).
+    `etag` is the hash of what the prompt shows of both. `reason` says why an incremental run asks about it, or does
+    not. Where its last row may still hold, `previous` is the URI of that row's result file, and `content_hash` that of
+    what it was the answer to. `same_as` says in which partition the document lies whose answer it shares (see
+    `batch.duplicates`).
+
+    `problem` (`TYPE: message`) says why there is no text, where that was found when the plan was made: such a document
+    is never read again, nor asked about.
     """
 
     document_id: str
@@ -72,6 +77,12 @@ class PlannedDocument:
     previous: str | None = None
     content_hash: str | None = None
     same_as: str | None = None
+    problem: str | None = None
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether all that there is of it came with the plan: nothing is left to be fetched."""
+        return self.content is not None or self.problem is not None
 
     @classmethod
     def of(cls, bucket: str, entry: ObjectEntry) -> PlannedDocument:
@@ -81,7 +92,8 @@ class PlannedDocument:
 
 @dataclass(frozen=True)
 class PlanFooter:
-    """What a shard's plan file says of itself. Cursors are keys: the last one before the shard, and its own last."""
+    """What a shard's plan file says of itself. Cursors are the last place before the shard, and its own last: a key
+    each, or a place within an object (`batch.places`)."""
 
     shard: int
     first_partition: int
@@ -137,6 +149,10 @@ def selector(source: Source, prefix: str) -> Callable[[str], bool]:
     return selects
 
 
+SHARD_CONTENT = 128 * 2**20
+"""Bytes of rows' texts after which a shard is full: its plan file is made in memory."""
+
+
 class ShardCutter:
     """Cuts a stream of documents into the partitions of one shard and writes them as its plan file.
 
@@ -153,38 +169,45 @@ class ShardCutter:
         size: int,
         partitions: int,
         duplicates: Duplicates | None = None,
+        judge: Callable[[PlannedDocument], PlannedDocument] | None = None,
     ) -> None:
-        """`duplicates` marks those documents that share the answer of an earlier one."""
+        """`duplicates` marks those documents that share the answer of an earlier one; `judge` gives each its reason."""
         self._shard, self._first, self._start = shard, first_partition, start_cursor
         self._max_documents, self._max_size, self._max_partitions = documents, size, partitions
-        self._duplicates = duplicates
+        self._duplicates, self._judge = duplicates, judge
         self._buffer = io.BytesIO()
         options: dict[str, Any] = {"compression": "zstd", "use_dictionary": _REPEATING, "write_statistics": False}
         self._writer = pq.ParquetWriter(self._buffer, PLAN_SCHEMA, **options)
         self._open: list[PlannedDocument] = []
         self._open_size = 0
+        self._open_ids = set[str]()  # an object `a.jsonl#7` beside row 7 of `a.jsonl`: never in one partition
         self._partitions = 0
         self._documents = 0
         self._reasons = Counter[str]()
         self._cursor = start_cursor
-
-    def takes(self, document: PlannedDocument) -> bool:
-        """Whether there is room for the document in this shard."""
-        if not self._ends_partition(document):
-            return True
-        return self._partitions + 1 < self._max_partitions and self._buffer.tell() < MOST_PLAN_BYTES
+        self._content = 0
 
     def _ends_partition(self, document: PlannedDocument) -> bool:
         return len(self._open) >= self._max_documents or (
-            bool(self._open) and self._open_size + document.size > self._max_size
+            bool(self._open)
+            and (self._open_size + document.size > self._max_size or document.document_id in self._open_ids)
         )
 
     def add(self, document: PlannedDocument, cursor: str) -> bool:
-        if not self.takes(document):
+        """Takes the document, which lies before `cursor`; False, and it is not taken, once the shard is full."""
+        ends = self._ends_partition(document)
+        if ends and (self._partitions + 1 >= self._max_partitions or self._buffer.tell() >= MOST_PLAN_BYTES):
             return False
-        if self._ends_partition(document):
+        content = document.size if document.content is not None else 0
+        if self._content and self._content + content > SHARD_CONTENT:
+            return False
+        if ends:
             self._close_partition()
+        self._content += content
+        if self._judge is not None:
+            document = self._judge(document)
         self._open.append(document)
+        self._open_ids.add(document.document_id)
         self._open_size += document.size
         self._documents += 1
         if document.reason is not None:
@@ -203,7 +226,7 @@ class ShardCutter:
             columns["same_as"] = self._duplicates.mark(self._open, self._shard, number)
         self._writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(self._open))
         self._partitions += 1
-        self._open, self._open_size = [], 0
+        self._open, self._open_size, self._open_ids = [], 0, set()
 
     @property
     def cursor(self) -> str:

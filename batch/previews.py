@@ -63,8 +63,8 @@ async def preview(
     """Asks the model about a few documents, as a run would, and writes nothing. Each answer is paid.
 
     Args:
-        n: how many, from all over the source, 50 at most.
-        documents: ids or `s3://` URIs to ask about instead.
+        n: how many, from all over the source, 50 at most; of JSONL and Parquet the first rows.
+        documents: keys or `s3://` URIs of objects to ask about instead; of JSONL and Parquet the first row.
         full: bring back messages and answers whole (up to a million characters each).
         day: what `{{ date }}` stands for; by default today, UTC.
         task_queue: the one that the workers poll.
@@ -81,6 +81,7 @@ async def preview(
     await _check(connection, job)
     if documents:
         picked, listed, whole = await named_documents(connection.storage, job, documents), 0, True
+        n = len(picked)
     else:
         few = await spread_over_source(connection.storage, job, n)
         picked, listed, whole = few.documents, few.listed, few.whole
@@ -90,7 +91,7 @@ async def preview(
                 "others were probed; name some (--document)"
             )
     request = PreviewRequest(
-        job, nominal, [Picked(document) for document in picked], asks=len(picked), characters=UNCUT if full else CUT
+        job, nominal, [Picked(document) for document in picked], asks=n, characters=UNCUT if full else CUT
     )
     found = PreviewResult.from_dict(orjson.loads(await _look(connection, c.PREVIEW_WORKFLOW, request)))
     if found.stopped and not any(document.attempts for document in found.documents):

@@ -91,8 +91,12 @@ class RunFile:
         state: StatePointer | None = None,
         full: bool = False,
     ) -> RunFile:
-        on_too_long = job.long_documents.on_too_long if job.long_documents is not None else None
-        schema = row_schema(job.output.json_schema, incremental=job.incremental, on_too_long=on_too_long)
+        schema = row_schema(
+            job.output.json_schema,
+            incremental=job.incremental,
+            on_too_long=job.long_documents.on_too_long if job.long_documents is not None else None,
+            row=bool(job.source.keep),
+        )
         return cls(run_id, job, schema, execution_run_id, created_at, nominal, state, full)
 
 

@@ -64,12 +64,17 @@ def arrow_type(schema: dict[str, Any]) -> pa.StructType:
 
 
 def row_schema(
-    result: dict[str, Any] | None, *, incremental: bool = False, on_too_long: str | None = None
+    result: dict[str, Any] | None,
+    *,
+    incremental: bool = False,
+    on_too_long: str | None = None,
+    row: bool = False,
 ) -> pa.Schema:
     """All columns of a result file, in order; `result` (the job's JSON schema) None leaves the result column out.
 
     `incremental`: with the hash of each document's content, by which the next run knows what did not change.
     `on_too_long` is the job's: `truncate` has the column `truncated`, `chunk` the column `chunks`.
+    `row`: whether there is a column of the fields that `source.keep` names, as JSON text; null for a whole object.
 
     Raises:
         SchemaError: as `check_schema`.
@@ -110,7 +115,8 @@ def row_schema(
         columns.append(("truncated", pa.bool_()))
     if on_too_long == "chunk":
         columns.append(("chunks", int64))
-    return pa.schema(columns)
+    schema = pa.schema(columns)
+    return schema.append(pa.field("row", string, metadata=JSON_TEXT)) if row else schema
 
 
 def schema_to_json(schema: pa.Schema) -> str:

@@ -102,11 +102,18 @@ async def read_pointer(storage: Storage, layout: StateLayout) -> tuple[StatePoin
 
 
 def read_entries(
-    storage: Storage, layout: StateLayout, pointer: StatePointer, *, after: str = "", times: bool = True
+    storage: Storage,
+    layout: StateLayout,
+    pointer: StatePointer,
+    *,
+    after: str = "",
+    including: bool = False,
+    times: bool = True,
 ) -> Iterator[Entry]:
     """The documents of a version whose object keys come after `after`, in order. Blocking, by ranges: for threads.
 
-    Without `times`, which are half of the work, `processed_at` and `listed_at` are no times of theirs.
+    `including` those of that key itself. Without `times`, which are half of the work, `processed_at` and `listed_at`
+    are no times of theirs.
     """
     wanted = [name for name in STATE_SCHEMA.names if times or name not in ("processed_at", "listed_at")]
     begins = place_of(after, by_folders=pointer.by_folders)
@@ -115,14 +122,19 @@ def read_entries(
             parquet = pq.ParquetFile(file)
             for group in range(parquet.num_row_groups):
                 statistics = parquet.metadata.row_group(group).column(0).statistics
-                if after and not pointer.by_folders and statistics is not None and str(statistics.max) <= after:
+                if after and not pointer.by_folders and statistics is not None and str(statistics.max) < after:
                     continue
                 table = parquet.read_row_group(group, columns=wanted)
                 untold = [NOTHING_LISTED] * table.num_rows
                 columns = [table.column(name).to_pylist() if name in wanted else untold for name in STATE_SCHEMA.names]
                 entries: Iterator[Entry] = map(Entry._make, zip(*columns, strict=True))
                 if after:
-                    entries = (e for e in entries if place_of(e.key, by_folders=pointer.by_folders) > begins)
+                    entries = (
+                        entry
+                        for entry in entries
+                        if place_of(entry.key, by_folders=pointer.by_folders) > begins
+                        or (including and entry.key == after)
+                    )
                 yield from entries
 
 

@@ -298,6 +298,15 @@ class Storage:
         """A listing that is known to be small, in one list."""
         return [entry async for page in self.pages(bucket, prefix) for entry in page]
 
+    def read_range(self, bucket: str, key: str, start: int, end: int, *, etag: str) -> bytes:
+        """Bytes from `start` up to `end` of that version of an object, else `PreconditionFailed`; "" is any version.
+
+        Blocking: for threads.
+        """
+        with self._translated("read", bucket, key):
+            answer = obstore.get(self._store(bucket), key, options={"range": (start, end), "if_match": etag or None})
+            return bytes(answer.bytes())
+
     @contextmanager
     def reading(self, bucket: str, key: str) -> Iterator[IO[bytes]]:
         """A seekable binary file of the object, read by ranges; blocking: for threads."""

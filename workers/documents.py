@@ -14,11 +14,12 @@ import jinja2
 from batch.layout import bucket_and_key
 from batch.listing import is_addressable
 from batch.planning import PlannedDocument
+from batch.row_fields import ROW
 from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
 from workers.extract import Unreadable, extract, is_slow
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
-from workers.prompt import CompiledPrompt
+from workers.prompt import CompiledPrompt, RowFields
 from workers.rows import Row, failed
 
 
@@ -47,6 +48,19 @@ def reading(document: PlannedDocument) -> Iterator[None]:
         raise Unreadable("too_large", str(error)) from None
 
 
+def planned_text(document: PlannedDocument) -> str | None:
+    """The text that came with the plan: a row's, as it is. None for an object, which is still to be read.
+
+    Raises `Unreadable`, also for what was found to be wrong when the plan was made.
+    """
+    if document.problem is not None:
+        error_type, _, message = document.problem.partition(": ")
+        raise Unreadable(error_type, message)
+    if document.content is not None and not document.content.strip():
+        raise Unreadable("empty", "the row's text is empty")
+    return document.content
+
+
 async def text_of(document: PlannedDocument, data: bytes) -> str:
     """The text that the prompt shows. Raises `Unreadable`."""
     if is_slow(document.uri, len(data)):
@@ -65,8 +79,9 @@ def rendered(
     prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, **shown: str | list[str]
 ) -> list[dict[str, str]]:
     """The messages of a prompt about a document. Raises `Unreadable` where it does not render for it."""
+    known = {**dates, "document_id": document.document_id, "uri": document.uri, ROW: RowFields(document.row)}
     try:
-        return prompt.messages({**dates, "document_id": document.document_id, "uri": document.uri, **shown})
+        return prompt.messages({**known, **shown})
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, OverflowError) as error:
         raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
 

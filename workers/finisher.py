@@ -152,7 +152,8 @@ class Settler:
         documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
         name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
         ledger = await read_ledger(self._storage, layout, name)
-        maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition)
+        keep = tuple(self._file.job.source.keep)
+        maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition, keep)
         rows = []
         for document in documents:
             last = None

@@ -62,12 +62,16 @@ class Comparison:
         self._place: Callable[[str], Any] = partial(place_of, by_folders=True) if by_folders else str
         self._objects = groupby(entries, key=attrgetter("key"))
         self._fingerprint, self._full, self._within = fingerprint, full, within
-        self._ahead: tuple[str, Iterator[Entry]] | None = next(self._objects, None)
+        self._ahead: tuple[str, Iterator[Entry]] | None = None
         self._key, self._at, self._known = "", self._place(""), NOTHING
         self._gone: list[Entry] = []
         self._deleted = 0
         self._buffer = io.BytesIO()
         self._writer = pq.ParquetWriter(self._buffer, DELETED_SCHEMA, compression="zstd")
+
+    def begin(self) -> None:
+        """Before all else."""
+        self._ahead = next(self._objects, None)
 
     def judge(self, document: PlannedDocument) -> PlannedDocument:
         """The document with its reason. Documents come sorted by the keys of their objects, and all are the shard's."""

@@ -56,6 +56,7 @@ BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancell
 LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
     *("empty", "not_utf8", "not_text", "too_large", "too_long", "too_deep", "template", "unsupported_key"),
+    *("bad_row", "broken_object", "object_changed", "object_gone"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )
 """Why a document never reached the model."""

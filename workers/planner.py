@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import aclosing
 from functools import partial
 
@@ -10,16 +11,19 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from batch import contracts as c
+from batch.job import Job
 from batch.layout import RunLayout, S3Uri
+from batch.places import parse_cursor
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import RunFile, load_run
-from batch.state import read_entries, read_pointer
-from batch.store import PreconditionFailed, Storage
+from batch.state import Entry, read_entries, read_pointer
+from batch.store import ObjectEntry, PreconditionFailed, Storage
 from workers.incremental import Comparison, UnsortedListing
 from workers.known_duplicates import KnownDuplicates
 from workers.metrics import Metrics
 from workers.rerun import find_work
+from workers.sources.planned import OpenObjects, ShardRows
 
 
 class Planner:
@@ -28,6 +32,7 @@ class Planner:
     def __init__(self, storage: Storage, metrics: Metrics) -> None:
         self._storage, self._metrics = storage, metrics
         self._known = KnownDuplicates(storage)
+        self._open_objects = OpenObjects()
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
@@ -45,7 +50,7 @@ class Planner:
         file = await load_run(self._storage, task.run)
         job = file.job
         source = S3Uri.parse(job.source.uri)
-        selects = selector(job.source, source.prefix)
+        comparison = await self._comparison(file, task.cursor) if job.incremental else None
         duplicates = await self._known.take(layout, task.shard) if _marks_duplicates(file) else None
         cutter = ShardCutter(
             shard=task.shard,
@@ -55,18 +60,24 @@ class Planner:
             size=job.partitions.bytes,
             partitions=task.partitions,
             duplicates=duplicates,
+            judge=comparison.judge if comparison is not None else None,
         )
-        comparison = await self._comparison(file, task.cursor) if job.incremental else None
-        full = False
-        async with aclosing(self._storage.source_pages(source.bucket, source.prefix, after=task.cursor)) as pages:
-            async for page in pages:
-                documents = [PlannedDocument.of(source.bucket, entry) for entry in page if selects(entry.key)]
-                full = await asyncio.to_thread(_cut, documents, cutter, comparison)
-                if full:
-                    break
+        if comparison is not None:
+            await asyncio.to_thread(comparison.begin)
+        rows = ShardRows(
+            self._storage,
+            layout,
+            job,
+            bucket=source.bucket,
+            cutter=cutter,
+            shard=task.shard,
+            kept=self._open_objects,
+        )
+        full = await rows.go_on(task.cursor) or await self._list(job, source, cutter, rows, after=task.cursor)
         deleted = 0
         if comparison is not None:
-            gone, deleted = await asyncio.to_thread(comparison.finish, last=not full)
+            whole = parse_cursor(cutter.cursor)[1] is None
+            gone, deleted = await asyncio.to_thread(comparison.finish, last=not full, whole=whole)
             if deleted:
                 await self._storage.put(layout.output.bucket, layout.deleted(task.shard), gone)
         data, footer = await asyncio.to_thread(partial(cutter.finish, last=not full, deleted=deleted))
@@ -80,11 +91,32 @@ class Planner:
         if duplicates is not None and not footer.last:
             await asyncio.to_thread(duplicates.keep)
             self._known.give_back(layout, duplicates)
+        rows.planned(footer.end_cursor)
         self._metrics.start_job(job.name)
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
 
-    async def _comparison(self, file: RunFile, after: str) -> Comparison:
+    async def _list(self, job: Job, source: S3Uri, cutter: ShardCutter, rows: ShardRows, *, after: str) -> bool:
+        """Takes the objects after a cursor, or their rows. Whether the shard is full."""
+        selects = selector(job.source, source.prefix)
+        listing = self._storage.source_pages(source.bucket, source.prefix, after=parse_cursor(after)[0])
+        async with aclosing(listing) as pages:
+            async for page in pages:
+                whole: list[ObjectEntry] = []
+                for entry in page:
+                    if not selects(entry.key):
+                        continue
+                    if not rows.holds_rows(entry):
+                        whole.append(entry)
+                        continue
+                    if await asyncio.to_thread(_cut, whole, source.bucket, cutter) or await rows.begin(entry):
+                        return True
+                    whole = []
+                if await asyncio.to_thread(_cut, whole, source.bucket, cutter):
+                    return True
+        return False
+
+    async def _comparison(self, file: RunFile, cursor: str) -> Comparison:
         """Of a stretch of the listing with the state that the run found when it was claimed.
 
         If that was so long ago that it is gone, with the state of now: what is carried forward is checked row by row.
@@ -100,9 +132,17 @@ class Planner:
                 f"the source lists its keys in another order than when the state at {layout.uri}{layout.folder} was "
                 "written; remove that folder, and the run asks about everything"
             )
-        entries = read_entries(self._storage, layout, state, after=after, times=False) if state is not None else ()
-        begin = partial(Comparison, entries, fingerprint=file.fingerprint, full=file.full, by_folders=by_folders)
-        return await asyncio.to_thread(begin)
+        key, place, _ = parse_cursor(cursor)
+        entries: Iterable[Entry] = ()
+        if state is not None:
+            entries = read_entries(self._storage, layout, state, after=key, including=place is not None, times=False)
+        return Comparison(
+            entries,
+            fingerprint=file.fingerprint,
+            full=file.full,
+            within=key if place is not None else "",
+            by_folders=by_folders,
+        )
 
     async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
         bucket, key = layout.output.bucket, layout.plan(shard)
@@ -122,15 +162,9 @@ class Planner:
         return plan
 
 
-def _cut(documents: list[PlannedDocument], cutter: ShardCutter, comparison: Comparison | None) -> bool:
-    """Takes the documents into the shard until it is full: whether it is. Blocking."""
-    if comparison is None:
-        return not all(cutter.add(document, document.document_id) for document in documents)
-    for document in documents:
-        if not cutter.takes(document):
-            return True
-        cutter.add(comparison.judge(document), document.document_id)
-    return False
+def _cut(entries: list[ObjectEntry], bucket: str, cutter: ShardCutter) -> bool:
+    """Takes objects that are one document each: whether the shard is full. Blocking."""
+    return not all(cutter.add(PlannedDocument.of(bucket, entry), entry.key) for entry in entries)
 
 
 def _marks_duplicates(file: RunFile) -> bool:

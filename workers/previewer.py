@@ -34,7 +34,16 @@ from batch.preview_file import (
 from batch.spread import evenly
 from batch.store import Storage, StorageError, StorageRefused
 from workers.brakes import Brakes
-from workers.documents import check_key, check_size, messages_of, reading, row_answered, row_unread, text_of
+from workers.documents import (
+    check_key,
+    check_size,
+    messages_of,
+    planned_text,
+    reading,
+    row_answered,
+    row_unread,
+    text_of,
+)
 from workers.extract import Unreadable
 from workers.llm.chat import Answer, Chat
 from workers.llm.prices import pricer
@@ -45,6 +54,7 @@ from workers.prompt import CompiledPrompt
 from workers.quotas import QuotaLane, Quotas
 from workers.room import Room
 from workers.rows import Row, RowMaker
+from workers.sources.sample import first_rows, holds_rows
 
 AT_ONCE = 16
 """Questions asked at once: a preview is small, and shares its process with the control of runs."""
@@ -67,7 +77,8 @@ class Previewer:
         layout = PreviewLayout.of(task.output_uri)
         request, etag = await read_request(self._storage, layout, task.token)
         look = self._look(request, task)
-        seen = await look.all(request.picked, asks=range(len(request.picked)))
+        picked = await self._with_rows(request)
+        seen = await look.all(picked, asks=range(len(picked)))
         documents = [_shown(one, request.characters) for one in seen]
         result = PreviewResult(request.job.name, request.job.model.name, documents, stopped=look.stopped)
         await write_answer(self._storage, layout, task.token, result, etag=etag)
@@ -86,6 +97,19 @@ class Previewer:
             found = replace(found, notes=[*found.notes, f"stopped early, {look.stopped}"])
         await write_answer(self._storage, layout, task.token, found, etag=etag)
         return c.PreviewOutcome(len(seen), found.answered)
+
+    async def _with_rows(self, request: PreviewRequest) -> list[Picked]:
+        """The documents; in place of an object of rows its first ones, so many that all are `asks` together."""
+        rows = sum(holds_rows(request.job, each.document) for each in request.picked)
+        each_gives = max(1, (request.asks - len(request.picked) + rows) // rows) if rows else 0
+        picked: list[Picked] = []
+        for each in request.picked:
+            if holds_rows(request.job, each.document):
+                found = await asyncio.to_thread(first_rows, self._storage, request.job, each.document, each_gives)
+                picked += [Picked(document) for document in found]
+            else:
+                picked.append(each)
+        return picked
 
     def _look(self, request: PreviewRequest, task: c.PreviewInput) -> Look:
         lane = self._quotas.lane(f"preview-{task.token}", request.job)
@@ -223,13 +247,19 @@ class Look:
         return seen
 
     async def _shown(self, document: PlannedDocument) -> Shown:
+        text = planned_text(document)
+        if text is None:
+            text = await self._read(document)
+        return await self._long.shown(text)
+
+    async def _read(self, document: PlannedDocument) -> str:
         check_key(document)
         limit = self._job.source.max_document_bytes
         check_size(document, limit)
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return await self._long.shown(await text_of(document, data))
+        return await text_of(document, data)
 
     async def _ask(self, document: PlannedDocument, shown: Shown, payload: bytes) -> Row | None:
         """Asks the one question, or those about the chunks."""

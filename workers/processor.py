@@ -40,7 +40,16 @@ from batch.store import (
 )
 from workers.beating import Pulse
 from workers.brakes import Stop
-from workers.documents import check_key, check_size, messages_of, reading, row_answered, row_unread, text_of
+from workers.documents import (
+    check_key,
+    check_size,
+    messages_of,
+    planned_text,
+    reading,
+    row_answered,
+    row_unread,
+    text_of,
+)
 from workers.earlier_rows import EarlierRows
 from workers.extract import Unreadable
 from workers.incremental import content_hash
@@ -148,7 +157,8 @@ class Attempt:
         self._name = LedgerName(
             task.run.run_id, run.fingerprint, task.partition, task.generation, task.dispatch, info.attempt
         )
-        self._maker = RowMaker(task.run.run_id, run.fingerprint, task.generation, task.shard, task.partition)
+        keep = tuple(run.file.job.source.keep)
+        self._maker = RowMaker(task.run.run_id, run.fingerprint, task.generation, task.shard, task.partition, keep)
         self._ledger = Ledger(storage, run.layout, self._name, metrics)
         self._bucket = run.layout.output.bucket
         self._key = run.layout.result(task.shard, task.partition)
@@ -409,16 +419,20 @@ class Attempt:
 
     async def _burst(self, group: list[PlannedDocument]) -> list[bytes | None]:
         """The group's objects as planned; None for each that `_fetch` has to look at by itself."""
-        if len(group) == 1 or self._task.generation != 1:
-            return [None] * len(group)
+        data_of: list[bytes | None] = [None] * len(group)
+        places = [place for place, document in enumerate(group) if not document.is_planned]
+        if len(places) < 2 or self._task.generation != 1:
+            return data_of
         bucket, _ = bucket_and_key(group[0].uri)
-        wanted = [(bucket_and_key(document.uri)[1], document.etag or None) for document in group]
+        wanted = [(bucket_and_key(group[place].uri)[1], group[place].etag or None) for place in places]
         found = await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
         for (key, _), data in zip(wanted, found, strict=True):
             if data is not None:
                 self._active.reads.note(bucket, key)
                 break
-        return found
+        for place, data in zip(places, found, strict=True):
+            data_of[place] = data
+        return data_of
 
     async def _one(
         self, document: PlannedDocument, size: int, burst: asyncio.Future[list[bytes | None]], index: int
@@ -485,12 +499,14 @@ class Attempt:
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> Question:
         """What to ask about the document. Raises `Unreadable`, `Unchanged`, `Stopped`."""
-        check_key(document)
-        data, etag = (found, document.etag) if found is not None else await self._fetch(document)
+        etag, text = document.etag, planned_text(document)
+        if text is None:
+            check_key(document)
+            data, etag = (found, document.etag) if found is not None else await self._fetch(document)
+            if self._active.file.job.incremental:
+                await self._check_unchanged(document, data)
+            text = await text_of(document, data)
         active = self._active
-        if active.file.job.incremental:
-            await self._check_unchanged(document, data)
-        text = await text_of(document, data)
         shown = await active.long.shown(text)
         if shown.chunks:
             return Question(etag, chunks=shown.chunks)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+import orjson
 
 from batch.job import Prompt, template_environment
 
@@ -35,3 +36,27 @@ class _Text:
     def render(self, values: Mapping[str, Any]) -> str:
         context = self._template.new_context({**self._globals, **values}, shared=True)
         return "".join(self._template.root_render_func(context))
+
+
+class RowFields:
+    """`row` in a template: the fields of a document's row, read from its JSON once one is asked for.
+
+    Not a dict, whose methods would hide fields of the same names (`row.items`). A field that is not there is undefined:
+    an error, unless the template says what then (`default`, `is defined`).
+    """
+
+    __slots__ = ("__fields", "__text")
+
+    def __init__(self, text: str | None) -> None:
+        self.__text = text
+        self.__fields: dict[str, object] | None = None
+
+    def __getitem__(self, name: str) -> object:
+        if self.__fields is None:
+            self.__fields = orjson.loads(self.__text) if self.__text is not None else {}
+        if name in self.__fields:
+            return self.__fields[name]
+        whose = (
+            "this row has no field" if self.__text is not None else "the document is an object, no row, without field"
+        )
+        return jinja2.StrictUndefined(f"{whose} {name!r}")

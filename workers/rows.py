@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK
 
@@ -24,10 +26,12 @@ class RowMaker:
     generation: int
     shard: int
     partition: int
+    keep: tuple[str, ...] = ()
+    """`source.keep`: fields of a document's row that its result carries."""
 
     def row(self, document: PlannedDocument, etag: str, answer: Answer, cost_usd: float | None) -> Row:
         """An ok row, which `failed` makes an error row. `etag`: of the version that was read, or the planned one."""
-        return {
+        return self.kept(document) | {
             "document_id": document.document_id,
             "uri": document.uri,
             "etag": etag,
@@ -53,11 +57,18 @@ class RowMaker:
             "same_as": None,
         }
 
+    def kept(self, document: PlannedDocument) -> Row:
+        """The column of the fields that `source.keep` names; nothing for a whole object."""
+        if not self.keep or document.row is None:
+            return {}
+        fields = orjson.loads(document.row)
+        return {"row": orjson.dumps({name: fields[name] for name in self.keep if name in fields}).decode()}
+
 
 def carried(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
     """A row of the job's last run as one of this: an answer that still holds. It keeps the run that paid for it."""
     here = {"uri": document.uri, "etag": document.etag, "shard": maker.shard, "partition": maker.partition}
-    return {**row, **here, "generation": maker.generation}
+    return {**row, **here, **maker.kept(document), "generation": maker.generation}
 
 
 def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
@@ -77,7 +88,7 @@ def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
         "processed_at": datetime.now(UTC),
     }
     unpaid = {"attempts": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0}
-    return {**row, **own, **made, **unpaid, "latency_seconds": None}
+    return {**row, **own, **made, **maker.kept(document), **unpaid, "latency_seconds": None}
 
 
 def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:

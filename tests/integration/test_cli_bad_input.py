@@ -98,7 +98,7 @@ def written(text: dict[str, Any] | str) -> str:
         (
             job(source__ur1="s3://corpus/x/"),
             "job.yaml: source.ur1: unknown key, did you mean 'uri'?; known are uri, include, exclude, format, "
-            "text_field, id_field, max_document_bytes",
+            "text_field, id_field, keep, max_document_bytes",
         ),
         (job(promt={"user": "x"}), "job.yaml: promt: unknown key, did you mean 'prompt'?"),
         (job(source__uri=None), "job.yaml: source.uri: this key is required"),
@@ -115,7 +115,7 @@ def written(text: dict[str, Any] | str) -> str:
         (
             job(prompt__user="{{ txt }}"),
             "job.yaml: prompt.user: unknown variable 'txt', did you mean 'text'?; known are date, document_id, "
-            "scheduled_at, text, uri",
+            "row, scheduled_at, text, uri",
         ),
         (job(output__schema={"type": "strng"}), "job.yaml: output.schema"),
         (job(output__schema={"type": "object", "properties": {"a": {"type": ["string", "integer"]}}}), "output.schema"),
@@ -127,7 +127,7 @@ def written(text: dict[str, Any] | str) -> str:
         ),
         (job(model__batch_deadline="6h"), "model.batch_deadline is for model.mode: batch; leave it out"),
         (job(model__mode="batch", model__batch_deadline="soon"), "model.batch_deadline: 'soon' is no duration"),
-        (job(source__format="parquet"), "source.format: parquet is not supported yet; leave it out"),
+        (job(source__format="xml"), "job.yaml: source.format: input should be 'auto', 'object', 'jsonl' or 'parquet'"),
         (job(state={"uri": "s3://results/"}), "state is for incremental: true; leave it out, or set that"),
         ("- a\n- b\n", "job.yaml: a job is a mapping of keys such as name, source, prompt; this is a list"),
         ("name: [", "job.yaml: not valid YAML"),

@@ -138,7 +138,6 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             {"model__mode": "batch", "limits__max_cost_usd": 5},
             "job: limits.max_cost_usd in model.mode: batch is not supported yet; leave it out",
         ),
-        ({"source__format": "jsonl"}, "job: source.format: jsonl is not supported yet"),
         ({"state__uri": "s3://results/state/"}, "job: state is for incremental: true; leave it out, or set that"),
         (
             {"incremental": True, "state__uri": "s3://corpus/tickets/state/"},
@@ -149,6 +148,29 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             {"incremental": True, "prompt__user": "{{ date }} {{ text }}"},
             "job: the prompt names date, so every night would ask about all documents again",
         ),
+        ({"source__uri": ["s3://a-b/", "s3://c-d/"]}, "job: source.uri: several prefixes are not supported yet"),
+        (
+            {"source__format": "object", "source__keep": ["a"]},
+            "job: source.keep is for rows of JSONL and Parquet; with",
+        ),
+        (
+            {"source__format": "object", "source__id_field": "a"},
+            "job: source.id_field is for rows of JSONL and Parquet",
+        ),
+        ({"source__keep": [""]}, "job: source.text_field, source.id_field and source.keep name fields of a row"),
+        (
+            {"source__format": "object", "prompt__user": "{{ row.title }}"},
+            "job: prompt: row.title is a field of a row; with source.format: object there are no rows",
+        ),
+        (
+            {"prompt__user": "Label.\n{{ row }}"},
+            "job: prompt.user, line 2: `row` is not there as a whole; name its fields, as in {{ row.title }}",
+        ),
+        (
+            {"prompt__system": "{{ row[text] }}"},
+            "job: prompt.system, line 1: a field of `row` is named in the template itself, as row.title or",
+        ),
+        ({"source__manifest": "s3://a-b/docs.parquet"}, "job: source.manifest: unknown key"),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),
         ({"name": "Not A Name"}, "job: name: a name has 1 to 63"),
         ({"prompt__system": "x" * MAX_JOB_BYTES}, "job: the job is larger than 60 KiB"),
@@ -332,3 +354,17 @@ def test_the_date_is_in_a_runs_fingerprint_only_where_its_prompt_names_it() -> N
 def test_a_required_key_is_named() -> None:
     with pytest.raises(JobError, match=r"job: model: this key is required"):
         Job.parse({key: value for key, value in job().items() if key != "model"})
+
+
+def test_fields_of_a_row_are_found_in_the_prompt() -> None:
+    prompt = "{% if row.title is defined %}{{ row['a b'] }}{% endif %}{{ row.nested.deep[0] + row.count * 2 }}"
+    found = Job.parse(job(prompt__user=prompt, prompt__system="{{ row.lang }}"))
+    assert found.prompt_fields == ["a b", "count", "lang", "nested", "title"]
+    own = "{% for row in text.splitlines() %}{{ row }}{% endfor %}"
+    assert Job.parse(job(prompt__user=own)).prompt_fields == []
+
+
+def test_rows_change_the_fingerprint_only_by_what_changes_an_answer() -> None:
+    plain = Job.parse(job()).fingerprint
+    assert plain == Job.parse(job(source__keep=["a"], source__id_field="b", source__format="jsonl")).fingerprint
+    assert plain != Job.parse(job(source__text_field="body")).fingerprint

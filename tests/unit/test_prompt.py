@@ -6,7 +6,7 @@ import jinja2
 import pytest
 
 from batch.job import Prompt, template_environment
-from workers.prompt import CompiledPrompt
+from workers.prompt import CompiledPrompt, RowFields
 
 VALUES = {"text": "one\ntwo\n", "document_id": "d", "uri": "s3://b/d", "date": "2026-01-02"}
 TEMPLATES = [
@@ -40,3 +40,21 @@ def test_an_unknown_variable_and_a_forbidden_attribute_are_template_errors() -> 
     for template in ("{{ nowhere }}", "{{ text.__class__.__mro__ }}"):
         with pytest.raises(jinja2.TemplateError):
             CompiledPrompt(Prompt(user=template)).messages(VALUES)
+
+
+def test_fields_of_a_row() -> None:
+    template = "{{ row.items }} {{ row._id }} {{ row['a b'] }} {{ row.n + 1 }} {{ row.no | default('none') }}"
+    row = RowFields('{"items": "i", "_id": "x", "a b": "c", "n": 1}')
+    assert CompiledPrompt(Prompt(user=template)).messages({"row": row})[0]["content"] == "i x c 2 none"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"titel": 1}', "this row has no field 'title'"),
+        (None, "the document is an object, no row, without field 'title'"),
+    ],
+)
+def test_a_field_that_is_not_there_is_named(row: str | None, message: str) -> None:
+    with pytest.raises(jinja2.UndefinedError, match=message):
+        CompiledPrompt(Prompt(user="{{ row.title }}")).messages({"row": RowFields(row)})

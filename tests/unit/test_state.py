@@ -28,6 +28,12 @@ def document(key: str, etag: str = "e") -> PlannedDocument:
     return PlannedDocument(key, f"s3://b/{key}", etag, 1)
 
 
+def compared(entries: list[Entry], *, full: bool = False, within: str = "", by_folders: bool = False) -> Comparison:
+    comparison = Comparison(entries, fingerprint="f", full=full, within=within, by_folders=by_folders)
+    comparison.begin()
+    return comparison
+
+
 def reasons(comparison: Comparison, *documents: PlannedDocument) -> list[str | None]:
     return [comparison.judge(document).reason for document in documents]
 
@@ -48,32 +54,32 @@ def test_each_document_has_its_reason() -> None:
         entry("e")._replace(status="error", retryable=False),
         entry("x"),
     ]
-    comparison = Comparison(known, fingerprint="f", full=False)
+    comparison = compared(known)
     found = [comparison.judge(one) for one in (document("a"), document("b", "new"), *map(document, "cdef"))]
     assert [one.reason for one in found] == [UNCHANGED, CHANGED, JOB_CHANGED, RETRIED, UNCHANGED, NEW]
     assert (found[0].previous, found[0].content_hash) == ("s3://b/0", None)
     assert (found[1].previous, found[1].content_hash) == ("s3://b/0", "h")
     assert [one.previous for one in found[2:4]] == [None, None]
     assert gone(comparison, last=True) == ["x"]
-    assert reasons(Comparison(known, fingerprint="f", full=True), document("a"), document("aa")) == [FULL, NEW]
+    assert reasons(compared(known, full=True), document("a"), document("aa")) == [FULL, NEW]
 
 
 def test_an_object_of_many_rows_is_looked_up_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_entries, "MOST", 3)
     known = [entry("a"), *(entry("rows")._replace(document_id=f"rows#{number}") for number in range(9)), entry("z")]
     rows = [replace(document("rows"), document_id=f"rows#{number}") for number in (8, 0, 99, 5)]
-    comparison = Comparison(known, fingerprint="f", full=False)
+    comparison = compared(known)
     assert reasons(comparison, *rows, document("z")) == [UNCHANGED, UNCHANGED, NEW, UNCHANGED, UNCHANGED]
     assert gone(comparison, last=True) == ["a", *(f"rows#{number}" for number in (1, 2, 3, 4, 6, 7))]
 
 
 def test_what_is_gone_of_an_object_in_two_shards_is_not_concluded() -> None:
     known = [entry("rows")._replace(document_id=f"rows#{number}") for number in range(4)]
-    first = Comparison(known, fingerprint="f", full=False)
+    first = compared(known)
     assert reasons(first, replace(document("rows"), document_id="rows#0")) == [UNCHANGED]
     data, count = first.finish(last=False, whole=False)
     assert count == 0 and data
-    second = Comparison(known, fingerprint="f", full=False, within="rows")
+    second = compared(known, within="rows")
     assert reasons(second, replace(document("rows"), document_id="rows#3"), document("z")) == [UNCHANGED, NEW]
     assert gone(second, last=True) == []
 
@@ -81,11 +87,11 @@ def test_what_is_gone_of_an_object_in_two_shards_is_not_concluded() -> None:
 def test_servers_that_list_by_folders() -> None:
     """`a/x` before `a-b` and `a.txt`, which S3 lists the other way round."""
     by_folders = [entry(key) for key in ("a/x", "a/z", "a-b", "a.txt", "b")]
-    comparison = Comparison(by_folders, fingerprint="f", full=False, by_folders=True)
+    comparison = compared(by_folders, by_folders=True)
     assert reasons(comparison, document("a/z"), document("a.txt"), document("b")) == [UNCHANGED] * 3
     assert gone(comparison, last=True) == ["a/x", "a-b"]
     with pytest.raises(UnsortedListing, match="the source lists 'a-b' after 'a/x'"):
-        reasons(Comparison(by_folders, fingerprint="f", full=False), document("a/x"), document("a-b"))
+        reasons(compared(by_folders), document("a/x"), document("a-b"))
     others = [entry("a/y", processed=1), entry("a.txt", processed=1), entry("c", processed=1)]
     found = merged(by_folders, hours(-1), others, hours(-1), by_folders=True)
     assert [one.key for one in found] == ["a/x", "a/y", "a/z", "a-b", "a.txt", "b", "c"]
@@ -100,7 +106,7 @@ def test_any_cut_of_the_listing_finds_the_same(known: list[str], listed: list[st
     found, left, start, after = list[str | None](), list[str](), 0, ""
     for end in borders:
         entries = [entry(key) for key in known if key > after]
-        comparison = Comparison(entries, fingerprint="f", full=False)
+        comparison = compared(entries)
         found += reasons(comparison, *map(document, listed[start:end]))
         after = listed[end - 1] if end > start else after
         left += gone(comparison, last=end == len(listed))

@@ -1,0 +1,19 @@
+"""What an object of the source holds, by `source.format` and its name: one document, or a row for each. Pure."""
+
+from __future__ import annotations
+
+from batch.job import Source
+
+OBJECT, JSONL, PARQUET = "object", "jsonl", "parquet"
+COMPRESSED = (".gz", ".zst")
+_JSONL = tuple(f"{name}{compressed}" for name in (".jsonl", ".ndjson") for compressed in ("", *COMPRESSED))
+
+
+def kind_of(source: Source, key: str) -> str:
+    """`OBJECT`, `JSONL` or `PARQUET`. Case of the key's ending does not matter."""
+    if source.format != "auto":
+        return source.format
+    name = key.lower()
+    if name.endswith(_JSONL):
+        return JSONL
+    return PARQUET if name.endswith(".parquet") else OBJECT

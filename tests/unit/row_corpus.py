@@ -1,0 +1,123 @@
+"""A source of rows in memory, and its plan, made by the real planner in shards of any size."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from backports import zstd
+from temporalio.testing import ActivityEnvironment
+
+from batch import contracts as c
+from batch.job import Job
+from batch.layout import RunLayout
+from batch.nominal import Nominal
+from batch.planning import PlannedDocument, documents_of
+from batch.run_file import RunFile
+from batch.store import ObjectEntry, ObjectMissing, PreconditionFailed, Storage
+from workers.metrics import Metrics
+from workers.planner import Planner
+
+LAYOUT = RunLayout.of("s3://results/x/", "r")
+
+
+class Memory:
+    """Storage in a dictionary; `reads` are the ranges that were asked for."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.reads: list[tuple[str, int, int]] = []
+
+    def entry(self, key: str) -> ObjectEntry:
+        data = self.objects[key]
+        return ObjectEntry(key, len(data), f'"{hashlib.md5(data).hexdigest()}"')
+
+    async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
+        for key in sorted(self.objects):
+            if key.startswith(prefix) and key > after:
+                yield [self.entry(key)]
+
+    async def head(self, bucket: str, key: str) -> ObjectEntry | None:
+        return self.entry(key) if key in self.objects else None
+
+    async def get(self, bucket: str, key: str) -> bytes:
+        return self.objects[key]
+
+    async def create(self, bucket: str, key: str, data: bytes) -> str:
+        if key in self.objects:
+            raise PreconditionFailed(key)
+        self.objects[key] = data
+        return "e"
+
+    def read_range(self, bucket: str, key: str, start: int, end: int, *, etag: str) -> bytes:
+        if key not in self.objects:
+            raise ObjectMissing(key)
+        if self.entry(key).etag != etag:
+            raise PreconditionFailed(key)
+        assert 0 <= start < end <= len(self.objects[key])
+        self.reads.append((key, start, end))
+        return self.objects[key][start:end]
+
+    @contextlib.contextmanager
+    def reading(self, bucket: str, key: str) -> Iterator[io.BytesIO]:
+        yield io.BytesIO(self.objects[key])
+
+
+def job(*, prompt: str = "{{ text }}", documents: int = 10, **source: Any) -> Job:
+    return Job.parse(
+        {
+            "name": "rows",
+            "source": {"uri": "s3://corpus/in/", **source},
+            "prompt": {"user": prompt},
+            "model": {"name": "simulated-small"},
+            "output": {"uri": "s3://results/x/"},
+            "partitions": {"documents": documents},
+        }
+    )
+
+
+async def plan(memory: Memory, of: Job, *, partitions: int = 1000, anew: bool = False) -> list[PlannedDocument]:
+    """The documents of all shards; `anew`: each shard by another planner, which has nothing open."""
+    documents = [document async for shard in shards(memory, of, partitions=partitions, anew=anew) for document in shard]
+    assert len({document.document_id for document in documents}) == len(documents)
+    return documents
+
+
+async def shards(
+    memory: Memory, of: Job, *, partitions: int, anew: bool = False
+) -> AsyncIterator[list[PlannedDocument]]:
+    """The documents of one shard after the other."""
+    for key in [key for key in memory.objects if key.startswith(LAYOUT.root)]:
+        del memory.objects[key]
+    file = RunFile.of("r", of, "e", "2026-01-01T00:00:00+00:00", Nominal.now())
+    memory.objects[LAYOUT.run_json] = file.to_bytes()
+    planner = Planner(cast(Storage, memory), Metrics())
+    shard, partition, cursor, last = 0, 0, "", False
+    while not last:
+        if anew:
+            planner = Planner(cast(Storage, memory), Metrics())
+        task = c.PlanInput(c.RunRef("r", "s3://results/x/"), shard, partition, cursor, partitions)
+        planned = await ActivityEnvironment().run(planner.plan_shard, task)
+        assert planned.partitions <= partitions
+        found = documents_of(pq.read_table(io.BytesIO(memory.objects[LAYOUT.plan(shard)])))
+        assert len(found) == planned.documents
+        yield found
+        shard, partition, cursor, last = shard + 1, partition + planned.partitions, planned.cursor, planned.last
+
+
+def jsonl(rows: list[Any], packed: str = "") -> bytes:
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    return {"": data, ".gz": gzip.compress(data, mtime=0), ".zst": zstd.compress(data)}[packed]
+
+
+def parquet(rows: list[dict[str, Any]], group: int = 100, schema: pa.Schema | None = None) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, row_group_size=group)
+    return sink.getvalue()

@@ -1,0 +1,102 @@
+"""The rows of one object as documents of the plan, in the order of the object, each with the cursor behind it.
+
+A row's id is `KEY#ID`, ID being the value of `source.id_field`, else a hash of the row's text; a second row of the same
+id is `KEY#ID#2`. So a row that is put in, or taken out, moves the id of no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow.parquet as pq
+
+from batch.layout import RunLayout, bucket_and_key
+from batch.places import cursor_within, parse_cursor
+from batch.plan_file import read_footer
+from batch.planning import PlannedDocument, ShardCutter
+from batch.storage_errors import ObjectMissing, PreconditionFailed
+from batch.store import Storage
+from workers.sources.objects import SourceObject
+from workers.sources.occurrences import Occurrences
+from workers.sources.row import Broken, SourceRow
+
+BROKEN, CHANGED, GONE = "broken_object", "object_changed", "object_gone"
+
+
+def row_documents(
+    source: SourceObject, rows: Iterator[SourceRow], seen: Occurrences
+) -> Iterator[tuple[PlannedDocument, str]]:
+    """Each of the rows, and one more document for the object itself if it cannot be read to its end.
+
+    `seen` has the rows before. Blocking. Raises `StorageError` for what is not this object's own.
+    """
+    uri = source.uri
+    try:
+        for row in rows:
+            count = seen.add(row.identity)
+            document_id = f"{source.key}#{row.identity}" + (f"#{count}" if count > 1 else "")
+            document = PlannedDocument(
+                document_id, uri, row.etag, row.size, content=row.content, row=row.fields, problem=row.problem
+            )
+            yield document, cursor_within(source.key, source.etag, row.place)
+        return
+    except Broken as error:
+        problem = f"{BROKEN}: {uri}: {error}"
+    except PreconditionFailed:
+        problem = f"{CHANGED}: {uri} changed while the plan was made of it; its rows from there on are left out"
+    except ObjectMissing:
+        problem = f"{GONE}: {uri} went while the plan was made of it; its rows from there on are left out"
+    yield object_problem(source.key, uri, source.etag, problem), source.key
+
+
+def object_problem(key: str, uri: str, etag: str, problem: str) -> PlannedDocument:
+    """The error row of an object as a whole; `problem` is `TYPE: message`."""
+    return PlannedDocument(key, uri, etag, 0, problem=problem)
+
+
+def count_planned(storage: Storage, layout: RunLayout, shard: int, uri: str, seen: Occurrences) -> None:
+    """Counts the ids of an object's rows in the plans before `shard`, back to the one in which the object begins.
+
+    Blocking.
+    """
+    key = bucket_and_key(uri)[1]
+    prefix = f"{key}#"
+    for number in range(shard - 1, -1, -1):
+        with storage.reading(layout.output.bucket, layout.plan(number)) as file:
+            plan = pq.ParquetFile(file)
+            for group in range(plan.num_row_groups):
+                table = plan.read_row_group(group, columns=["document_id", "uri"])
+                for document_id, of in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                    if of == uri and document_id.startswith(prefix):
+                        seen.add(document_id[len(prefix) :].partition("#")[0])
+        start_key, within, _ = parse_cursor(
+            read_footer(storage, layout.output.bucket, layout.plan(number)).start_cursor
+        )
+        if within is None or start_key != key:
+            return
+
+
+@dataclass
+class OpenObject:
+    """An object whose rows are being planned. It may outlive a shard: then the row that did not fit waits in it."""
+
+    key: str
+    documents: Iterator[tuple[PlannedDocument, str]]
+    seen: Occurrences
+    _waiting: tuple[PlannedDocument, str] | None = None
+
+    def fill(self, cutter: ShardCutter, at_most: int) -> bool | None:
+        """Adds up to `at_most` documents. True: the shard is full; False: the object is at its end; None: neither."""
+        for _ in range(at_most):
+            self._waiting = self._waiting or next(self.documents, None)
+            if self._waiting is None:
+                return False
+            if not cutter.add(*self._waiting):
+                return True
+            self._waiting = None
+        return None
+
+    def close(self) -> None:
+        """Gives memory and disk back."""
+        self.seen.close()

@@ -1,0 +1,112 @@
+"""Objects of rows into shards: an object may fill many of them, so the next one goes on where the last one ended.
+
+What is open at a shard's end stays open for the next one, if this process gets it. Otherwise the next one opens the
+object anew: it goes on at the cursor, and counts the ids before in the plans that stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from batch.job import Job
+from batch.kinds import OBJECT, kind_of
+from batch.layout import RunLayout, object_uri
+from batch.listing import ObjectEntry, is_addressable
+from batch.places import Place, is_version, parse_cursor
+from batch.planning import ShardCutter
+from batch.store import Storage
+from workers.sources import READERS
+from workers.sources.documents import CHANGED, GONE, OpenObject, count_planned, object_problem, row_documents
+from workers.sources.objects import SourceObject
+from workers.sources.occurrences import Occurrences
+from workers.sources.row import Wanted
+
+KEPT = 4
+"""Objects that stay open between two shards, of all runs together: some 10 MiB of memory each."""
+AT_ONCE = 200
+"""Rows that a thread plans before the event loop is asked whether to go on."""
+
+
+class OpenObjects:
+    """What the planner keeps between two shards, by run and cursor."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[str, str], OpenObject] = OrderedDict()
+
+    def take(self, run_id: str, cursor: str) -> OpenObject | None:
+        """The object that stood open at this cursor. It is not kept any more: a shard that fails begins it anew."""
+        return self._open.pop((run_id, cursor), None)
+
+    def keep(self, run_id: str, cursor: str, found: OpenObject) -> None:
+        """Keeps an object that is open at this cursor."""
+        self._open[run_id, cursor] = found
+        while len(self._open) > KEPT:
+            self._open.popitem(last=False)[1].close()
+
+
+class ShardRows:
+    """The rows of one shard."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        layout: RunLayout,
+        job: Job,
+        *,
+        bucket: str,
+        cutter: ShardCutter,
+        shard: int,
+        kept: OpenObjects,
+    ) -> None:
+        self._storage, self._layout, self._job, self._bucket = storage, layout, job, bucket
+        self._cutter, self._shard, self._kept = cutter, shard, kept
+        self._wanted = Wanted.of(job)
+        self._left: OpenObject | None = None
+
+    def holds_rows(self, entry: ObjectEntry) -> bool:
+        """Whether the object's rows are documents. Of one that cannot be asked for there are none to be had."""
+        return kind_of(self._job.source, entry.key) != OBJECT and is_addressable(entry.key)
+
+    async def begin(self, entry: ObjectEntry) -> bool:
+        """Takes an object from its start. Whether the shard is full."""
+        return await self._fill(self._open(entry, Place(), Occurrences()))
+
+    async def go_on(self, cursor: str) -> bool:
+        """Takes the rest of the object that the shard before ended within, if it did. Whether the shard is full."""
+        key, start, version = parse_cursor(cursor)
+        if start is None:
+            return False
+        found = self._kept.take(self._layout.run_id, cursor)
+        if found is None:
+            entry = await self._storage.head(self._bucket, key)
+            if entry is None or not is_version(version, entry.etag):
+                word, what = (GONE, "went") if entry is None else (CHANGED, "changed")
+                problem = f"{word}: the object {what} while the plan was made of it; its later rows are left out"
+                lost = object_problem(key, object_uri(self._bucket, key), "", problem)
+                return not await asyncio.to_thread(self._cutter.add, lost, key)
+            seen = Occurrences()
+            uri = object_uri(self._bucket, key)
+            await asyncio.to_thread(count_planned, self._storage, self._layout, self._shard, uri, seen)
+            found = self._open(entry, start, seen)
+        return await self._fill(found)
+
+    def _open(self, entry: ObjectEntry, start: Place, seen: Occurrences) -> OpenObject:
+        source = SourceObject(self._storage, self._bucket, entry)
+        rows = READERS[kind_of(self._job.source, entry.key)](source, self._wanted, start)
+        return OpenObject(entry.key, row_documents(source, rows, seen), seen)
+
+    async def _fill(self, found: OpenObject) -> bool:
+        while (full := await asyncio.to_thread(found.fill, self._cutter, AT_ONCE)) is None:
+            pass
+        if full:
+            self._left = found
+        else:
+            found.close()
+        return full
+
+    def planned(self, cursor: str) -> None:
+        """The shard's plan stands and ends at `cursor`: what is open goes on from there."""
+        key, within, _ = parse_cursor(cursor)
+        if self._left is not None and within is not None and self._left.key == key:  # it may be one that got no place
+            self._kept.keep(self._layout.run_id, cursor, self._left)
