@@ -170,3 +170,20 @@ def _control(stack: LocalStack, **options: Any) -> None:
         headers={"Content-Type": "application/json"},
     )
     urllib.request.urlopen(request, timeout=10).close()
+
+
+async def test_rows_are_compared_by_their_content(nights: Nights) -> None:
+    """An inserted row, a changed one and one that went: the object has another etag, and all other rows stand."""
+
+    def table_of(*tickets: str) -> None:
+        nights.write("tickets.jsonl", "\n".join(json.dumps({"text": ticket}) for ticket in tickets))
+
+    texts = [f"ticket {number}" for number in range(100)]
+    table_of(*texts)
+    _, ended, paid = await nights.night(1, "one")
+    assert (paid, ended.reasons) == (100, {"new": 100})
+    table_of("inserted", *texts[:50], "changed", *texts[51:99])
+    second, ended, paid = await nights.night(2, "two")
+    assert (paid, ended.reasons, ended.deleted) == (2, {"new": 2, "unchanged": 98}, 2)
+    full, _, paid = await nights.night(2, "two-full", incremental=False)
+    assert paid == 100 and table(second).equals(table(full))
