@@ -76,7 +76,7 @@ class Planner:
         full = await rows.go_on(task.cursor) or await self._list(job, source, cutter, rows, after=task.cursor)
         deleted = 0
         if comparison is not None:
-            whole = parse_cursor(cutter.cursor)[1] is None
+            whole = not full or parse_cursor(cutter.cursor)[1] is None
             gone, deleted = await asyncio.to_thread(comparison.finish, last=not full, whole=whole)
             if deleted:
                 await self._storage.put(layout.output.bucket, layout.deleted(task.shard), gone)
