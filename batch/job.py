@@ -44,7 +44,7 @@ TEMPLATE_VARIABLES = frozenset({"text", "document_id", "uri"}) | DATE_VARIABLES
 _ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
 """Stands in for the nominal start while a job is only checked."""
 
-EXTRACTION = "text-1"
+EXTRACTION = "text-2"
 """Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
 
 

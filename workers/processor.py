@@ -346,8 +346,8 @@ class Attempt:
         """The object's etag and the request's body. Raises `Unreadable`, `Stopped`."""
         check_key(document)
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
-        text = await text_of(document, data)
         active = self._active
+        text = await text_of(document, data, active.extractors)
         return etag, active.chat.payload(messages_of(active.prompt, active.dates, document, text))
 
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
