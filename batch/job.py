@@ -140,10 +140,14 @@ class Output(_Part):
 
     uri: str
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    keep_text: bool = Field(default=False, strict=True)
+    """Whether each row has the document's text, in a column `text`. It makes no answer another one: no fingerprint."""
 
     if TYPE_CHECKING:
 
-        def __init__(self, *, uri: str, schema: dict[str, Any] | type[BaseModel] | None = None) -> None: ...
+        def __init__(
+            self, *, uri: str, schema: dict[str, Any] | type[BaseModel] | None = None, keep_text: bool = False
+        ) -> None: ...
 
     @field_validator("json_schema", mode="before")
     @classmethod
@@ -263,6 +267,7 @@ class Job(_Part):
             "source.id_field": self.source.id_field is not None,
             "limits.max_cost_usd in model.mode: batch": self.model.mode == "batch"
             and self.limits.max_cost_usd is not None,
+            "output.keep_text in model.mode: batch": self.model.mode == "batch" and self.output.keep_text,
             "incremental": self.incremental,
             "state.uri": self.state.uri is not None,
         }

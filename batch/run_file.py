@@ -72,7 +72,14 @@ class RunFile:
 
     @classmethod
     def of(cls, run_id: str, job: Job, execution_run_id: str, created_at: str, nominal: Nominal) -> RunFile:
-        return cls(run_id, job, row_schema(job.output.json_schema), execution_run_id, created_at, nominal)
+        return cls(
+            run_id,
+            job,
+            row_schema(job.output.json_schema, keep_text=job.output.keep_text),
+            execution_run_id,
+            created_at,
+            nominal,
+        )
 
 
 async def load_run(storage: Storage, run: RunRef) -> RunFile:

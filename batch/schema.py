@@ -32,6 +32,9 @@ from batch.columns import Columns, Node
 ROW_SCHEMA_VERSION = 1
 """Version of the columns that `row_schema` gives; raised when a column is added, removed or changes its meaning."""
 
+TEXT = "text"
+"""The column that `output.keep_text` adds."""
+
 JSON_TEXT = {b"docbatch.json": b"1"}
 """Arrow field metadata of a string column that holds JSON text."""
 
@@ -63,8 +66,10 @@ def arrow_type(schema: dict[str, Any]) -> pa.StructType:
     return _struct(Columns(schema).root)
 
 
-def row_schema(result: dict[str, Any] | None) -> pa.Schema:
+def row_schema(result: dict[str, Any] | None, *, keep_text: bool = False) -> pa.Schema:
     """All columns of a result file, in order; `result` (the job's JSON schema) None leaves the result column out.
+
+    `keep_text` adds `text`, what was extracted from the document.
 
     Raises:
         SchemaError: as `check_schema`.
@@ -80,8 +85,10 @@ def row_schema(result: dict[str, Any] | None) -> pa.Schema:
     ]
     if result is not None:
         columns.append(("result", arrow_type(result)))
+    columns.append(("output_text", string))
+    if keep_text:
+        columns.append((TEXT, string))
     columns += [
-        ("output_text", string),
         ("error_type", string),
         ("error_message", string),
         ("retryable", pa.bool_()),

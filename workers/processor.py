@@ -23,6 +23,7 @@ from temporalio import activity
 from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
+from batch.kept_text import pack
 from batch.layout import bucket_and_key
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
@@ -129,6 +130,8 @@ class Attempt:
         self._total = 0
         self._in_flight: set[str] = set()
         self._errors = Counter[str]()
+        self._texts: dict[str, str] = {}
+        """What a job with `output.keep_text` has extracted and not yet in a row, packed."""
         self._stop: Stop | None = None
         self._replaces: str | None = None
         self._settled = 0
@@ -228,6 +231,8 @@ class Attempt:
         table, _ = result_file.decode(data)
         for row in table.to_pylist():
             if self._keeps(row):
+                if row.get("text") is not None:
+                    row["text"] = pack(row["text"])
                 self._keep(row)
         return None
 
@@ -348,6 +353,8 @@ class Attempt:
         data, etag = (found, document.etag) if found is not None else await self._fetch(document)
         active = self._active
         text = await text_of(document, data, active.extractors)
+        if active.file.job.output.keep_text:
+            self._texts[document.document_id] = await asyncio.to_thread(pack, text)
         return etag, active.chat.payload(messages_of(active.prompt, active.dates, document, text))
 
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
@@ -404,7 +411,10 @@ class Attempt:
         """An ok row; `price`: another than that of online answers."""
         price = price or self._active.price
         cost = price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        return self._maker.row(document, etag, answer, cost)
+        row = self._maker.row(document, etag, answer, cost)
+        if self._active.file.job.output.keep_text:
+            row["text"] = self._texts.pop(document.document_id, None)
+        return row
 
     def _judge(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         return row_answered(self._row(document, etag, answer, price), answer)

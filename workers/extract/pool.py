@@ -1,7 +1,8 @@
 """Text from documents that nobody trusts: parsers run in processes of their own, within limits.
 
-A process has one document at a time. One that the parser hangs on, crashes on or bloats on costs that process, and is an
-error of that document; the next one gets a new process. The processes have none of the worker's secrets, and what they answer is lengths and UTF-8.
+A process has one document at a time. One that the parser hangs on, crashes on or bloats on costs that process, and is
+an error of that document; the next one gets a new process. The processes have none of the worker's secrets, and what
+they answer is lengths and UTF-8.
 
 Not a pool of `concurrent.futures` or loky, where a process that dies takes all documents in the pool with it, and a
 hanging one cannot be ended alone; not `multiprocessing`, whose workers answer in pickle, which can do anything here.
