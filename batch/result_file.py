@@ -88,11 +88,9 @@ def _groups(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     size = 0
     for row in rows:
-        packed = row.get(TEXT)
-        if packed is not None:
-            row = {**row, TEXT: unpack(packed)}
-            size += len(row[TEXT])
-        group.append(row)
+        text = unpack(row[TEXT]) if row.get(TEXT) is not None else None
+        group.append({**row, TEXT: text})
+        size += len(text or "")
         if size > GROUP_CHARACTERS:
             yield group
             group, size = [], 0

@@ -32,6 +32,8 @@ FEW_BROKEN = 0.01
 SURE, SURE_OF_WESTERN = 0.1, 0.05
 """Confidence of the detector from which on it was right in every text of 25 bytes and more that was tried (ten
 languages, 17 encodings); Windows-1252, by far the most frequent, is believed sooner."""
+_JAPANESE = "\x1b$"
+"""How ISO-2022-JP, whose every byte is ASCII, begins what is not."""
 _CONTROLS = frozenset(map(chr, range(32))) - set("\t\n\r\f\v\x1b\x08\x1a")
 
 
@@ -41,7 +43,7 @@ def quickly(data: bytes) -> str | None:
         text = data.decode()
     except UnicodeDecodeError:
         return None
-    return None if "\x00" in text else text.removeprefix("\ufeff")
+    return None if "\x00" in text or _JAPANESE in text else text.removeprefix("\ufeff")
 
 
 def decode(key: str, data: bytes, *, declared: str | None = None) -> str:
@@ -68,7 +70,7 @@ def decode(key: str, data: bytes, *, declared: str | None = None) -> str:
         text = _as(name, data)
         if text is not None:
             return text
-    text = _nearly_utf8(data) or _detected(data)
+    text = _nearly_utf8(data) or _detected(data) or _utf8(data)
     if text is not None:
         return text
     if b"\x00" in data:
@@ -101,6 +103,11 @@ def _as(name: str, data: bytes) -> str | None:
     except (LookupError, ValueError, UnicodeError):  # LookupError also for codecs that make no text, such as hex
         return None
     return text if _is_text(text) else None
+
+
+def _utf8(data: bytes) -> str | None:
+    """Such as a terminal's log, whose colours begin as ISO-2022-JP does."""
+    return data.decode() if data.isascii() and b"\x00" not in data else None
 
 
 def _nearly_utf8(data: bytes) -> str | None:

@@ -49,7 +49,7 @@ def _xml(archive: Archive, name: str) -> ElementTree.Element:
 
 def _all(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
     """All elements of that name, whatever their namespace."""
-    return root.iter(f"{{*}}{name}")
+    return root.iterfind(f".//{{*}}{name}")
 
 
 def _locked(archive: Archive) -> set[str]:
