@@ -22,6 +22,7 @@ import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from workers.extract import inline, kind_of
@@ -31,6 +32,9 @@ from workers.extract.unreadable import EXTRACTION_ERRORS, Unreadable
 CHILD = ("-P", "-m", "workers.extract.child")
 MOST_DOCUMENTS = 500
 """After so many a process is replaced: parsers leak."""
+LOOK_EVERY, NEARLY = 0.1, 0.7
+"""Seconds between two looks at a process' memory, and the share of its limit from which on a crash is for lack of it:
+PDFium ends without a word then."""
 STARTS_WITHIN = 120.0
 READY = b"ready\n"
 KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "LANG", "TMPDIR")
@@ -148,6 +152,8 @@ class _Child:
         self._process, self._errors = process, errors
         self._in, self._out = process.stdin, process.stdout
         self.documents = 0
+        self._memory = 0
+        """Bytes that it was last seen to have."""
 
     @classmethod
     async def start(cls, command: Sequence[str], limits: Limits) -> _Child:
@@ -189,7 +195,7 @@ class _Child:
                     self._in.write(head + b"\n")
                     self._in.write(data)
                     await self._in.drain()
-                answer = json.loads(await self._out.readuntil(b"\n"))
+                answer = json.loads(await self._line())
                 if "size" not in answer:
                     raise self._refusal(str(answer["error_type"]), str(answer["message"]))
                 if not 0 <= answer["size"] <= most:
@@ -203,6 +209,17 @@ class _Child:
             raise
         except (asyncio.LimitOverrunError, ValueError, KeyError, TypeError, ConnectionError) as error:
             raise _ChildEnded("extraction_crashed", f"the parser's process talks nonsense: {error}"[:300]) from None
+
+    async def _line(self) -> bytes:
+        """The answer's line; looks meanwhile at how much memory the process has."""
+        self._memory = 0
+        reading = asyncio.ensure_future(self._out.readuntil(b"\n"))
+        try:
+            while not (await asyncio.wait([reading], timeout=LOOK_EVERY))[0]:
+                self._memory = max(self._memory, _memory_of(self._process.pid))
+            return reading.result()
+        finally:
+            reading.cancel()
 
     def _refusal(self, error_type: str, message: str) -> Exception:
         if error_type == "extraction_memory":
@@ -220,7 +237,7 @@ class _Child:
         last = os.pread(self._errors.fileno(), 2**16, 0)
         if code == -signal.SIGXCPU:
             return _ChildEnded("extraction_timeout", f"the parser took more than {limits.seconds} s of CPU")
-        if any(words in last for words in _NO_MEMORY):
+        if any(words in last for words in _NO_MEMORY) or self._memory > NEARLY * limits.memory:
             return _ChildEnded(
                 "extraction_memory", f"the parser needed more than the {limits.memory // 2**20} MiB that it may have"
             )
@@ -239,3 +256,12 @@ class _Child:
         await self._process.wait()
         self._in.close()
         self._errors.close()
+
+
+def _memory_of(pid: int) -> int:
+    """Bytes that count towards its limit, 0 where the system does not say."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")), 0)
