@@ -10,7 +10,7 @@ import time
 from benchmarks.figures import print_table, write
 from benchmarks.lab import idle_share
 
-NAMES = ("provider", "spine", "memory", "efficiency", "continuation", "operations", "limits")
+NAMES = ("provider", "spine", "memory", "efficiency", "continuation", "operations", "limits", "extraction")
 """In the order of a full run: what others rest on first."""
 
 
