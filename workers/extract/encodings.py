@@ -43,7 +43,7 @@ def quickly(data: bytes) -> str | None:
         text = data.decode()
     except UnicodeDecodeError:
         return None
-    return None if "\x00" in text or _JAPANESE in text else text.removeprefix("\ufeff")
+    return None if "\x00" in text or ("\x1b" in text and _JAPANESE in text) else text.removeprefix("\ufeff")
 
 
 def decode(key: str, data: bytes, *, declared: str | None = None) -> str:
