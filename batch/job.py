@@ -53,7 +53,7 @@ _ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
 COMBINE_VARIABLES = frozenset({"answers", "document_id", "uri"}) | DATE_VARIABLES
 """What the templates of `long_documents.combine` may name; `answers` are those to the chunks, a list of texts."""
 
-EXTRACTION = "text-1"
+EXTRACTION = "text-2"
 """Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
 
 
@@ -179,10 +179,14 @@ class Output(_Part):
 
     uri: str
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    keep_text: bool = Field(default=False, strict=True)
+    """Whether each row has the document's text, in a column `text`. It makes no answer another one: no fingerprint."""
 
     if TYPE_CHECKING:
 
-        def __init__(self, *, uri: str, schema: dict[str, Any] | type[BaseModel] | None = None) -> None: ...
+        def __init__(
+            self, *, uri: str, schema: dict[str, Any] | type[BaseModel] | None = None, keep_text: bool = False
+        ) -> None: ...
 
     @field_validator("json_schema", mode="before")
     @classmethod
@@ -324,6 +328,7 @@ class Job(_Part):
         refused = {
             "limits.max_cost_usd in model.mode: batch": self.model.mode == "batch"
             and self.limits.max_cost_usd is not None,
+            "output.keep_text in model.mode: batch": self.model.mode == "batch" and self.output.keep_text,
         }
         for key, used in refused.items():
             if used:

@@ -96,6 +96,7 @@ class RunFile:
             incremental=job.incremental,
             on_too_long=job.long_documents.on_too_long if job.long_documents is not None else None,
             row=bool(job.source.keep),
+            keep_text=job.output.keep_text,
         )
         return cls(run_id, job, schema, execution_run_id, created_at, nominal, state, full)
 

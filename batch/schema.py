@@ -32,6 +32,9 @@ from batch.columns import Columns, Node
 ROW_SCHEMA_VERSION = 2
 """Version of the columns that `row_schema` gives; raised when a column is added, removed or changes its meaning."""
 
+TEXT = "text"
+"""The column that `output.keep_text` adds."""
+
 JSON_TEXT = {b"docbatch.json": b"1"}
 """Arrow field metadata of a string column that holds JSON text."""
 
@@ -69,11 +72,13 @@ def row_schema(
     incremental: bool = False,
     on_too_long: str | None = None,
     row: bool = False,
+    keep_text: bool = False,
 ) -> pa.Schema:
     """All columns of a result file, in order; `result` (the job's JSON schema) None leaves the result column out.
 
     `incremental`: with the hash of each document's content, by which the next run knows what did not change.
     `on_too_long` is the job's: `truncate` has the column `truncated`, `chunk` the column `chunks`.
+    `keep_text` adds `text`, what was extracted from the document.
     `row`: whether there is a column of the fields that `source.keep` names, as JSON text; null for a whole object.
 
     Raises:
@@ -90,8 +95,10 @@ def row_schema(
     ]
     if result is not None:
         columns.append(("result", arrow_type(result)))
+    columns.append(("output_text", string))
+    if keep_text:
+        columns.append((TEXT, string))
     columns += [
-        ("output_text", string),
         ("error_type", string),
         ("error_message", string),
         ("retryable", pa.bool_()),

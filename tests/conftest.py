@@ -25,8 +25,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalStack]:
-    """A running stack on free ports with data of its own; heartbeats are sent every second."""
-    options = StackOptions(workers=1, worker_args=["--heartbeat-throttle-seconds", "1"], ui=False)
+    """A running stack on free ports with data of its own; heartbeats each second, at most 2 s of CPU for a text."""
+    worker_args = ["--heartbeat-throttle-seconds", "1", "--extraction-seconds", "2"]
+    options = StackOptions(workers=1, worker_args=worker_args, ui=False)
     with LocalStack(options) as running:
         yield running
 

@@ -5,7 +5,6 @@ What is wrong with a document ends as `Unreadable`, whose word and message its e
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,7 +15,8 @@ from batch.listing import is_addressable
 from batch.planning import PlannedDocument
 from batch.row_fields import ROW
 from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
-from workers.extract import Unreadable, extract, is_slow
+from workers.extract import Unreadable
+from workers.extract.pool import Extractors
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.prompt import CompiledPrompt, RowFields
@@ -61,11 +61,9 @@ def planned_text(document: PlannedDocument) -> str | None:
     return document.content
 
 
-async def text_of(document: PlannedDocument, data: bytes) -> str:
+async def text_of(document: PlannedDocument, data: bytes, extractors: Extractors) -> str:
     """The text that the prompt shows. Raises `Unreadable`."""
-    if is_slow(document.uri, len(data)):
-        return await asyncio.to_thread(extract, document.uri, data)
-    return extract(document.uri, data)
+    return await extractors.text_of(document.uri, data)
 
 
 def messages_of(

@@ -150,7 +150,7 @@ class Ledger:
     def add(self, row: Row) -> None:
         """Takes an answer; it is durable at the latest one flush later."""
         self._buffer.append(row)
-        self._size += len(row.get("output_text") or row.get("text") or "") + 512
+        self._size += len(row.get("output_text") or "") + len(row.get("text") or "") + 512
         if self._oldest is None:
             self._oldest = time.monotonic()
         self._more.set()

@@ -37,6 +37,7 @@ from workers.batching import BatchAttempt
 from workers.beating import ControlActivities
 from workers.control import RunControl
 from workers.exposition import Exposition, PortTaken
+from workers.extract.pool import Extractors, Limits
 from workers.finisher import Finisher
 from workers.llm.batches import BatchApi
 from workers.llm.transport import CredentialsMissing, Transport
@@ -84,6 +85,27 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--processes", type=int, default=1, metavar="N", help="worker processes, on ports P, P+1, ...")
     options.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="partitions at once (default: %(default)s)")
     options.add_argument(
+        "--extractors",
+        type=int,
+        default=2,
+        metavar="N",
+        help="processes for text from PDF, Office and other documents, started when needed (default: %(default)s)",
+    )
+    options.add_argument(
+        "--extraction-seconds",
+        type=int,
+        default=Limits.seconds,
+        metavar="S",
+        help="CPU that the text of one document may take (default: %(default)s)",
+    )
+    options.add_argument(
+        "--extraction-mib",
+        type=int,
+        default=Limits.memory // 2**20,
+        metavar="M",
+        help="MiB of memory that each of these processes may have (default: %(default)s)",
+    )
+    options.add_argument(
         "--grace-seconds",
         type=float,
         default=45.0,
@@ -115,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser().parse_args(argv)
     if options.processes < 1 or options.slots < 1:
         parser().error("--processes and --slots are at least 1")
+    if options.extractors < 1 or options.extraction_seconds < 1 or options.extraction_mib < 128:
+        parser().error("--extractors and --extraction-seconds are at least 1, --extraction-mib at least 128")
     if options.count_runs_seconds <= 0:
         parser().error("--count-runs-seconds is more than 0")
     logging.basicConfig(
@@ -160,7 +184,11 @@ class WorkerProcess:
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
         quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
-        workers = self._workers(client, storage, transport, batches=batches, quotas=quotas, drain=drain)
+        limits = Limits(seconds=options.extraction_seconds, memory=options.extraction_mib * 2**20)
+        extractors = Extractors(options.extractors, limits)
+        workers = self._workers(
+            client, storage, transport, batches=batches, quotas=quotas, extractors=extractors, drain=drain
+        )
         exposition = Exposition(self._metrics.registry, sdk_port, asyncio.get_running_loop())
         if options.metrics_port:
             exposition.serve(options.metrics_host, options.metrics_port)
@@ -178,6 +206,7 @@ class WorkerProcess:
             await quotas.close()
             await transport.close()
             await batches.close()
+            await extractors.close()
             exposition.close()
         log.info("stopped")
 
@@ -189,6 +218,7 @@ class WorkerProcess:
         *,
         batches: BatchApi,
         quotas: Quotas,
+        extractors: Extractors,
         drain: asyncio.Event,
     ) -> list[Worker]:
         workers = []
@@ -197,13 +227,13 @@ class WorkerProcess:
                 "online": Attempt,
                 "batch": partial(BatchAttempt, api=batches),
             }
-            runs = Runs(storage, transport, quotas, self._metrics, drain=drain, temporal=client)
+            runs = Runs(storage, transport, quotas, extractors, self._metrics, drain=drain, temporal=client)
             processor = Processor(storage, runs, self._metrics, attempts)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)
             self._counting = asyncio.create_task(self._count_runs(control))
-            previewer = Previewer(storage, transport, quotas, self._metrics, drain)
+            previewer = Previewer(storage, transport, quotas, self._metrics, drain, extractors=extractors)
             workers.append(self._control_worker(client, storage, control, previewer, batches))
         return workers
 

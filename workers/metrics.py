@@ -22,6 +22,7 @@ from prometheus_client.gc_collector import GCCollector
 
 from batch import contracts as c
 from batch.reconcile import PARTITION_FAILED
+from workers.extract.unreadable import EXTRACTION_ERRORS
 
 REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
 PARTITION_BUCKETS = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)
@@ -55,7 +56,8 @@ REFUSED_BATCH = ("batch_refused", "batch_missing")
 BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancelled")
 LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
-    *("empty", "not_utf8", "not_text", "too_large", "too_long", "too_deep", "template", "unsupported_key"),
+    *EXTRACTION_ERRORS,
+    *("too_large", "too_long", "template", "unsupported_key"),
     *("bad_row", "broken_object", "object_changed", "object_gone"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )

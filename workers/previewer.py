@@ -45,6 +45,7 @@ from workers.documents import (
     text_of,
 )
 from workers.extract import Unreadable
+from workers.extract.pool import Extractors
 from workers.llm.chat import Answer, Chat
 from workers.llm.prices import pricer
 from workers.llm.transport import Transport
@@ -66,9 +67,16 @@ class Previewer:
     """Holds storage, the model's transport and quotas, metrics, and the worker's drain, which ends a preview early."""
 
     def __init__(
-        self, storage: Storage, transport: Transport, quotas: Quotas, metrics: Metrics, drain: asyncio.Event
+        self,
+        storage: Storage,
+        transport: Transport,
+        quotas: Quotas,
+        metrics: Metrics,
+        drain: asyncio.Event,
+        *,
+        extractors: Extractors,
     ) -> None:
-        self._storage, self._transport, self._quotas = storage, transport, quotas
+        self._storage, self._transport, self._quotas, self._extractors = storage, transport, quotas, extractors
         self._metrics, self._drain = metrics, drain
 
     @activity.defn(name=c.PREVIEW_DOCUMENTS)
@@ -120,6 +128,7 @@ class Previewer:
             lane,
             self._metrics,
             drain=self._drain,
+            extractors=self._extractors,
             ask_within=task.ask_within,
         )
 
@@ -189,11 +198,12 @@ class Look:
         metrics: Metrics,
         *,
         drain: asyncio.Event,
+        extractors: Extractors,
         ask_within: float,
     ) -> None:
         job = request.job
         self._job, self._storage, self._characters = job, storage, request.characters
-        self._dates = request.nominal.values
+        self._dates, self._extractors = request.nominal.values, extractors
         self._prompt, self._long = CompiledPrompt(job.prompt), LongDocuments(job)
         self._brakes = Brakes(max_error_rate=1.0, drain=drain, outage_after=OUTAGE_AFTER)
         self._lane, self._chat = lane, Chat(job, transport, self._brakes, metrics, lane)
@@ -259,7 +269,7 @@ class Look:
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return await text_of(document, data)
+        return await text_of(document, data, self._extractors)
 
     async def _ask(self, document: PlannedDocument, shown: Shown, payload: bytes) -> Row | None:
         """Asks the one question, or those about the chunks."""

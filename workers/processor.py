@@ -25,6 +25,7 @@ from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.duplicates import reference
+from batch.kept_text import pack
 from batch.layout import bucket_and_key
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
@@ -173,6 +174,8 @@ class Attempt:
         self._total = 0
         self._in_flight: set[str] = set()
         self._errors = Counter[str]()
+        self._texts: dict[str, str] = {}
+        """What a job with `output.keep_text` has extracted and not yet in a row, packed."""
         self._stop: Stop | None = None
         self._replaces: str | None = None
         self._settled = 0
@@ -274,6 +277,8 @@ class Attempt:
         table, _ = result_file.decode(data)
         for row in table.to_pylist():
             if self._keeps(row):
+                if row.get("text") is not None:
+                    row["text"] = pack(row["text"])
                 self._keep(row)
             else:
                 self._failed_before.add(row["document_id"])
@@ -505,8 +510,10 @@ class Attempt:
             data, etag = (found, document.etag) if found is not None else await self._fetch(document)
             if self._active.file.job.incremental:
                 await self._check_unchanged(document, data)
-            text = await text_of(document, data)
+            text = await text_of(document, data, self._active.extractors)
         active = self._active
+        if active.file.job.output.keep_text:
+            self._texts[document.document_id] = await asyncio.to_thread(pack, text)
         shown = await active.long.shown(text)
         if shown.chunks:
             return Question(etag, chunks=shown.chunks)
@@ -573,6 +580,8 @@ class Attempt:
         row = self._maker.row(document, etag, answer, cost_usd)
         if self._active.file.job.incremental:
             row["content_hash"] = self._hashes.pop(document.document_id, None)
+        if self._active.file.job.output.keep_text:
+            row["text"] = self._texts.pop(document.document_id, None)
         return row
 
     def _judge(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:

@@ -17,6 +17,7 @@ from batch.layout import RunLayout
 from batch.run_file import RunFile, load_run
 from batch.store import Storage, StorageError
 from workers.brakes import Brakes
+from workers.extract.pool import Extractors
 from workers.llm.call_cost import CallBudget, CallCost
 from workers.llm.chat import Chat
 from workers.llm.expected import Expected
@@ -54,6 +55,8 @@ class ActiveRun:
     brakes: Brakes
     lane: QuotaLane
     room: Room
+    extractors: Extractors
+    """The process', shared by all runs."""
     purse: Purse | None = None
     """Of a run with `limits.max_cost_usd`."""
     reads: Reads = field(default_factory=Reads)
@@ -71,12 +74,13 @@ class Runs:
         storage: Storage,
         transport: Transport,
         quotas: Quotas,
+        extractors: Extractors,
         metrics: Metrics,
         *,
         drain: asyncio.Event,
         temporal: Client,
     ) -> None:
-        self._storage, self._transport, self._quotas = storage, transport, quotas
+        self._storage, self._transport, self._quotas, self._extractors = storage, transport, quotas, extractors
         self._metrics, self._drain, self._temporal = metrics, drain, temporal
         self._runs: OrderedDict[str, ActiveRun] = OrderedDict()
         self._loading = asyncio.Lock()
@@ -139,6 +143,7 @@ class Runs:
             brakes=brakes,
             lane=lane,
             room=Room(documents=job.limits.concurrency),
+            extractors=self._extractors,
         )
 
     async def _watch(self, run: ActiveRun) -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from batch.job import Prompt
-from batch.planning import PlannedDocument
-from workers.extract import SLOW_BYTES, Unreadable, extract
-from workers.processor import Attempt
-from workers.prompt import CompiledPrompt
+from tests.unit.formats import text_of
+from workers.extract import INLINE_BYTES, Unreadable, inline, kind_of
 
 
 def html(body: str) -> str:
-    return extract("s3://b/page.html", f"<title>T</title>{body}".encode())
+    return text_of("page.html", f"<title>T</title>{body}".encode())
 
 
 @pytest.mark.parametrize(
@@ -60,24 +54,17 @@ def test_large_and_sloppy_pages_are_read(page: str) -> None:
     assert "words" in html(page).lower()
 
 
-async def test_a_large_page_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = 0
-    in_thread = asyncio.to_thread
+def test_what_is_small_or_plain_is_read_where_it_is_and_nothing_else() -> None:
+    def read(key: str, data: bytes) -> str | None:
+        return inline(key, data, kind_of(key, data))
 
-    async def counted(*call: Any) -> Any:
-        nonlocal threads
-        threads += 1
-        return await in_thread(*call)
-
-    monkeypatch.setattr(asyncio, "to_thread", counted)
-    attempt: Any = Attempt.__new__(Attempt)
-    chat = SimpleNamespace(payload=lambda messages: messages[0]["content"].encode())
-    attempt._active = SimpleNamespace(prompt=CompiledPrompt(Prompt(user="{{ text }}")), chat=chat, dates={})
-
-    async def prepared(key: str, data: bytes) -> bytes:
-        document = PlannedDocument(key, f"s3://b/{key}", '"e"', len(data))
-        return bytes((await attempt._prepare(document, data))[1])
-
-    assert await prepared("small.html", b"<p>small</p>") == b"small"
-    assert await prepared("large.txt", b"x" * SLOW_BYTES * 2) and threads == 0
-    assert (await prepared("large.HTML", b"<p>large</p>" * SLOW_BYTES)).startswith(b"large") and threads == 1
+    assert read("s3://b/small.html", b"<p>small</p>") == "small"
+    assert read("s3://b/large.txt", b"x" * INLINE_BYTES * 2) == "x" * INLINE_BYTES * 2
+    assert read("s3://b/bom.md", b"\xef\xbb\xbf# Title") == "# Title"
+    assert read("s3://b/large.HTML", b"<p>large</p>" * INLINE_BYTES) is None
+    assert read("s3://b/latin.txt", b"gr\xf6\xdfe") is None
+    assert read("s3://b/paper.txt", b"%PDF-1.7 ...") is None
+    for nothing in (b"", b" \n\t "):
+        with pytest.raises(Unreadable) as refused:
+            read("s3://b/empty.pdf", nothing)
+        assert refused.value.error_type == "empty"

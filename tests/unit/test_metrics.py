@@ -91,7 +91,9 @@ def test_every_verdict_of_the_taxonomy_has_a_label() -> None:
     lists = {Kind.TRANSIENT: TRANSIENT, Kind.DOCUMENT: REFUSED_DOCUMENT, Kind.JOB: REFUSED_JOB}
     for verdict in verdicts:
         assert verdict.error_type in lists[verdict.kind], verdict
-    raised = re.findall(r"Unreadable\((.*)", "".join(p.read_text() for p in WORKERS.rglob("*.py")))
+    source = "".join(path.read_text() for path in WORKERS.rglob("*.py"))
+    raised = re.findall(r"(?:Unreadable|_ChildEnded)\(\s*(.*)", source)
+    raised += re.findall(r'"error_type": (.*)', (WORKERS / "extract" / "child.py").read_text())
     written = {word for line in raised for word in re.findall(r'(?:^|else )"(\w+)"', line)}
     planned = {BAD_ROW, TOO_LARGE, BROKEN, CHANGED, GONE}
     assert written | planned | {c.SOURCE_REFUSED} == set(UNREADABLE)

@@ -6,7 +6,17 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser
 
+from workers.extract.nesting import is_too_deep
+from workers.extract.unreadable import Unreadable
+
 INVISIBLE = ["script", "style", "template", "noscript", "svg", "iframe"]
+
+
+def page_to_text(page: str) -> str:
+    """`html_to_text` for a page of any make. Raises `Unreadable`."""
+    if is_too_deep(page):
+        raise Unreadable("too_deep", "the HTML page nests too deeply: to parse it would take seconds to hours")
+    return html_to_text(page)
 
 
 def html_to_text(page: str) -> str:
