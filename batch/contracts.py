@@ -74,6 +74,8 @@ STORAGE_REFUSED = "storage_refused"
 SOURCE_REFUSED = "source_refused"
 ERROR_RATE = "max_error_rate"
 MAX_COST = "max_cost_usd"
+AWAITS_ANSWERS = "awaits_answers"
+"""Of a yield only: its documents share answers of a partition not committed yet. It comes again after the others."""
 PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
 

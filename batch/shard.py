@@ -144,6 +144,8 @@ class Shard:
             self._totals += outcome.totals
         elif outcome.outcome == c.GIVEN_UP:
             self._totals += replace(c.Totals(), partitions=1, partitions_failed=1)
+        elif outcome.reason == c.AWAITS_ANSWERS:
+            self._pending.append(outcome.partition)
         else:
             self._pending.appendleft(outcome.partition)
             await self._hold(outcome)

@@ -390,14 +390,18 @@ class Attempt:
         elsewhere = self._share_here(documents)
         if not elsewhere or self._stopping():
             return
-        answers = SharedAnswers(self._storage, self._active.layout, self._task.shard)
+        answers = SharedAnswers(self._storage, self._active.layout, self._task.dispatch)
         here = reference(self._task.shard, self._task.partition)
         found = await answers.find(
             [document for document in elsewhere if document.same_as != here], self._must_stop, self._ledger.mark
         )
+        if found.too_early:
+            message = "documents share answers of partitions that are not committed yet"
+            self._stop = self._stop or Stop(c.AWAITS_ANSWERS, message, self._active.brakes.epoch)
+            return
         left = []
         for document in elsewhere:
-            if (row := found.get(document.document_id)) is not None:
+            if (row := found.rows.get(document.document_id)) is not None:
                 self._keep(shared(row, self._maker, document))
             else:
                 left.append(document)

@@ -1,8 +1,9 @@
 """The answers that documents of the same bytes share: rows of another partition of the run, waited for if need be.
 
-The plan says in which partition such a document came first. Waiting is never in a circle, since a partition refers to
-earlier ones only, and it ends: when the other one makes no progress, or has hardly begun because the shards dispatch
-side by side. Then the document is asked about after all: correct, and merely paid twice.
+The plan says in which partition such a document came first. Where that one is not committed yet, this one yields its
+slot and comes again after the others of its shard, twice; then it waits. Never in a circle, since a partition refers to
+earlier ones only, and not for ever: without progress of the other one the document is asked about after all, which is
+correct, and merely paid twice.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from workers.waiting import sleep_unless
 PATIENCE = 30.0
 """Seconds to wait for a partition that adds nothing to its ledger."""
 NOT_BEGUN = 5.0
-"""Seconds to wait for one of another shard that has no ledger yet."""
+"""Seconds to wait for one that has no ledger yet."""
 LONGEST = 600.0
 """Seconds to wait in all."""
+BETWEEN = (0.0, 3.0)
+"""Seconds to wait at the first dispatches of a partition, before it yields."""
 POLL_FIRST, POLL_MOST = 0.5, 4.0
 AT_ONCE = 8
 """Result files that are read at once."""
@@ -68,19 +71,28 @@ class _Source:
     moved_at: float = field(default_factory=time.monotonic)
 
 
-class SharedAnswers:
-    """Finds them for the documents of one partition of `shard`."""
+@dataclass(frozen=True)
+class Found:
+    """`rows`: those whose answers may be shared, by the id of the document that shares. Others have to be asked about,
+    but not yet if `too_early`."""
 
-    def __init__(self, storage: Storage, layout: RunLayout, shard: int) -> None:
-        self._storage, self._layout, self._shard = storage, layout, shard
+    rows: dict[str, Row]
+    too_early: bool
+
+
+class SharedAnswers:
+    """Finds them for the documents of one partition."""
+
+    def __init__(self, storage: Storage, layout: RunLayout, dispatch: int) -> None:
+        """`dispatch`: how many times the partition was dispatched, from 1."""
+        self._storage, self._layout = storage, layout
+        self._yields = dispatch <= len(BETWEEN)
+        self._longest = BETWEEN[dispatch - 1] if self._yields else LONGEST
 
     async def find(
         self, documents: Iterable[PlannedDocument], stopped: Callable[[], bool], waiting: Callable[[], Awaitable[None]]
-    ) -> dict[str, Row]:
-        """The row whose answer each document may share, by document id; none for one that has to be asked about.
-
-        `waiting` is called once, before the first wait. Raises `StorageError`.
-        """
+    ) -> Found:
+        """`waiting` is called once, before the first wait. Raises `StorageError`."""
         by_place: defaultdict[tuple[int, int], list[PlannedDocument]] = defaultdict(list)
         for document in documents:
             assert document.same_as is not None
@@ -96,10 +108,10 @@ class SharedAnswers:
             slots = asyncio.Semaphore(AT_ONCE)
             ended = await asyncio.gather(*(self._look(place, each, rows, slots) for place, each in sources.items()))
             sources = {place: each for (place, each), over in zip(sources.items(), ended, strict=True) if not over}
-            if time.monotonic() - began > LONGEST:
+            if not sources or time.monotonic() - began >= self._longest:
                 break
             pause = min(POLL_MOST, pause * 1.5) or POLL_FIRST
-        return rows
+        return Found(rows, too_early=bool(sources) and self._yields)
 
     async def _look(
         self, place: tuple[int, int], source: _Source, rows: dict[str, Row], slots: asyncio.Semaphore
@@ -116,8 +128,7 @@ class SharedAnswers:
         now = time.monotonic()
         if segments > source.segments:
             source.segments, source.moved_at = segments, now
-        begun = segments > 0 or shard == self._shard  # in one shard partitions are dispatched in their order
-        if now - source.moved_at > (PATIENCE if begun else NOT_BEGUN):
+        if now - source.moved_at > (PATIENCE if segments else NOT_BEGUN):
             log.info("not waiting any longer for partition %d, whose answers are shared", partition)
             return True
         return False

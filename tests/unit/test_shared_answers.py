@@ -16,7 +16,7 @@ from batch.schema import row_schema
 from workers import shared_answers
 from workers.llm.chat import Answer
 from workers.rows import Row, RowMaker, failed, shared
-from workers.shared_answers import SharedAnswers
+from workers.shared_answers import BETWEEN, Found, SharedAnswers
 
 LAYOUT = RunLayout.of("s3://results/x/", "r")
 MAKER = RowMaker("r", "f", 1, 0, 0)
@@ -56,21 +56,21 @@ def commit(store: Store, rows: list[Row], partition: int = 3) -> str:
     return key
 
 
-async def find(store: Store, *documents: PlannedDocument, shard: int = 0, stop_after: float = 5.0) -> dict[str, Row]:
+async def find(store: Store, *documents: PlannedDocument, dispatch: int = 3, stop_after: float = 5.0) -> Found:
     storage: Any = store
     end = time.monotonic() + stop_after
 
     async def waiting() -> None:
         store.objects["waited"] = b""
 
-    return await SharedAnswers(storage, LAYOUT, shard).find(documents, lambda: time.monotonic() > end, waiting)
+    return await SharedAnswers(storage, LAYOUT, dispatch).find(documents, lambda: time.monotonic() > end, waiting)
 
 
 async def test_the_answer_of_the_same_etag_and_suffix_is_found() -> None:
     store = Store()
     commit(store, [row("a.txt"), row("b.html", text="no"), row("c.txt", "E2", "other")])
     found = await find(store, document("x.TXT"), document("y.html"), document("z.pdf"), document("w.txt", "E3"))
-    assert {name: (each["document_id"], each["output_text"]) for name, each in found.items()} == {
+    assert {name: (each["document_id"], each["output_text"]) for name, each in found.rows.items()} == {
         "x.TXT": ("a.txt", "yes"),
         "y.html": ("b.html", "no"),
     }
@@ -89,7 +89,7 @@ async def test_only_answers_and_errors_that_stay_are_shared() -> None:
         ],
     )
     found = await find(store, document("x.txt", "E1"), document("y.txt", "E2"), document("z.txt", "E3"))
-    assert list(found) == ["x.txt"]
+    assert list(found.rows) == ["x.txt"]
 
 
 def test_a_shared_row_costs_nothing_and_names_the_one_that_was_asked() -> None:
@@ -104,26 +104,40 @@ async def test_a_partition_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shared_answers, "POLL_FIRST", 0.05)
     store = Store()
     store.after[commit(store, [row("a.txt")])] = 3
-    assert list(await find(store, document("x.txt"))) == ["x.txt"]
+    assert list((await find(store, document("x.txt"))).rows) == ["x.txt"]
     assert store.looks == 4 and "waited" in store.objects
 
 
-@pytest.mark.parametrize(("shard", "segments", "patience"), [(0, 0, 0.6), (0, 2, 0.6), (1, 2, 0.6), (1, 0, 0.2)])
+@pytest.mark.parametrize(("segments", "patience"), [(2, 0.6), (0, 0.2)])
 async def test_one_without_progress_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, shard: int, segments: int, patience: float
+    monkeypatch: pytest.MonkeyPatch, segments: int, patience: float
 ) -> None:
-    """Sooner when it has not begun: partitions of other shards need not have been dispatched."""
+    """Sooner when it has not begun."""
     for name, value in {"POLL_FIRST": 0.05, "POLL_MOST": 0.05, "PATIENCE": 0.6, "NOT_BEGUN": 0.2}.items():
         monkeypatch.setattr(shared_answers, name, value)
     store = Store()
     for number in range(segments):
         store.objects[LAYOUT.segment(3, 1, 1, "t", number)] = b""
     began = time.monotonic()
-    assert await find(store, document("x.txt"), shard=shard) == {}
+    assert await find(store, document("x.txt")) == Found({}, too_early=False)
     assert patience <= time.monotonic() - began < patience + 0.35
 
 
 async def test_a_stop_ends_the_wait_at_once() -> None:
     began = time.monotonic()
-    assert await find(Store(), document("x.txt"), stop_after=0.3) == {}
+    assert await find(Store(), document("x.txt"), stop_after=0.3) == Found({}, too_early=False)
     assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("dispatch", [1, 2])
+async def test_the_first_dispatches_leave_their_slot_to_others(monkeypatch: pytest.MonkeyPatch, dispatch: int) -> None:
+    monkeypatch.setattr(shared_answers, "BETWEEN", (0.0, 0.3))
+    assert len(BETWEEN) == 2
+    store = Store()
+    commit(store, [row("a.txt")])
+    began = time.monotonic()
+    found = await find(store, document("x.txt"), document("y.txt", same_as="0/4"), dispatch=dispatch)
+    assert found.too_early and list(found.rows) == ["x.txt"]
+    assert time.monotonic() - began < 1.5
+    alone = await find(store, document("x.txt"), dispatch=dispatch)
+    assert not alone.too_early and list(alone.rows) == ["x.txt"]
