@@ -104,7 +104,7 @@ class Source(_Part):
     keep: list[str] = Field(default_factory=list, max_length=100)
     max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
     duplicates: Literal["share", "ask"] | None = None
-    """Whether a run asks about documents of the same bytes once, or about each."""
+    """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart."""
 
     _parse_size = field_validator("max_document_bytes", mode="before")(_size)
 
@@ -362,12 +362,18 @@ class Job(_Part):
     def _check_duplicates(self) -> None:
         if self.source.duplicates != "share":
             return
-        raise ValueError("source.duplicates: share is not supported yet; leave it out")
+        if named := sorted(self._prompt_variables() & _OF_ONE_DOCUMENT):
+            raise ValueError(
+                f"source.duplicates: share, but the prompt names {', '.join(named)}, which differ between documents of "
+                "the same content; leave out one or the other"
+            )
+        if self.model.mode == "batch":
+            raise ValueError("source.duplicates: share is not supported yet in model.mode: batch; leave it out")
 
     @property
     def shares_answers(self) -> bool:
         """Whether documents of the same bytes are asked about once: not where the prompt tells them apart."""
-        if self.source.duplicates != "share" or self.model.mode == "batch":
+        if self.source.duplicates == "ask" or self.model.mode == "batch":
             return False
         return not self._prompt_variables() & _OF_ONE_DOCUMENT
 

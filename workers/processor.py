@@ -390,7 +390,7 @@ class Attempt:
         elsewhere = self._share_here(documents)
         if not elsewhere or self._stopping():
             return
-        answers = SharedAnswers(self._storage, self._active.layout, self._task.dispatch)
+        answers = SharedAnswers(self._storage, self._active.layout, self._name)
         here = reference(self._task.shard, self._task.partition)
         found = await answers.find(
             [document for document in elsewhere if document.same_as != here], self._must_stop, self._ledger.mark
@@ -401,7 +401,10 @@ class Attempt:
             return
         left = []
         for document in elsewhere:
-            if (row := found.rows.get(document.document_id)) is not None:
+            row = found.rows.get(document.document_id)
+            if row is not None and isinstance(row["processed_at"], str):  # of a ledger
+                row = self._restore(dict(row))
+            if row is not None:
                 self._keep(shared(row, self._maker, document))
             else:
                 left.append(document)

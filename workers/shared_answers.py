@@ -1,9 +1,9 @@
 """The answers that documents of the same bytes share: rows of another partition of the run, waited for if need be.
 
-The plan says in which partition such a document came first. Where that one is not committed yet, this one yields its
-slot and comes again after the others of its shard, twice; then it waits. Never in a circle, since a partition refers to
-earlier ones only, and not for ever: without progress of the other one the document is asked about after all, which is
-correct, and merely paid twice.
+The plan says in which partition such a document came first. While that one is not committed, its ledger tells: what is
+asked about itself is asked first, so no partition waits for another one's waiting. If the answer is not there after a
+while, this one yields its slot and comes again after the others of its shard, twice; then it waits. Not for ever:
+without progress of the other one the document is asked about after all, which is correct, and merely paid twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from batch.layout import RunLayout
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs
 from batch.store import Storage
+from workers.ledger import LedgerName, read_ledger
 from workers.rows import Row
 from workers.waiting import sleep_unless
 
@@ -34,7 +35,7 @@ NOT_BEGUN = 5.0
 """Seconds to wait for one that has no ledger yet."""
 LONGEST = 600.0
 """Seconds to wait in all."""
-BETWEEN = (0.0, 3.0)
+BETWEEN = (1.5, 5.0)
 """Seconds to wait at the first dispatches of a partition, before it yields."""
 POLL_FIRST, POLL_MOST = 0.5, 4.0
 AT_ONCE = 8
@@ -83,16 +84,19 @@ class Found:
 class SharedAnswers:
     """Finds them for the documents of one partition."""
 
-    def __init__(self, storage: Storage, layout: RunLayout, dispatch: int) -> None:
-        """`dispatch`: how many times the partition was dispatched, from 1."""
-        self._storage, self._layout = storage, layout
-        self._yields = dispatch <= len(BETWEEN)
-        self._longest = BETWEEN[dispatch - 1] if self._yields else LONGEST
+    def __init__(self, storage: Storage, layout: RunLayout, name: LedgerName) -> None:
+        """`name`: that of the partition's own ledger."""
+        self._storage, self._layout, self._name = storage, layout, name
+        self._yields = name.dispatch <= len(BETWEEN)
+        self._longest = BETWEEN[name.dispatch - 1] if self._yields else LONGEST
 
     async def find(
         self, documents: Iterable[PlannedDocument], stopped: Callable[[], bool], waiting: Callable[[], Awaitable[None]]
     ) -> Found:
-        """`waiting` is called once, before the first wait. Raises `StorageError`."""
+        """`waiting` is called once, before the first wait. Rows are as result files or ledgers have them.
+
+        Raises `StorageError`.
+        """
         by_place: defaultdict[tuple[int, int], list[PlannedDocument]] = defaultdict(list)
         for document in documents:
             assert document.same_as is not None
@@ -116,7 +120,7 @@ class SharedAnswers:
     async def _look(
         self, place: tuple[int, int], source: _Source, rows: dict[str, Row], slots: asyncio.Semaphore
     ) -> bool:
-        """Takes the rows of a partition that is committed. Tells whether there is nothing more to wait for."""
+        """Takes the rows that a partition has. Tells whether there is nothing more to wait for."""
         shard, partition = place
         async with slots:
             bucket = self._layout.output.bucket
@@ -125,9 +129,14 @@ class SharedAnswers:
                 rows |= await asyncio.to_thread(_take, found[0], source.documents)
                 return True
             segments = len(await self._storage.list_all(bucket, self._layout.ledger(partition)))
+            if segments > source.segments:
+                source.segments, source.moved_at = segments, time.monotonic()
+                ledger = await read_ledger(self._storage, self._layout, replace(self._name, partition=partition))
+                rows |= _shared_with(source.documents, ledger.rows.values())
+                source.documents = [each for each in source.documents if each.document_id not in rows]
+                if not source.documents:
+                    return True
         now = time.monotonic()
-        if segments > source.segments:
-            source.segments, source.moved_at = segments, now
         if now - source.moved_at > (PATIENCE if segments else NOT_BEGUN):
             log.info("not waiting any longer for partition %d, whose answers are shared", partition)
             return True
@@ -141,6 +150,10 @@ def _take(data: bytes, documents: list[PlannedDocument]) -> dict[str, Row]:
         log.warning("documents are asked about themselves: %s", error)
         return {}
     wanted = pa.array(sorted({document.etag for document in documents}))
-    by_content = usable(table.filter(pc.is_in(table.column("etag"), value_set=wanted)).to_pylist())
+    return _shared_with(documents, table.filter(pc.is_in(table.column("etag"), value_set=wanted)).to_pylist())
+
+
+def _shared_with(documents: list[PlannedDocument], rows: Iterable[Row]) -> dict[str, Row]:
+    by_content = usable(rows)
     contents = ((document.document_id, content_of(document.etag, document.uri)) for document in documents)
     return {document_id: by_content[content] for document_id, content in contents if content in by_content}

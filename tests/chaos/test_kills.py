@@ -191,6 +191,7 @@ async def test_fifty_drains_do_not_use_up_a_partitions_chances(chaos: Chaos) -> 
     )
 
 
+@pytest.mark.soak
 async def test_a_frozen_worker_wakes_up_beside_its_successor(chaos: Chaos) -> None:
     """SIGSTOP past the heartbeat timeout, another worker finishes its partitions, SIGCONT."""
     corpus = await chaos.corpus(320)

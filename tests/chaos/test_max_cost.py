@@ -124,6 +124,7 @@ async def half_then_all(
         assert loss.paid_again <= loss.bound and chaos.unexplained() == 0
 
 
+@pytest.mark.soak
 async def test_half_the_money_pauses_and_more_of_it_completes(chaos: Chaos) -> None:
     await half_then_all(chaos, 1000, latency=0.02, concurrency=16)
 

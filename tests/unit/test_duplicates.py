@@ -108,8 +108,31 @@ def test_references_are_read_back() -> None:
     assert parse_reference("12/345678") == (12, 345678)
 
 
-def test_sharing_is_refused_until_it_is_whole() -> None:
-    with pytest.raises(JobError, match="source.duplicates: share is not supported yet"):
-        Job.parse(job(source__duplicates="share"))
-    assert not Job.parse(job()).shares_answers
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [
+        ({}, True),
+        ({"source__duplicates": "share"}, True),
+        ({"source__duplicates": "ask"}, False),
+        ({"prompt__user": "{{ uri }} {{ text }}"}, False),
+        ({"prompt__system": "This is {{ document_id }}."}, False),
+        ({"prompt__user": "{{ date }} {{ text }}"}, True),
+        ({"model__mode": "batch"}, False),
+    ],
+)
+def test_answers_are_shared_where_nothing_tells_documents_apart(changes: dict[str, Any], shares: bool) -> None:
+    found = Job.parse(job(**changes))
+    assert found.shares_answers is shares
     assert Job.parse(job()).fingerprint == Job.parse(job(source__duplicates="ask")).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt__user": "{{ uri }} {{ text }}"}, "source.duplicates: share, but the prompt names uri"),
+        ({"model__mode": "batch"}, "source.duplicates: share is not supported yet in model.mode: batch"),
+    ],
+)
+def test_sharing_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        Job.parse(job(source__duplicates="share", **changes))

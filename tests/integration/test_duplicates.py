@@ -1,0 +1,93 @@
+"""Duplicates on the real servers: asked once, a row each, also across partitions and shards."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pytest
+
+from batch import Job, connect
+from batch import contracts as c
+from batch.local.stack import LocalStack
+from tests.integration.test_pipeline import ask, job, put, texts
+
+
+@pytest.fixture
+def env(stack: LocalStack) -> Iterator[dict[str, str]]:
+    with stack.applied_environment():
+        yield stack.environment()
+
+
+def corpus(count: int, distinct: int, seed: int) -> dict[str, bytes]:
+    """`count` documents of `distinct` contents, in any order."""
+    contents = list(texts(distinct, seed).values())
+    chosen = [*contents, *random.Random(seed).choices(contents, k=count - distinct)]
+    random.Random(seed).shuffle(chosen)
+    return {f"{number:05d}.txt": content for number, content in enumerate(chosen)}
+
+
+def changed(the_job: Job, **source: Any) -> Job:
+    data = json.loads(the_job.to_json())
+    data["source"].update(source)
+    return Job.parse(data)
+
+
+async def test_a_thousand_documents_with_a_third_of_duplicates_cost_seven_hundred_questions(
+    env: dict[str, str],
+) -> None:
+    name = "duplicates"
+    documents = corpus(1000, 700, 31)
+    await put(env, name, documents)
+    ask(env, "/stats/reset", {})
+    connection = await connect()
+    run = await connection.start(job(name), tuning=replace(c.Tuning(), shard_partitions=15), check_model=False)
+    result = await run.wait()
+    assert (result.state, result.documents, result.ok) == (c.COMPLETED, 1000, 1000)
+    assert result.shards["finished"] == 3
+    stats = ask(env, "/stats")
+    assert (stats["answered"], stats["paid"]) == (700, 700)
+
+    rows = run.results().collect()
+    assert sorted(rows["document_id"]) == sorted(f"{name}/{key}" for key in documents)
+    asked, sharing = rows.filter(pl.col("same_as").is_null()), rows.filter(pl.col("same_as").is_not_null())
+    assert (asked.height, sharing.height) == (700, 300)
+    assert sharing.select(pl.sum("attempts", "prompt_tokens", "completion_tokens", "cost_usd")).row(0) == (0, 0, 0, 0)
+    assert result.completion_tokens == asked["completion_tokens"].sum() > 0
+    pairs = sharing.join(asked, left_on="same_as", right_on="document_id", suffix="_first")
+    assert pairs.height == 300
+    assert (pairs["result"] == pairs["result_first"]).all() and (pairs["etag"] == pairs["etag_first"]).all()
+    texts_of = {f"{name}/{key}": content for key, content in documents.items()}
+    assert all(texts_of[row["document_id"]] == texts_of[row["same_as"]] for row in pairs.to_dicts())
+    assert (sharing["partition"] != pairs["partition_first"]).any(), "also across partitions"
+    manifest = await run.manifest()
+    assert manifest is not None and (await run.verify(manifest)).problems == []
+
+
+async def test_a_duplicate_of_what_failed_is_asked_about_itself(env: dict[str, str]) -> None:
+    """Errors that may pass are not shared, and a rerun asks about each document that has one."""
+    name = "failed-duplicates"
+    await put(env, name, corpus(40, 10, 32))
+    ask(env, "/control", {"poison_marker": "Label this."})
+    run = await (await connect()).start(job(name, max_error_rate=1.0), check_model=False)
+    failed = await run.wait()
+    ask(env, "/control", {"poison_marker": None})
+    assert (failed.errors, failed.retryable_errors) == (40, 40)
+    ask(env, "/stats/reset", {})
+    again = await (await run.rerun()).wait()
+    assert (again.state, again.ok) == (c.COMPLETED, 40)
+    assert ask(env, "/stats")["answered"] == 40
+    assert run.results().collect()["same_as"].null_count() == 40
+
+
+async def test_all_are_asked_where_the_job_says_so(env: dict[str, str]) -> None:
+    name = "asked-duplicates"
+    await put(env, name, corpus(60, 20, 33))
+    ask(env, "/stats/reset", {})
+    run = await (await connect()).start(changed(job(name), duplicates="ask"), check_model=False)
+    assert (await run.wait()).ok == 60
+    assert ask(env, "/stats")["answered"] == 60
