@@ -123,7 +123,7 @@ async def test_error_asks_nothing(env: dict[str, str]) -> None:
     book = rows[LONG]
     assert (book["status"], book["error_type"], book["retryable"]) == ("error", "too_long", False)
     assert book["error_message"].startswith("the document has about 376,") and stats["accepted"] == 1
-    assert table.columns[-1] == "processed_at"
+    assert table.columns[-1] == "same_as"
 
 
 async def test_a_chunk_that_fails_makes_an_error_row_with_what_was_paid(env: dict[str, str], stack: LocalStack) -> None:

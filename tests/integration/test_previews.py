@@ -156,9 +156,9 @@ def test_an_error_row_is_the_one_that_a_run_gives(
         )
         for name in (*same, "prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd"):
             assert shown[document_id][name] == row[name], name
-    assert {row["error_type"] for row in rows.values()} == {"refusal", "not_utf8"}
+    assert {row["error_type"] for row in rows.values()} == {"refusal", "not_text"}
     text = docbatch("preview", "job.yaml", "--document", bad)[1]
-    assert "error    not_utf8 (not retryable): not UTF-8 text" in text and "never sent to the model" in text
+    assert "error    not_text (not retryable): " in text and "never sent to the model" in text
 
 
 ONE_BY_ONE = {"concurrency": 1, "max_error_rate": 1.0}
@@ -227,7 +227,7 @@ def test_an_estimate_is_free_and_an_asked_one_holds(
     assert (code, paid(), left(stack)) == (0, asked["asked"], [])
     assert (asked["sampled"], asked["unreadable"], asked["answered"]) == (
         DOCUMENTS + 1,
-        {"not_utf8": 1},
+        {"not_text": 1},
         asked["asked"],
     )
     assert asked["asked_cost_usd"] > 0

@@ -71,7 +71,7 @@ def test_report_of_a_real_run(
     home: Path, stack: LocalStack, provider: Callable[..., None], browser: webdriver.Chrome
 ) -> None:
     """Answers of different latencies, errors of three kinds, and a document whose name is markup."""
-    bad = [(f"{HOSTILE}.txt", b"\xff\xfe not UTF-8 \xff"), ("empty.txt", b"")]
+    bad = [(f"{HOSTILE}.txt", b"\x00\x01 no text \xff"), ("empty.txt", b"")]
     upload(stack.environment(), "corpus", "report", [*synthetic_documents(DOCUMENTS - len(bad), 200), *bad])
     provider(rate_truncated=0.1, latency_median=0.05, latency_sigma=0.7)
     assert command_line(["run", "job.yaml", "--run-id", "report-1"]) == 1

@@ -314,7 +314,7 @@ def test_run_shows_the_account(use: Use, job_file: str, capsys: pytest.CaptureFi
     assert out[0] == "run t-1"
     assert "documents = ok + error + skipped: 10 = 10 + 0 + 0" in out
     assert "cost         $0.00 (simulated)" in out
-    assert run.calls == [("q", {"run_id": "t-1", "day": None, "check_model": False})]
+    assert run.calls == [("q", {"run_id": "t-1", "day": None, "check_model": False, "full": False})]
 
 
 def test_run_json_is_one_object_on_stdout(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:

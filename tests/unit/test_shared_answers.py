@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from batch.planning import PlannedDocument
 from batch.result_file import ResultFooter, totals_of
 from batch.schema import row_schema
 from workers import shared_answers
+from workers.ledger import LedgerName, encode_segment
 from workers.llm.chat import Answer
 from workers.rows import Row, RowMaker, failed, shared
 from workers.shared_answers import BETWEEN, Found, SharedAnswers
 
 LAYOUT = RunLayout.of("s3://results/x/", "r")
 MAKER = RowMaker("r", "f", 1, 0, 0)
+NAME = LedgerName("r", "f", 0, 1, 1, 1)
 
 
 class Store:
@@ -35,6 +38,9 @@ class Store:
         if self.looks <= self.after.get(key, 0) or key not in self.objects:
             return None
         return self.objects[key], ObjectEntry(key, 1, "e")
+
+    async def get(self, bucket: str, key: str) -> bytes:
+        return self.objects[key]
 
     async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
         return [ObjectEntry(key, 1, "e") for key in self.objects if key.startswith(prefix)]
@@ -63,7 +69,8 @@ async def find(store: Store, *documents: PlannedDocument, dispatch: int = 3, sto
     async def waiting() -> None:
         store.objects["waited"] = b""
 
-    return await SharedAnswers(storage, LAYOUT, dispatch).find(documents, lambda: time.monotonic() > end, waiting)
+    answers = SharedAnswers(storage, LAYOUT, replace(NAME, dispatch=dispatch))
+    return await answers.find(documents, lambda: time.monotonic() > end, waiting)
 
 
 async def test_the_answer_of_the_same_etag_and_suffix_is_found() -> None:
@@ -106,6 +113,18 @@ async def test_a_partition_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch
     store.after[commit(store, [row("a.txt")])] = 3
     assert list((await find(store, document("x.txt"))).rows) == ["x.txt"]
     assert store.looks == 4 and "waited" in store.objects
+
+
+async def test_a_partition_at_work_tells_by_its_ledger() -> None:
+    """As soon as the answer is durable: it may itself wait for others with its commit."""
+    store = Store()
+    rows = [{**row(name, etag), "processed_at": "2026-01-01T00:00:00+00:00"} for name, etag in (("a.txt", "E1"),)]
+    segment = encode_segment(replace(NAME, partition=3), rows)
+    store.objects[LAYOUT.segment(3, 1, 1, "t", 0)] = segment
+    found = await find(store, document("x.txt"))
+    assert found.rows["x.txt"]["document_id"] == "a.txt" and "waited" not in store.objects
+    later = await find(store, document("x.txt"), document("y.txt", "E2"), dispatch=1)
+    assert list(later.rows) == ["x.txt"] and later.too_early
 
 
 @pytest.mark.parametrize(("segments", "patience"), [(2, 0.6), (0, 0.2)])
