@@ -52,7 +52,7 @@ class Duplicates:
 
         Within the partition too: the place is then the partition itself.
         """
-        hashes = [_hash(document.etag, document.size) for document in documents]
+        hashes = [_hash(document.etag, document.size) if document.size else None for document in documents]
         found = self._look_up(hashes)
         here = _packed(shard, partition)
         marks: list[str | None] = []
@@ -87,7 +87,11 @@ class Duplicates:
 
     def read(self, table: pa.Table, shard: int) -> None:
         """Takes over the next shard from its plan: a table with `COLUMNS`."""
-        table = table.filter(pc.match_substring_regex(pc.field("etag"), _CONTENT_HASH) & pc.field("same_as").is_null())
+        table = table.filter(
+            pc.match_substring_regex(pc.field("etag"), _CONTENT_HASH)
+            & pc.field("same_as").is_null()
+            & (pc.field("size") > 0)  # what is empty is never asked about
+        )
         keys = _hashes(table.column("etag"), table.column("size").to_numpy())
         partitions = table.column("partition").to_numpy().astype(np.uint64)
         keys, first = np.unique(keys, return_index=True)

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from batch import result_file
+from batch.kept_text import packed
 from batch.layout import bucket_and_key
 from batch.planning import UNCHANGED, PlannedDocument
 from batch.result_file import ERROR, NotOurs
@@ -39,7 +40,11 @@ class EarlierRows:
         row = (await self._rows(document.previous)).get(document.document_id)
         if row is None or row["fingerprint"] != fingerprint:
             return None
-        return None if row["status"] == ERROR and (row["retryable"] or not row["attempts"]) else row
+        return (
+            None
+            if row["status"] == ERROR and (row["retryable"] or not (row["attempts"] or row.get("same_as")))
+            else row
+        )
 
     async def _rows(self, uri: str) -> dict[str, Row]:
         """Of the result file at `uri`, by document; empty where there is none any more. Raises `StorageError`."""
@@ -60,4 +65,4 @@ class EarlierRows:
 
 def _decode(data: bytes) -> dict[str, Any]:
     table, _ = result_file.decode(data)
-    return {row["document_id"]: row for row in table.to_pylist()}
+    return {row["document_id"]: packed(row) for row in table.to_pylist()}

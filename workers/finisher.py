@@ -142,7 +142,6 @@ class Settler:
     def __init__(self, storage: Storage, layout: RunLayout, file: RunFile, generation: int, metrics: Metrics) -> None:
         self._storage, self._layout, self._file, self._generation = storage, layout, file, generation
         self._metrics = metrics
-        self._earlier = EarlierRows(storage)
         schema = file.job.output.json_schema
         self._reader = AnswerReader(schema) if schema is not None else None
 
@@ -154,11 +153,11 @@ class Settler:
         ledger = await read_ledger(self._storage, layout, name)
         keep = tuple(self._file.job.source.keep)
         maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition, keep)
-        rows = []
+        earlier, rows = EarlierRows(self._storage), []
         for document in documents:
             last = None
             if document.document_id not in ledger.rows:
-                last = await self._earlier.unchanged(document, self._file.fingerprint)
+                last = await earlier.unchanged(document, self._file.fingerprint)
             rows.append(carried(last, maker, document) if last is not None else self._row(document, maker, ledger))
         totals = replace(result_file.totals_of(rows, layout.run_id), partitions_failed=1)
         footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)

@@ -100,12 +100,18 @@ class Comparison:
             )
         self._leave()
         while self._ahead is not None and self._place(self._ahead[0]) < place:
-            self._note(self._ahead[1])
-            self._ahead = next(self._objects, None)
+            self._pass()
         if self._ahead is not None and self._ahead[0] == key:
             self._known = KnownEntries(self._ahead[1])
             self._ahead = next(self._objects, None)
         self._key, self._at = key, place
+
+    def _pass(self) -> None:
+        """The next object of the state is not listed any more, but for one whose rows are in the shard before."""
+        assert self._ahead is not None
+        if self._ahead[0] != self._within:
+            self._note(self._ahead[1])
+        self._ahead = next(self._objects, None)
 
     def _leave(self) -> None:
         """What the object that was looked at lacks is gone."""
@@ -122,8 +128,7 @@ class Comparison:
         if whole:
             self._leave()
         while last and self._ahead is not None:
-            self._note(self._ahead[1])
-            self._ahead = next(self._objects, None)
+            self._pass()
         self._write()
         self._writer.close()
         return self._buffer.getvalue(), self._deleted

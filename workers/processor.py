@@ -25,10 +25,11 @@ from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.duplicates import reference
-from batch.kept_text import pack
+from batch.kept_text import pack, packed
 from batch.layout import bucket_and_key
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
+from batch.reconcile import PARTITION_FAILED
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
@@ -277,10 +278,8 @@ class Attempt:
         table, _ = result_file.decode(data)
         for row in table.to_pylist():
             if self._keeps(row):
-                if row.get("text") is not None:
-                    row["text"] = pack(row["text"])
-                self._keep(row)
-            else:
+                self._keep(packed(row))
+            elif row["error_type"] != PARTITION_FAILED:  # such a one was never asked about
                 self._failed_before.add(row["document_id"])
         return None
 
@@ -395,6 +394,8 @@ class Attempt:
         found = await answers.find(
             [document for document in elsewhere if document.same_as != here], self._must_stop, self._ledger.mark
         )
+        if found.too_early and self._stopping():
+            return
         if found.too_early:
             message = "documents share answers of partitions that are not committed yet"
             self._stop = self._stop or Stop(c.AWAITS_ANSWERS, message, self._active.brakes.epoch)

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from batch import result_file
 from batch.duplicates import parse_reference
+from batch.kept_text import packed
 from batch.layout import RunLayout
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs
@@ -133,7 +134,12 @@ class SharedAnswers:
                 source.segments, source.moved_at = segments, time.monotonic()
                 ledger = await read_ledger(self._storage, self._layout, replace(self._name, partition=partition))
                 rows |= _shared_with(source.documents, ledger.rows.values())
-                source.documents = [each for each in source.documents if each.document_id not in rows]
+                settled = {content_of(row["etag"], row["uri"]) for row in ledger.rows.values()}
+                source.documents = [
+                    each
+                    for each in source.documents
+                    if each.document_id not in rows and content_of(each.etag, each.uri) not in settled
+                ]
                 if not source.documents:
                     return True
         now = time.monotonic()
@@ -150,7 +156,8 @@ def _take(data: bytes, documents: list[PlannedDocument]) -> dict[str, Row]:
         log.warning("documents are asked about themselves: %s", error)
         return {}
     wanted = pa.array(sorted({document.etag for document in documents}))
-    return _shared_with(documents, table.filter(pc.is_in(table.column("etag"), value_set=wanted)).to_pylist())
+    rows = table.filter(pc.is_in(table.column("etag"), value_set=wanted)).to_pylist()
+    return _shared_with(documents, map(packed, rows))
 
 
 def _shared_with(documents: list[PlannedDocument], rows: Iterable[Row]) -> dict[str, Row]:

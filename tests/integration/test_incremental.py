@@ -46,8 +46,11 @@ class Nights:
                 "source": {"uri": f"s3://corpus/{self.name}/"},
                 "prompt": {"user": changes.get("prompt", "Label this.\n{{ text }}")},
                 "model": {"name": "simulated-small", "temperature": 0},
-                "output": {"uri": f"s3://results/{self.name}/{{{{ date }}}}/"},
-                "partitions": {"documents": 40},
+                "output": {
+                    "uri": f"s3://results/{self.name}/{{{{ date }}}}/",
+                    "keep_text": changes.get("keep_text", False),
+                },
+                "partitions": {"documents": changes.get("documents", 40)},
                 "incremental": changes.get("incremental", True),
             }
         )
@@ -187,3 +190,19 @@ async def test_rows_are_compared_by_their_content(nights: Nights) -> None:
     assert (paid, ended.reasons, ended.deleted) == (2, {"new": 2, "unchanged": 98}, 2)
     full, _, paid = await nights.night(2, "two-full", incremental=False)
     assert paid == 100 and table(second).equals(table(full))
+
+
+async def test_texts_that_are_kept_are_shared_and_carried(nights: Nights) -> None:
+    """Partitions of one document: answers come from others' ledgers and result files, and from the night before."""
+    for number, content in enumerate(["first", "second", "first", "third", "second", "first"]):
+        nights.write(f"{number}.txt", content)
+    ways: dict[str, Any] = {"keep_text": True, "documents": 1}
+    first, ended, paid = await nights.night(1, "one", **ways)
+    rows = first.results().collect().sort("document_id")
+    assert (paid, rows["text"].to_list()) == (3, [nights.texts[f"{number}.txt"] for number in range(6)])
+    nights.write("3.txt", "first")
+    second, ended, paid = await nights.night(2, "two", **ways)
+    assert (paid, ended.reasons) == (0, {"unchanged": 5, "changed": 1})
+    rows = second.results().collect().sort("document_id")
+    assert rows["text"].to_list() == [nights.texts[f"{number}.txt"] for number in range(6)]
+    assert rows["same_as"].null_count() == 2 and rows["status"].unique().to_list() == ["ok"]

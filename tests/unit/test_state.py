@@ -82,6 +82,10 @@ def test_what_is_gone_of_an_object_in_two_shards_is_not_concluded() -> None:
     second = compared(known, within="rows")
     assert reasons(second, replace(document("rows"), document_id="rows#3"), document("z")) == [UNCHANGED, NEW]
     assert gone(second, last=True) == []
+    third = compared(known, within="rows")
+    assert reasons(third, document("z")) == [NEW], "the shard before ended with its last row"
+    assert gone(third, last=True) == []
+    assert gone(compared(known, within="rows"), last=True) == []
 
 
 def test_servers_that_list_by_folders() -> None:

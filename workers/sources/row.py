@@ -69,6 +69,12 @@ class Wanted:
 
     def row(self, values: Mapping[str, Any], place: Place, where: str, raw: bytes | None = None) -> SourceRow:
         """The row of these values. `where` names it in messages; `raw` stands for it where it has no usable text."""
+        try:
+            return self._row(values, place, where, raw)
+        except TypeError as error:  # orjson's, of what it can read, but not write: lists within lists, hundreds deep
+            return self.bad(f"{where}: its fields cannot be kept: {error}", place, raw or repr(values).encode())
+
+    def _row(self, values: Mapping[str, Any], place: Place, where: str, raw: bytes | None) -> SourceRow:
         text = values.get(self.text)
         if not isinstance(text, str):
             wrong = self._about(values, self.text, "a text")
