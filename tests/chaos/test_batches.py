@@ -48,7 +48,7 @@ async def killed_twice(chaos: Chaos, once: Path, *, documents: int, size: int, s
     )
 
 
-@pytest.mark.alone
+@pytest.mark.soak
 async def test_a_batch_outlives_two_kills_of_its_worker(chaos: Chaos, tmp_path: Path) -> None:
     await killed_twice(chaos, tmp_path / "once", documents=300, size=300, seconds=11.0, within=60)
 

@@ -112,7 +112,7 @@ async def test_without_the_ledger_the_bound_does_not_hold(chaos: Chaos) -> None:
     )
 
 
-@pytest.mark.alone
+@pytest.mark.soak
 async def test_sigterm_pays_nothing_again(chaos: Chaos) -> None:
     """A rolling restart of both workers."""
     await rolling_restarts(chaos, documents=280, concurrency=16, rounds=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from batch.job import Job
 from batch.local.corpus import synthetic_documents
 from benchmarks.figures import Figure
@@ -15,6 +17,7 @@ KILLED_AFTER = 72
 """Answers to chunks: well beyond what may be lost."""
 
 
+@pytest.mark.soak
 async def test_kill_9_in_the_middle_of_100_chunks(chaos: Chaos) -> None:
     pages = "\n\n".join(text.decode() for _, text in synthetic_documents(500, 800, 3))
     corpus = await chaos.corpus(0, texts={"book.txt": pages})

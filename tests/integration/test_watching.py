@@ -93,7 +93,7 @@ def test_in_a_terminal_of_80_columns(watched: Watched) -> None:
         r"^watching-1  running$",
         r"━+ +\d+/240  \d+ %$",
         r"^ok \d+   errors \d+   skipped 0   in progress \d+$",
-        r"^(-|\d+\.\d+) documents/s   in flight [1-9]\d?   elapsed 0:00:\d\d   ETA (-|0:0\d:\d\d)$",
+        r"^(-|\d+\.\d+) documents/s   in flight [1-9]\d?   elapsed 0:0\d:\d\d   ETA (-|0:\d\d:\d\d)$",
         r"^tokens [\d.]+k? in, [\d.]+k? out   cost \$0.00 \(simulated\)$",
         r"^partitions [123] of 4   shards 0 done, 1 open$",
         r"^errors: (refusal|truncated) \d+.*; in progress: (refusal|truncated) \d+",
@@ -110,7 +110,7 @@ def test_in_a_file(watched: Watched) -> None:
     progress = [line for line in lines if line.startswith("running ")]
     assert re.fullmatch(
         r"running    [\d,]+/240\+? documents  ok \d+  errors \d+  in flight \d+  (-|[\d.]+)/s  tokens [\d.]+k?  "
-        r"ETA (-|>?0:0\d:\d\d)",
+        r"ETA (-|>?0:\d\d:\d\d)",
         progress[-1],
     )
     assert any(line.startswith("  errors: ") for line in lines)
