@@ -25,7 +25,7 @@ demo-llm: install
 	$(BIN)/docbatch demo --llm
 
 test: install check
-	$(BIN)/python -m pytest -m 'not soak and not alone' -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not soak and not alone' -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
 check: install

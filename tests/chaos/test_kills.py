@@ -149,6 +149,7 @@ async def rolling_restarts(chaos: Chaos, *, documents: int, concurrency: int, ro
     )
 
 
+@pytest.mark.soak
 async def test_a_worker_that_dies_between_commit_and_completion_repays_nothing(chaos: Chaos, tmp_path: Path) -> None:
     corpus = await chaos.corpus(60)
     worker = chaos.worker(

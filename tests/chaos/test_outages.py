@@ -54,6 +54,7 @@ async def s3_away(chaos: Chaos, mode: Mode, seconds: float, *, documents: int) -
     )
 
 
+@pytest.mark.soak
 async def test_s3_answers_503_for_a_while(chaos: Chaos) -> None:
     await s3_away(chaos, "503", 6.5, documents=250)
 

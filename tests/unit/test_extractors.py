@@ -52,7 +52,7 @@ def is_alive(pid: int) -> bool:
 
 CASES = [
     ("sleep 99", "extraction_timeout", "4 s"),
-    ("spin", "extraction_timeout", "1 s of CPU"),
+    ("spin", "extraction_timeout", "took more than"),
     ("allocate 300000000", "extraction_memory", "more memory than it may have"),
     ("abort", "extraction_memory", "128 MiB"),
     ("allocate 2000000", "too_much_text", "2,000,000 bytes"),
