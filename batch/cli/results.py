@@ -172,11 +172,14 @@ def report(
 async def _report(run_id: str, output: str | None) -> Report:
     from batch.contracts import RunRef
     from batch.report import Measures, Report, measure, own_work
-    from batch.run_file import load_run
+    from batch.run_file import RunMissing, load_run
 
     found, committed = await _look(run_id, output)
     status = await found.status()
-    file = await load_run(found.connection.storage, RunRef(found.run_id, found.output_uri))
+    try:
+        file = await load_run(found.connection.storage, RunRef(found.run_id, found.output_uri))
+    except RunMissing:
+        raise CliError(f"run {run_id!r} has not begun yet; report it once a worker has taken it up") from None
     console = open_console(err=True)
     with console.status("reading the rows"):
         measures = (

@@ -293,10 +293,11 @@ async def test_what_a_client_left_that_died_is_deleted_after_an_hour(
     assert paid() == 1
 
 
+@pytest.mark.usefixtures("docbatch")
 def test_what_was_answered_is_shown_although_the_last_worker_went(
-    docbatch: Docbatch,
     stack: LocalStack,
     provider: Callable[..., None],
+    paid: Callable[[], int],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -314,7 +315,14 @@ def test_what_was_answered_is_shown_although_the_last_worker_went(
     )
     worker.start()
     provider(latency=1.0)
-    stopping = threading.Timer(1.5, worker.kill, [signal.SIGTERM])
+
+    def end_after_some() -> None:
+        while paid() < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        worker.kill(signal.SIGTERM)
+
+    deadline = time.monotonic() + 30
+    stopping = threading.Thread(target=end_after_some)
     stopping.start()
     try:
         job = Job.parse({**JOB, "limits": {"concurrency": 2}})

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,13 +121,20 @@ def test_report_of_a_real_run(
 
 
 def test_report_of_a_run_without_rows_yet(
-    home: Path, stack: LocalStack, provider: Callable[..., None], browser: webdriver.Chrome
+    home: Path,
+    stack: LocalStack,
+    provider: Callable[..., None],
+    browser: webdriver.Chrome,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     upload(stack.environment(), "corpus", "report", synthetic_documents(20, 200))
     provider(latency=5.0)
     assert command_line(["run", "job.yaml", "--run-id", "report-2", "--detach"]) == 0
     try:
-        assert command_line(["report", "report-2", "--export", "early.html"]) == 0
+        deadline = time.monotonic() + 30
+        while command_line(["report", "report-2", "--export", "early.html"]) != 0:
+            assert "has not begun yet" in capsys.readouterr().err and time.monotonic() < deadline
+            time.sleep(0.2)
         open_page(browser, home / "early.html")
         assert "nothing to draw" in browser.find_element(By.ID, "empty").text
         assert browser.get_log("browser") == []

@@ -105,7 +105,14 @@ async def test_pause_holds_dispatch_and_resume_goes_on(temporal: Client) -> None
         handle = await work.start(temporal, queue, c.Tuning(shard_partitions=40, window=5))
         await until(lambda: len(work.begun) > 8)
         await handle.signal("pause", "lunch")
-        await until(lambda: work.running == 0)
+        seen: list[int] = []
+
+        async def stands() -> bool:  # for a second; a moment without work comes also between two partitions
+            seen.append(len(work.begun))
+            await asyncio.sleep(0.1)
+            return work.running == 0 and seen[-10:] == [seen[-1]] * 10
+
+        await until(stands)
         begun = len(work.begun)
         stood = await progress(handle)
         assert (stood.state, stood.control.reason, stood.control.message) == (c.PAUSED, c.BY_USER, "lunch")
