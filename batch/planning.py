@@ -12,16 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.duplicates import Duplicates
 from batch.globs import compile_globs
 from batch.job import Source
 from batch.layout import object_uri
 from batch.listing import ObjectEntry
+
+if TYPE_CHECKING:
+    from batch.duplicates import Duplicates
 
 _PLAN_FIELDS: list[pa.Field[Any]] = [
     pa.field("document_id", pa.string()),

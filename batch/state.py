@@ -14,6 +14,8 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -140,15 +142,8 @@ def read_entries(
 
 def by_key(entries: Iterable[Entry]) -> Iterator[tuple[str, dict[str, Entry]]]:
     """The entries of each object together, by document id."""
-    key, group = "", dict[str, Entry]()
-    for entry in entries:
-        if entry.key != key and group:
-            yield key, group
-            group = {}
-        key = entry.key
-        group[entry.document_id] = entry
-    if group:
-        yield key, group
+    for key, group in groupby(entries, key=attrgetter("key")):
+        yield key, {entry.document_id: entry for entry in group}
 
 
 def merged(

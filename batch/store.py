@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from obstore.store import S3Store
 from batch import aws
 from batch.listing import PAGE, ObjectEntry, Page, list_page, lists_by_folders
 from batch.lookahead import STRETCHES, pages_ahead
+from batch.ranged_file import RangedFile
 from batch.storage_errors import (
     BucketMissing,
     ObjectMissing,
@@ -84,7 +84,7 @@ class Storage:
         self._stores: dict[tuple[str, bool], S3Store] = {}
         self._settings: aws.AwsSettings | None = None
         self._config: dict[str, Any] | None = None
-        self._lister: Any = None
+        self._boto3: Any = None
         self._by_folders: dict[str, bool] = {}
         self._listing: ThreadPoolExecutor | None = None
 
@@ -115,6 +115,14 @@ class Storage:
             if settings.endpoint:
                 self._config["endpoint"] = settings.endpoint
         return self._config
+
+    def _lister(self) -> Any:
+        """boto3's client, for listings; safe to share between threads."""
+        if self._boto3 is None:
+            self._resolve()
+            assert self._settings is not None
+            self._boto3 = aws.s3_client(self._settings)
+        return self._boto3
 
     @contextmanager
     def _translated(self, operation: str, bucket: str, key: str) -> Iterator[None]:
@@ -265,18 +273,15 @@ class Storage:
         Their keys are exactly what S3 has (see `batch.listing`). Who comes back for a second page gets what follows
         read ahead (see `batch.lookahead`): close the generator where it is left before its end.
         """
-        self._resolve()
-        if self._lister is None:
-            assert self._settings is not None
-            self._lister = aws.s3_client(self._settings)
+        if self._listing is None:
             self._listing = ThreadPoolExecutor(max_workers=STRETCHES, thread_name_prefix="listing")
-        loop = asyncio.get_running_loop()
+        loop, lister = asyncio.get_running_loop(), self._lister()
 
         async def fetch(after: str, token: str | None) -> Page:
             started = time.perf_counter()
             ask = partial(list_page, after=after, token=token, where=self._where(), most=page_size)
             async with self._slots:
-                page = await loop.run_in_executor(self._listing, ask, self._lister, bucket, prefix)
+                page = await loop.run_in_executor(self._listing, ask, lister, bucket, prefix)
             if self._observe:
                 self._observe("list", time.perf_counter() - started)
             return page
@@ -288,9 +293,7 @@ class Storage:
     async def lists_by_folders(self, bucket: str) -> bool:
         """Whether the server lists what is in `a/` before `a.txt`, as SeaweedFS does. S3 goes by the bytes of keys."""
         if bucket not in self._by_folders:
-            self._resolve()
-            assert self._settings is not None
-            ask = partial(lists_by_folders, aws.s3_client(self._settings), bucket, where=self._where())
+            ask = partial(lists_by_folders, self._lister(), bucket, where=self._where())
             self._by_folders[bucket] = await asyncio.to_thread(ask)
         return self._by_folders[bucket]
 
@@ -310,40 +313,16 @@ class Storage:
     @contextmanager
     def reading(self, bucket: str, key: str) -> Iterator[IO[bytes]]:
         """A seekable binary file of the object, read by ranges; blocking: for threads."""
-        with self._translated("read", bucket, key), _RangedFile(self._store(bucket), key) as file:
+        store = self._store(bucket)
+
+        def read_range(start: int, end: int) -> bytes:
+            return bytes(obstore.get_range(store, key, start=start, end=end))
+
+        with (
+            self._translated("read", bucket, key),
+            RangedFile(int(obstore.head(store, key)["size"]), read_range) as file,
+        ):
             yield cast(IO[bytes], file)
-
-
-class _RangedFile(io.RawIOBase):
-    """An object as a file: each read is one ranged GET. Parquet readers ask for few and large ranges."""
-
-    def __init__(self, store: S3Store, key: str) -> None:
-        super().__init__()
-        self._store, self._key = store, key
-        self._size = int(obstore.head(store, key)["size"])
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._size, self._at + size)
-        if end <= self._at:
-            return b""
-        data = bytes(obstore.get_range(self._store, self._key, start=self._at, end=end))
-        self._at += len(data)
-        return data
 
 
 def _entry(meta: Any) -> ObjectEntry:

@@ -16,7 +16,6 @@ from batch.planning import PlannedDocument
 from batch.row_fields import ROW
 from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
 from workers.extract import Unreadable
-from workers.extract.pool import Extractors
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.prompt import CompiledPrompt, RowFields
@@ -59,11 +58,6 @@ def planned_text(document: PlannedDocument) -> str | None:
     if document.content is not None and not document.content.strip():
         raise Unreadable("empty", "the row's text is empty")
     return document.content
-
-
-async def text_of(document: PlannedDocument, data: bytes, extractors: Extractors) -> str:
-    """The text that the prompt shows. Raises `Unreadable`."""
-    return await extractors.text_of(document.uri, data)
 
 
 def messages_of(

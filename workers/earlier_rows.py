@@ -40,11 +40,8 @@ class EarlierRows:
         row = (await self._rows(document.previous)).get(document.document_id)
         if row is None or row["fingerprint"] != fingerprint:
             return None
-        return (
-            None
-            if row["status"] == ERROR and (row["retryable"] or not (row["attempts"] or row.get("same_as")))
-            else row
-        )
+        for_nothing = not row["attempts"] and not row.get("same_as")
+        return None if row["status"] == ERROR and (row["retryable"] or for_nothing) else row
 
     async def _rows(self, uri: str) -> dict[str, Row]:
         """Of the result file at `uri`, by document; empty where there is none any more. Raises `StorageError`."""

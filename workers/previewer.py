@@ -42,7 +42,6 @@ from workers.documents import (
     reading,
     row_answered,
     row_unread,
-    text_of,
 )
 from workers.extract import Unreadable
 from workers.extract.pool import Extractors
@@ -269,7 +268,7 @@ class Look:
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return await text_of(document, data, self._extractors)
+        return await self._extractors.text_of(document.uri, data)
 
     async def _ask(self, document: PlannedDocument, shown: Shown, payload: bytes) -> Row | None:
         """Asks the one question, or those about the chunks."""

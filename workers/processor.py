@@ -50,7 +50,6 @@ from workers.documents import (
     reading,
     row_answered,
     row_unread,
-    text_of,
 )
 from workers.earlier_rows import EarlierRows
 from workers.extract import Unreadable
@@ -394,11 +393,9 @@ class Attempt:
         found = await answers.find(
             [document for document in elsewhere if document.same_as != here], self._must_stop, self._ledger.mark
         )
-        if found.too_early and self._stopping():
-            return
         if found.too_early:
             message = "documents share answers of partitions that are not committed yet"
-            self._stop = self._stop or Stop(c.AWAITS_ANSWERS, message, self._active.brakes.epoch)
+            self._stop = self._stopping() or Stop(c.AWAITS_ANSWERS, message, self._active.brakes.epoch)
             return
         left = []
         for document in elsewhere:
@@ -518,7 +515,7 @@ class Attempt:
             data, etag = (found, document.etag) if found is not None else await self._fetch(document)
             if self._active.file.job.incremental:
                 await self._check_unchanged(document, data)
-            text = await text_of(document, data, self._active.extractors)
+            text = await self._active.extractors.text_of(document.uri, data)
         active = self._active
         if active.file.job.output.keep_text:
             self._texts[document.document_id] = await asyncio.to_thread(pack, text)

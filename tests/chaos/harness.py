@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
 import sys
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -45,6 +43,7 @@ from batch.store import Storage
 from benchmarks.figures import Figure, print_table, write
 from tests.chaos.journal import Journal, Loss
 from tests.chaos.s3_proxy import S3Proxy
+from tests.provider import ask
 
 USER_PROMPT = "Label this.\n{{ text }}"
 SEED = int(os.environ.get("DOCBATCH_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
@@ -183,14 +182,7 @@ class Chaos:
 
     def ask(self, path: str, body: Any = None) -> Any:
         """The simulated provider's own endpoints."""
-        request = urllib.request.Request(
-            f"{self.stack.provider_url}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            method="GET" if body is None else "POST",
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or b"{}")
+        return ask(self.stack, path, body)
 
     def provider(self, **options: Any) -> None:
         """Changes how the provider behaves."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from batch.local.stack import LocalStack
+from tests.provider import behave
 
 
-def behave(stack: LocalStack, **options: Any) -> None:
-    """Changes how the simulated provider behaves, see `batch.local.provider.ProviderOptions`."""
-    request = urllib.request.Request(
-        f"{stack.provider_url}/control",
-        data=json.dumps(options).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(request, timeout=10).close()
+@pytest.fixture
+def env(stack: LocalStack) -> Iterator[LocalStack]:
+    """The stack, its endpoints applied to this process."""
+    with stack.applied_environment():
+        yield stack
 
 
 @pytest.fixture

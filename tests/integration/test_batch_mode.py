@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,7 +22,7 @@ from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
 from batch.store import Storage
-from tests.integration.conftest import behave
+from tests.provider import ask, behave, forget
 
 SCHEMA = {
     "type": "object",
@@ -67,17 +65,15 @@ def worker(stack: LocalStack) -> Iterator[None]:
 
 
 @pytest.fixture
-def env(worker: None, stack: LocalStack) -> Iterator[LocalStack]:
-    with stack.applied_environment():
-        behave(stack, **CALM)
-        urllib.request.urlopen(urllib.request.Request(f"{stack.provider_url}/stats/reset", data=b"{}"), timeout=10)
-        yield stack
-        behave(stack, **CALM)
+def env(worker: None, env: LocalStack) -> Iterator[LocalStack]:
+    behave(env, **CALM)
+    forget(env)
+    yield env
+    behave(env, **CALM)
 
 
 def stats(stack: LocalStack) -> Any:
-    with urllib.request.urlopen(f"{stack.provider_url}/stats", timeout=10) as answer:
-        return json.load(answer)
+    return ask(stack, "/stats")
 
 
 def job(name: str, mode: str = "batch", **model: Any) -> Job:

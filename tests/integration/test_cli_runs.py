@@ -21,6 +21,7 @@ from batch import connect
 from batch.cli import command_line
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
+from tests.provider import forget, paid
 
 JOB = """
 name: cli
@@ -74,6 +75,13 @@ def wait_for(docbatch: Docbatch, run_id: str, **wanted: Any) -> dict[str, Any]:
             return now
         assert time.monotonic() < deadline, now
         time.sleep(0.2)
+
+
+def refused(docbatch: Docbatch, *arguments: str) -> str:
+    """What a command says that does nothing."""
+    code, out, err = docbatch(*arguments)
+    assert (code, out) == (2, "")
+    return err
 
 
 def test_a_run_from_start_to_export(docbatch: Docbatch, tmp_path: Path) -> None:
@@ -219,3 +227,19 @@ def test_run_says_when_no_worker_polls(docbatch: Docbatch) -> None:
         await (await connect()).temporal.get_workflow_handle("cli-6").terminate()
 
     asyncio.run(terminate())
+
+
+def test_an_incremental_job_asks_all_with_full_and_shows_its_current_rows(docbatch: Docbatch, env: LocalStack) -> None:
+    Path("nightly.yaml").write_text(JOB.replace("name: cli\n", "name: cli-nightly\nincremental: true\n"))
+    assert "has no state yet" in refused(docbatch, "results", "nightly.yaml", "--current")
+    assert "is not incremental" in refused(docbatch, "results", "job.yaml", "--current")
+    assert "job 'cli' is not incremental" in refused(docbatch, "run", "job.yaml", "--full")
+    for night, flags, asked in [("one", [], DOCUMENTS), ("two", [], 0), ("three", ["--full"], DOCUMENTS)]:
+        forget(env)
+        run = ["run", "nightly.yaml", "--run-id", f"nightly-{night}", "--no-model-check", "--json"]
+        code, out, _ = docbatch(*run, *flags)
+        assert (code, json.loads(out)["documents"], paid(env)) == (0, DOCUMENTS, asked)
+    assert state(docbatch, "nightly-two")["reasons"] == {"unchanged": DOCUMENTS}
+    assert docbatch("results", "nightly.yaml", "--current", "--export", "current.parquet")[0] == 0
+    rows = pl.read_parquet("current.parquet")
+    assert (rows.height, rows["run_id"].unique().to_list()) == (DOCUMENTS, ["nightly-three"])

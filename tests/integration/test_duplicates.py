@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
-import pytest
 
 from batch import Job, connect
 from batch import contracts as c
 from batch.local.stack import LocalStack
-from tests.integration.test_pipeline import ask, job, put, texts
-
-
-@pytest.fixture
-def env(stack: LocalStack) -> Iterator[dict[str, str]]:
-    with stack.applied_environment():
-        yield stack.environment()
+from tests.integration.test_pipeline import job, put, texts
+from tests.provider import ask, behave, forget
 
 
 def corpus(count: int, distinct: int, seed: int) -> dict[str, bytes]:
@@ -38,12 +31,12 @@ def changed(the_job: Job, **source: Any) -> Job:
 
 
 async def test_a_thousand_documents_with_a_third_of_duplicates_cost_seven_hundred_questions(
-    env: dict[str, str],
+    env: LocalStack,
 ) -> None:
     name = "duplicates"
     documents = corpus(1000, 700, 31)
     await put(env, name, documents)
-    ask(env, "/stats/reset", {})
+    forget(env)
     connection = await connect()
     run = await connection.start(job(name), tuning=replace(c.Tuning(), shard_partitions=15), check_model=False)
     result = await run.wait()
@@ -68,26 +61,26 @@ async def test_a_thousand_documents_with_a_third_of_duplicates_cost_seven_hundre
     assert manifest is not None and (await run.verify(manifest)).problems == []
 
 
-async def test_a_duplicate_of_what_failed_is_asked_about_itself(env: dict[str, str]) -> None:
+async def test_a_duplicate_of_what_failed_is_asked_about_itself(env: LocalStack) -> None:
     """Errors that may pass are not shared, and a rerun asks about each document that has one."""
     name = "failed-duplicates"
     await put(env, name, corpus(40, 10, 32))
-    ask(env, "/control", {"poison_marker": "Label this."})
+    behave(env, poison_marker="Label this.")
     run = await (await connect()).start(job(name, max_error_rate=1.0), check_model=False)
     failed = await run.wait()
-    ask(env, "/control", {"poison_marker": None})
+    behave(env, poison_marker=None)
     assert (failed.errors, failed.retryable_errors) == (40, 40)
-    ask(env, "/stats/reset", {})
+    forget(env)
     again = await (await run.rerun()).wait()
     assert (again.state, again.ok) == (c.COMPLETED, 40)
     assert ask(env, "/stats")["answered"] == 40
     assert run.results().collect()["same_as"].null_count() == 40
 
 
-async def test_all_are_asked_where_the_job_says_so(env: dict[str, str]) -> None:
+async def test_all_are_asked_where_the_job_says_so(env: LocalStack) -> None:
     name = "asked-duplicates"
     await put(env, name, corpus(60, 20, 33))
-    ask(env, "/stats/reset", {})
+    forget(env)
     run = await (await connect()).start(changed(job(name), duplicates="ask"), check_model=False)
     assert (await run.wait()).ok == 60
     assert ask(env, "/stats")["answered"] == 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -13,8 +13,7 @@ from batch import Job, connect, estimate, preview
 from batch import contracts as c
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
-from tests.integration.conftest import behave
-from tests.integration.test_pipeline import ask
+from tests.provider import ask, behave, forget
 
 PAGES = [f"# Page {n}\n\n{text.decode()}" for n, (_, text) in enumerate(synthetic_documents(500, 3000, 5), 1)]
 LONG, SHORT = "long/book.md", "long/note.md"
@@ -38,13 +37,12 @@ COMBINE = {
 
 
 @pytest.fixture
-def env(stack: LocalStack) -> Iterator[dict[str, str]]:
+def env(env: LocalStack) -> LocalStack:
     """A corpus of one book and one note, and a provider that starts counting."""
-    environment = stack.environment()
-    with stack.applied_environment():
-        upload(environment, "corpus", "long", [("book.md", "\n\n".join(PAGES).encode()), ("note.md", b"A short note.")])
-        ask(environment, "/stats/reset", {})
-        yield environment
+    documents = [("book.md", "\n\n".join(PAGES).encode()), ("note.md", b"A short note.")]
+    upload(env.environment(), "corpus", "long", documents)
+    forget(env)
+    return env
 
 
 def job(long_documents: dict[str, Any], **model: Any) -> Job:
@@ -61,7 +59,7 @@ def job(long_documents: dict[str, Any], **model: Any) -> Job:
 
 
 async def run(
-    env: dict[str, str], job: Job, *, refused: int = 0
+    env: LocalStack, job: Job, *, refused: int = 0
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]], dict[str, Any]]:
     """The table, its rows by document, and the provider's account; they agree on all that was paid."""
     started = await (await connect()).start(job, check_model=False)
@@ -79,7 +77,7 @@ async def run(
     return table, rows, stats
 
 
-async def test_chunks_with_a_second_prompt_are_one_row(env: dict[str, str]) -> None:
+async def test_chunks_with_a_second_prompt_are_one_row(env: LocalStack) -> None:
     table, rows, stats = await run(env, job({**CHUNK, "combine": COMBINE}))
     assert table.columns[-1] == "chunks"
     book = rows[LONG]
@@ -89,7 +87,7 @@ async def test_chunks_with_a_second_prompt_are_one_row(env: dict[str, str]) -> N
     assert book["prompt_tokens"] > sum(map(len, PAGES)) / 4
 
 
-async def test_chunks_with_rules_are_one_row_and_a_preview_shows_it(env: dict[str, str]) -> None:
+async def test_chunks_with_rules_are_one_row_and_a_preview_shows_it(env: LocalStack) -> None:
     by_rules = job({**CHUNK, "combine": {"rules": RULES}})
     _, rows, _ = await run(env, by_rules)
     book = rows[LONG]
@@ -109,7 +107,7 @@ async def test_chunks_with_rules_are_one_row_and_a_preview_shows_it(env: dict[st
 
 
 @pytest.mark.parametrize("mode", ["online", "batch"])
-async def test_truncate_asks_about_the_beginning(env: dict[str, str], mode: str, provider: Callable[..., None]) -> None:
+async def test_truncate_asks_about_the_beginning(env: LocalStack, mode: str, provider: Callable[..., None]) -> None:
     provider(batch_seconds=0.4)
     table, rows, _ = await run(env, job({"on_too_long": "truncate", "max_tokens": 20_000}, mode=mode))
     assert table.columns[-1] == "truncated"
@@ -118,7 +116,7 @@ async def test_truncate_asks_about_the_beginning(env: dict[str, str], mode: str,
     assert 15_000 < book["prompt_tokens"] < 20_100
 
 
-async def test_error_asks_nothing(env: dict[str, str]) -> None:
+async def test_error_asks_nothing(env: LocalStack) -> None:
     table, rows, stats = await run(env, job({"on_too_long": "error", "max_tokens": 20_000}))
     book = rows[LONG]
     assert (book["status"], book["error_type"], book["retryable"]) == ("error", "too_long", False)
@@ -126,7 +124,7 @@ async def test_error_asks_nothing(env: dict[str, str]) -> None:
     assert table.columns[-1] == "same_as"
 
 
-async def test_a_chunk_that_fails_makes_an_error_row_with_what_was_paid(env: dict[str, str], stack: LocalStack) -> None:
+async def test_a_chunk_that_fails_makes_an_error_row_with_what_was_paid(env: LocalStack, stack: LocalStack) -> None:
     behave(stack, poison_marker="# Page 250\n")
     try:
         _, rows, stats = await run(env, job({**CHUNK, "combine": {"rules": RULES}}), refused=1)

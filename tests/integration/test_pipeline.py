@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -28,6 +26,7 @@ from batch.nominal import Nominal
 from batch.reconcile import Reconciler
 from batch.run_file import RunFile
 from batch.store import Storage
+from tests.provider import ask, behave, forget
 from workers.metrics import Metrics
 from workers.planner import Planner
 
@@ -41,25 +40,6 @@ SCHEMA = {
     "required": ["label", "urgent", "score"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture
-def env(stack: LocalStack) -> Iterator[dict[str, str]]:
-    """The stack's endpoints, applied to this process."""
-    with stack.applied_environment():
-        yield stack.environment()
-
-
-def ask(env: dict[str, str], path: str, body: Any = None) -> Any:
-    """The simulated provider's own endpoints."""
-    request = urllib.request.Request(
-        env["OPENAI_BASE_URL"].removesuffix("/v1") + path,
-        data=None if body is None else json.dumps(body).encode(),
-        method="GET" if body is None else "POST",
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read() or b"{}")
 
 
 def job(name: str, **limits: Any) -> Job:
@@ -76,17 +56,17 @@ def job(name: str, **limits: Any) -> Job:
     )
 
 
-async def put(env: dict[str, str], name: str, documents: dict[str, bytes]) -> None:
-    await upload_async(env, "corpus", name, documents.items())
+async def put(env: LocalStack, name: str, documents: dict[str, bytes]) -> None:
+    await upload_async(env.environment(), "corpus", name, documents.items())
 
 
 def texts(count: int, seed: int) -> dict[str, bytes]:
     return dict(synthetic_documents(count, 300, seed))
 
 
-async def test_every_document_becomes_one_typed_row_paid_once(env: dict[str, str]) -> None:
+async def test_every_document_becomes_one_typed_row_paid_once(env: LocalStack) -> None:
     await put(env, "once", texts(130, 1))
-    ask(env, "/stats/reset", {})
+    forget(env)
     run = await (await connect()).start(job("once"), check_model=False)
     result = await run.wait()
     assert (result.state, result.documents, result.ok, result.errors) == (c.COMPLETED, 130, 130, 0)
@@ -101,10 +81,11 @@ async def test_every_document_becomes_one_typed_row_paid_once(env: dict[str, str
     stats = ask(env, "/stats")
     assert (stats["answered"], stats["distinct"], stats["paid_more_than_once"]) == (130, 130, 0)
 
+    endpoints = env.environment()
     s3 = pafs.S3FileSystem(
-        access_key=env["AWS_ACCESS_KEY_ID"],
-        secret_key=env["AWS_SECRET_ACCESS_KEY"],
-        endpoint_override=env["AWS_ENDPOINT_URL_S3"],
+        access_key=endpoints["AWS_ACCESS_KEY_ID"],
+        secret_key=endpoints["AWS_SECRET_ACCESS_KEY"],
+        endpoint_override=endpoints["AWS_ENDPOINT_URL_S3"],
     )
     dataset = ds.dataset(result.results_uri.removeprefix("s3://"), filesystem=s3, format="parquet")
     assert dataset.count_rows() == 130
@@ -116,7 +97,7 @@ async def test_every_document_becomes_one_typed_row_paid_once(env: dict[str, str
     assert (account.problems, account.totals.documents) == ([], 130)
 
 
-async def test_bad_documents_become_error_rows_and_a_rerun_mends_what_can_be(env: dict[str, str]) -> None:
+async def test_bad_documents_become_error_rows_and_a_rerun_mends_what_can_be(env: LocalStack) -> None:
     name = "bad"
     good = texts(20, 2)
     bad = {
@@ -149,31 +130,31 @@ async def test_bad_documents_become_error_rows_and_a_rerun_mends_what_can_be(env
 
     # All errors, after two of the documents were mended.
     await put(env, name, {"x/latin.txt": "größe".encode(), "x/empty.txt": b"not empty any more"})
-    ask(env, "/stats/reset", {})
+    forget(env)
     again = await (await run.rerun(all_errors=True)).wait()
     assert (again.documents, again.ok, again.errors, again.generation) == (26, 23, 3, 3)
     assert ask(env, "/stats")["answered"] == 2
     assert run.results().collect()["document_id"].n_unique() == 26
 
 
-async def test_provider_errors_of_documents_are_rows_and_transient_ones_are_repeated(env: dict[str, str]) -> None:
+async def test_provider_errors_of_documents_are_rows_and_transient_ones_are_repeated(env: LocalStack) -> None:
     name = "faults"
     documents = texts(60, 3)
     documents["poison.txt"] = b"this one holds POISON-7"
     await put(env, name, documents)
-    ask(env, "/control", {"rate_500": 0.1, "rate_429": 0.1, "rate_reset": 0.05, "poison_marker": "POISON-7"})
+    behave(env, rate_500=0.1, rate_429=0.1, rate_reset=0.05, poison_marker="POISON-7")
     try:
         run = await (await connect()).start(job(name), check_model=False)
         result = await run.wait()
     finally:
-        ask(env, "/control", {"rate_500": 0, "rate_429": 0, "rate_reset": 0, "poison_marker": ""})
+        behave(env, rate_500=0, rate_429=0, rate_reset=0, poison_marker="")
     assert (result.documents, result.ok, result.errors) == (61, 60, 1)
     assert result.errors_by_type == {"bad_request": 1}
     rows = run.results().collect()
     assert rows["attempts"].max() > 1
 
 
-async def test_a_run_id_that_exists_is_refused_by_the_claim_too(env: dict[str, str]) -> None:
+async def test_a_run_id_that_exists_is_refused_by_the_claim_too(env: LocalStack) -> None:
     await put(env, "claim", texts(5, 4))
     connection = await connect()
     run = await connection.start(job("claim"))
@@ -190,12 +171,12 @@ async def test_a_run_id_that_exists_is_refused_by_the_claim_too(env: dict[str, s
     assert description.status is not None and description.status.name == "FAILED"
 
 
-async def test_documents_that_change_or_go_after_the_listing(env: dict[str, str]) -> None:
+async def test_documents_that_change_or_go_after_the_listing(env: LocalStack) -> None:
     name = "moving"
     await put(env, name, texts(60, 5))
     connection = await connect()
     # A quota that is used up pauses the run after its listing and before any answer.
-    ask(env, "/control", {"fail_all": "insufficient_quota"})
+    behave(env, fail_all="insufficient_quota")
     try:
         run = await connection.start(job(name), check_model=False)
         keys = sorted(entry.key for entry in await connection.storage.list_all("corpus", f"{name}/"))
@@ -206,7 +187,7 @@ async def test_documents_that_change_or_go_after_the_listing(env: dict[str, str]
         await connection.storage.put("corpus", keys[-1], b"another text by now")
         await connection.storage.delete("corpus", [keys[-2]])
     finally:
-        ask(env, "/control", {"fail_all": None})
+        behave(env, fail_all=None)
     await run.resume()
     result = await run.wait()
     assert result.errors_by_type == {"source_changed": 1, "source_gone": 1}
@@ -219,11 +200,11 @@ async def test_documents_that_change_or_go_after_the_listing(env: dict[str, str]
     assert entry is not None and changed["etag"] == entry.etag
 
 
-async def test_cancel_keeps_what_is_done_and_a_rerun_goes_on(env: dict[str, str]) -> None:
+async def test_cancel_keeps_what_is_done_and_a_rerun_goes_on(env: LocalStack) -> None:
     name = "cancel"
     await put(env, name, texts(200, 6))
-    ask(env, "/stats/reset", {})
-    ask(env, "/control", {"latency": 0.3})
+    forget(env)
+    behave(env, latency=0.3)
     run = await (await connect()).start(job(name, concurrency=8), check_model=False)
     async for status in run.watch(every=0.2):
         if status.documents >= 25:
@@ -232,7 +213,7 @@ async def test_cancel_keeps_what_is_done_and_a_rerun_goes_on(env: dict[str, str]
         await run.rerun()
     await run.cancel()
     result = await run.wait()
-    ask(env, "/control", {"latency": 0})
+    behave(env, latency=0)
     assert result.state == c.CANCELLED
     assert 25 <= result.documents < 200
     answered = ask(env, "/stats")["answered"]
@@ -243,7 +224,7 @@ async def test_cancel_keeps_what_is_done_and_a_rerun_goes_on(env: dict[str, str]
     assert (stats["answered"], stats["distinct"], stats["paid_more_than_once"]) == (200, 200, 0)
 
 
-async def test_histories_stay_bounded_with_continue_as_new_after_every_shard(env: dict[str, str]) -> None:
+async def test_histories_stay_bounded_with_continue_as_new_after_every_shard(env: LocalStack) -> None:
     name = "bounded"
     await put(env, name, texts(200, 7))
     data = json.loads(job(name).to_json())
@@ -262,7 +243,7 @@ async def _executions(client: Client, run_id: str) -> int:
     return len([e async for e in client.list_workflows(f"WorkflowId = '{run_id}'")])
 
 
-async def test_listing_goes_on_after_a_cursor_in_the_order_of_the_listing(env: dict[str, str]) -> None:
+async def test_listing_goes_on_after_a_cursor_in_the_order_of_the_listing(env: LocalStack) -> None:
     """What shards after the first rely on: `after` splits a listing without loss, also where names nest."""
     names = ["a.txt", "a/b.txt", "a/b/c.txt", "a0.txt", "a-b.txt", "b/ü.txt", "b/z z.txt", "c+d.txt", "e%20f.txt"]
     storage = Storage()
@@ -277,21 +258,21 @@ async def test_listing_goes_on_after_a_cursor_in_the_order_of_the_listing(env: d
         assert await storage.get("corpus", key) == b"x"
 
 
-async def test_answers_of_a_cancelled_rerun_are_not_paid_again(env: dict[str, str]) -> None:
+async def test_answers_of_a_cancelled_rerun_are_not_paid_again(env: LocalStack) -> None:
     name = "cancelled-rerun"
     await put(env, name, texts(100, 8))
-    ask(env, "/control", {"poison_marker": "Label this."})
+    behave(env, poison_marker="Label this.")
     run = await (await connect()).start(job(name, concurrency=4), check_model=False)
     failed = await run.wait()
     assert (failed.state, failed.errors) == (c.COMPLETED_WITH_FAILURES, 100)
-    ask(env, "/control", {"poison_marker": None, "latency": 0.3})
-    ask(env, "/stats/reset", {})
+    behave(env, poison_marker=None, latency=0.3)
+    forget(env)
     await run.rerun()
     while ask(env, "/stats")["answered"] < 15:  # noqa: ASYNC110 - the provider tells nobody
         await asyncio.sleep(0.1)
     await run.cancel()
     assert (await run.wait()).state == c.CANCELLED
-    ask(env, "/control", {"latency": 0})
+    behave(env, latency=0)
     assert 15 <= ask(env, "/stats")["answered"] < 100
     again = await (await run.rerun()).wait()
     assert (again.state, again.ok) == (c.COMPLETED, 100)
@@ -299,7 +280,7 @@ async def test_answers_of_a_cancelled_rerun_are_not_paid_again(env: dict[str, st
     assert (stats["answered"], stats["paid_more_than_once"]) == (100, 0)
 
 
-async def test_a_tail_that_goes_while_it_is_planned_leaves_a_whole_plan(env: dict[str, str]) -> None:
+async def test_a_tail_that_goes_while_it_is_planned_leaves_a_whole_plan(env: LocalStack) -> None:
     name = "tail"
     await put(env, name, texts(26, 9))
     storage, planner = Storage(), Planner(Storage(), Metrics())
@@ -320,7 +301,7 @@ async def test_a_tail_that_goes_while_it_is_planned_leaves_a_whole_plan(env: dic
     assert account.planned_documents == 25
 
 
-async def test_folder_markers_are_no_documents_and_odd_keys_are_rows(stack: LocalStack, env: dict[str, str]) -> None:
+async def test_folder_markers_are_no_documents_and_odd_keys_are_rows(stack: LocalStack, env: LocalStack) -> None:
     """One document a shard: each goes on after the key where the last one ended, whatever order the server lists in."""
     name, client = "odd", stack.s3_client()
     for key in ("", "a.txt", "a/b.txt", "a-b.txt", "sub/", "sub-1.txt", "sub/c.txt", "x//y.txt", "new\nline.txt"):

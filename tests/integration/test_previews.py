@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from batch.layout import PreviewLayout, preview_token
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack, choose_ports
-from tests.integration.conftest import behave
+from tests.provider import behave, forget
+from tests.provider import paid as paid_of
 
 DOCUMENTS, SIZE = 120, 400
 JOB: dict[str, Any] = {
@@ -71,19 +72,10 @@ def docbatch(stack: LocalStack, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.fixture
-def paid(stack: LocalStack) -> Iterator[Callable[[], int]]:
-    """Requests that the provider was paid for since the test began."""
-
-    def ask(path: str, method: str = "GET") -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{stack.provider_url}{path}", method=method, data=b"" if method != "GET" else None
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            found: dict[str, Any] = json.loads(answer.read() or b"{}")
-            return found
-
-    ask("/stats/reset", "POST")
-    yield lambda: int(ask("/stats")["paid"])
+def paid(stack: LocalStack) -> Callable[[], int]:
+    """Answers that the provider was paid for since the test began."""
+    forget(stack)
+    return partial(paid_of, stack)
 
 
 def left(stack: LocalStack) -> list[str]:

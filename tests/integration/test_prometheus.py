@@ -38,6 +38,7 @@ from batch.local.prometheus import INSTALL
 from batch.local.stack import LocalStack, StackOptions
 from batch.manifest import Manifest
 from batch.store import Storage
+from tests.provider import behave
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = ROOT / "dashboards"
@@ -204,12 +205,12 @@ async def eventful_run(stack: LocalStack) -> Manifest:
     async for status in run.watch(every=0.1):
         if status.in_progress + status.documents >= 40:
             break
-    control(stack, fail_all="insufficient_quota")
+    behave(stack, fail_all="insufficient_quota")
     paused = partial(number, stack, f'max(docbatch_runs{{job_name="{JOB}",state="paused"}})')
     await asyncio.to_thread(until, lambda: paused() == 1, "Prometheus knows that the run is paused")
     await asyncio.sleep(2)
     torn, sound = await tear_plan(connection, run)
-    control(stack, fail_all=None)
+    behave(stack, fail_all=None)
     await run.resume()
     given_up = partial(number, stack, 'sum(docbatch_partitions_total{status="given_up"})')
     await asyncio.to_thread(until, lambda: given_up() == 1, f"partition {torn} is given up")
@@ -237,14 +238,6 @@ async def in_batches(connection: Connection) -> None:
     )
     result = await (await connection.start(job, check_model=False)).wait()
     assert result.documents == 14, result
-
-
-def control(stack: LocalStack, **options: Any) -> None:
-    """Changes how the simulated provider behaves."""
-    body = json.dumps(options).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{stack.provider_url}/control", data=body, headers=headers, method="POST")
-    urllib.request.urlopen(request, timeout=10).close()
 
 
 async def tear_plan(connection: Connection, run: Run) -> tuple[int, bytes]:

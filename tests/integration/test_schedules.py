@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from batch.cli import command_line
 from batch.layout import RunLayout
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
+from tests.provider import behave
 
 JOB = """
 name: sched
@@ -60,12 +60,7 @@ def latency(stack: LocalStack) -> Iterator[Callable[[float], None]]:
     """How long the provider thinks about each answer, in seconds, for one test."""
 
     def control(seconds: float) -> None:
-        request = urllib.request.Request(
-            f"{stack.provider_url}/control",
-            data=json.dumps({"latency": seconds}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()
+        behave(stack, latency=seconds)
 
     yield control
     control(0)

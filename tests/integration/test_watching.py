@@ -19,8 +19,8 @@ from batch import Job, RunResult, start
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.isolation import isolated_environment
 from batch.local.stack import LocalStack
-from tests.integration.conftest import behave
 from tests.integration.screen import watch
+from tests.provider import behave
 
 DOCUMENTS = 240
 JOB = """

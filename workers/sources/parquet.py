@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from batch.places import Place
-from workers.sources.objects import ObjectFile, SourceObject
+from batch.ranged_file import RangedFile
+from workers.sources.objects import SourceObject
 from workers.sources.row import Broken, SourceRow, Wanted
 
 BATCH_ROWS, BATCH_BYTES = 1000, 8 * 2**20
@@ -32,7 +33,7 @@ def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator
         raise _failure(file, error) from None
 
 
-def _failure(file: ObjectFile, error: Exception) -> Exception:
+def _failure(file: RangedFile, error: Exception) -> Exception:
     """What stands behind an error of Arrow's."""
     return file.failure or Broken(f"it is no Parquet file that can be read: {' '.join(str(error).split())[:300]}")
 
