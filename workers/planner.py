@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 
 from temporalio import activity
@@ -18,12 +18,15 @@ from batch.plan_file import read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
 from batch.run_file import RunFile, load_run
 from batch.state import Entry, read_entries, read_pointer
-from batch.store import ObjectEntry, PreconditionFailed, Storage
+from batch.store import ObjectEntry, PreconditionFailed, Storage, StorageRefused
 from workers.incremental import Comparison, UnsortedListing
 from workers.known_duplicates import KnownDuplicates
 from workers.metrics import Metrics
 from workers.rerun import find_work
 from workers.sources.planned import OpenObjects, ShardRows
+
+REFUSALS = 4
+"""Attempts, over some seven seconds, after which it is believed that something may not be listed, read or written."""
 
 
 class Planner:
@@ -38,7 +41,8 @@ class Planner:
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
         """Created once: a second attempt that loses the race throws its own away and says what the stored file says."""
         try:
-            return await self._plan_shard(task)
+            with _refusals():
+                return await self._plan_shard(task)
         except UnsortedListing as error:
             raise ApplicationError(str(error), type="UnsortedListing", non_retryable=True) from None
 
@@ -72,6 +76,7 @@ class Planner:
             cutter=cutter,
             shard=task.shard,
             kept=self._open_objects,
+            leave_refused=_is_refusal_believed(),
         )
         full = await rows.go_on(task.cursor) or await self._list(job, source, cutter, rows, after=task.cursor)
         deleted = 0
@@ -153,13 +158,29 @@ class Planner:
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:
         """A page of the shards that have something to do again, from `start_shard` on."""
-        plan = await find_work(self._storage, task)
+        with _refusals():
+            plan = await find_work(self._storage, task)
         documents = sum(shard.documents for shard in plan.shards)
         if documents:
             job_name = (await load_run(self._storage, task.run)).job.name
             self._metrics.start_job(job_name)
             self._metrics.planned_documents.labels(job_name).inc(documents)
         return plan
+
+
+def _is_refusal_believed() -> bool:
+    return activity.info().attempt >= REFUSALS
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Where repeating does not help, the run pauses until somebody mends the rights."""
+    try:
+        yield
+    except StorageRefused as error:
+        if not _is_refusal_believed():
+            raise
+        raise ApplicationError(str(error), type=c.STORAGE_REFUSED, non_retryable=True) from None
 
 
 def _cut(entries: list[ObjectEntry], bucket: str, cutter: ShardCutter) -> bool:
