@@ -94,7 +94,7 @@ class Source(_Part):
 
     `uri` may be several prefixes of one bucket. `manifest` is a Parquet file that names keys under them: then those are
     the objects, and nothing is listed. Rows are those of JSONL and Parquet objects: `text_field` holds the text,
-    `id_field` what tells a row from others (by default its text), and the fields of `keep` are carried into the results.
+    `id_field` what tells a row from others (by default its text), and the fields of `keep` go into the results.
     """
 
     uri: str | list[str]

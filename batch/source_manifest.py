@@ -7,6 +7,7 @@ that ends a run, as soon as it is met. Blocking: for threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, NamedTuple, cast
 
@@ -20,7 +21,7 @@ from batch.listing import ObjectEntry
 from batch.prefixes import Prefixes
 from batch.ranged_file import RangedFile
 from batch.spread import evenly
-from batch.storage_errors import ObjectMissing, PreconditionFailed
+from batch.storage_errors import ObjectMissing, PreconditionFailed, StorageError
 from batch.store import Storage
 
 BATCH_ROWS = 1000
@@ -59,15 +60,13 @@ class SourceManifest:
 
         Raises `ManifestBroken`, `StorageError`.
         """
-        try:
+        with self._explained():
             file, names = self._open()
             yield from self._pages(file, names, range(file.num_row_groups), after, including)
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise self._failure(error) from None
 
     def sample_pages(self, most: int) -> Iterator[list[NamedKey]]:
         """About `most` keys: the first ones of row groups from all over the file. Raises as `pages` does."""
-        try:
+        with self._explained():
             file, names = self._open()
             groups = evenly(range(file.num_row_groups), GROUPS_SAMPLED)
             for group in groups:
@@ -77,15 +76,11 @@ class SourceManifest:
                     left -= len(page)
                     if left <= 0:
                         break
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise self._failure(error) from None
 
     def rows(self) -> int:
         """Keys that it names. Raises as `pages` does."""
-        try:
+        with self._explained():
             return int(self._open()[0].metadata.num_rows)
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise self._failure(error) from None
 
     def _open(self) -> tuple[pq.ParquetFile, list[str]]:
         if self._opened is None:
@@ -144,8 +139,8 @@ class SourceManifest:
         if keys.null_count or keys[0].as_py() == "":
             at = pc.index(keys.is_null(), True).as_py() if keys.null_count else 0
             raise self._broken(f"row {row + 1 + at:,} has no key")
-        before, here = last, keys[0].as_py()
-        if last is None or last < here:
+        before, here = last or "", cast(str, keys[0].as_py())
+        if before < here:
             at = pc.index(pc.less(keys[:-1], keys[1:]), False).as_py()
             if at < 0:
                 return
@@ -172,14 +167,23 @@ class SourceManifest:
             page.append(NamedKey(key, size, _quoted(etag)))
         return page
 
-    def _failure(self, error: Exception) -> Exception:
-        """What stands behind an error of Arrow's."""
-        if isinstance(error, ManifestBroken):
-            return error
-        failure = self._file.failure
-        if isinstance(failure, (PreconditionFailed, ObjectMissing)):
-            return gone(self._uri) if isinstance(failure, ObjectMissing) else changed(self._uri)
-        return failure or self._broken(f"it is no Parquet file that can be read: {' '.join(str(error).split())[:300]}")
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raises what stands behind an error of Arrow's."""
+        try:
+            yield
+        except ManifestBroken:
+            raise
+        except (StorageError, pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            failure = self._file.failure or error
+            if isinstance(failure, ObjectMissing):
+                raise gone(self._uri) from None
+            if isinstance(failure, PreconditionFailed):
+                raise changed(self._uri) from None
+            if isinstance(failure, StorageError):
+                raise failure from None
+            why = " ".join(str(error).split())[:300]
+            raise self._broken(f"it is no Parquet file that can be read: {why}") from None
 
     def _broken(self, what: str) -> ManifestBroken:
         return ManifestBroken(f"source.manifest: {self._uri}: {what}")

@@ -14,6 +14,7 @@ from batch import contracts as c
 from batch.client import Connection, Run, RunResult
 from batch.contracts import Tuning
 from batch.local.stack import LocalStack
+from batch.run_file import load_run
 from tests.provider import forget, paid
 from tests.unit.row_corpus import jsonl, parquet
 
@@ -29,7 +30,7 @@ def job(name: str, **source: Any) -> Job:
             "prompt": {"user": "Label this.\n{{ text }}"},
             "model": {"name": "simulated-small"},
             "output": {"uri": f"s3://results/{name}/{{{{ date }}}}/"},
-            "partitions": {"documents": 2},
+            "partitions": {"documents": 3},
             "limits": {"max_error_rate": 1.0},
             "incremental": True,
         }
@@ -96,6 +97,9 @@ async def test_a_manifest_names_the_keys(env: LocalStack) -> None:
         11,
         {"source_gone": 1},
     )
+    pinned = await connection.storage.head("corpus", listed_at)
+    stored = await load_run(connection.storage, c.RunRef(run.run_id, f"s3://results/{name}/2026-11-01/"))
+    assert pinned is not None and stored.manifest_etag == pinned.etag
     found = ids(run)
     assert len(set(found)) == 11 and {*names, missing} == {key for key in found if "#" not in key}
 

@@ -44,7 +44,9 @@ class Memory:
         data = self.objects[key]
         return ObjectEntry(key, len(data), f'"{hashlib.md5(data).hexdigest()}"')
 
-    async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
+    async def source_pages(
+        self, bucket: str, prefix: str, *, after: str = "", page_size: int = 1
+    ) -> AsyncIterator[list[ObjectEntry]]:
         place = partial(place_of, by_folders=self._by_folders)
         for key in sorted(self.objects, key=place):
             if key.startswith(prefix) and place(key) > place(after):

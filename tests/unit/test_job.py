@@ -160,8 +160,8 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
         ({"source__uri": ["s3://a-b/", 5]}, "job: source.uri is s3://BUCKET/PREFIX/, or a list of such prefixes"),
         ({"source__uri": ["s3://a-b/", "{{ text }}"]}, "job: source.uri: unknown variable 'text'"),
         (
-            {"source__uri": ["s3://corpus/a/", "s3://results/"]},
-            "job: output.uri s3://results/tickets/ lies inside source.uri s3://results/: the next run",
+            {"source__uri": ["s3://results/a/", "s3://results/tickets/"]},
+            "job: output.uri s3://results/tickets/ lies inside source.uri s3://results/tickets/: the next run",
         ),
         ({"source__manifest": "s3://a-b/"}, "job: source.manifest: 's3://a-b/' is no object; write s3://BUCKET/KEY"),
         ({"source__manifest": "s3://a-b//k"}, "job: source.manifest: 's3://a-b//k' is no object; write"),
@@ -348,6 +348,20 @@ def test_a_job_is_resolved_for_its_date_and_the_prompt_stays_a_template() -> Non
     )
     assert resolved.prompt == template.prompt
     assert resolved.resolved(NIGHT) == resolved
+
+
+def test_several_prefixes_and_a_manifest_have_dates_too_and_no_fingerprint() -> None:
+    uris = ["s3://corpus/{{ date }}/", "s3://corpus/all/"]
+    template = Job.parse(job(source__uri=uris, source__manifest="s3://lists/{{ date }}.parquet"))
+    resolved = template.resolved(NIGHT)
+    assert resolved.source.uri == ["s3://corpus/2026-11-22/", "s3://corpus/all/"]
+    assert resolved.source.manifest == "s3://lists/2026-11-22.parquet"
+    assert template.source_is_dated and not resolved.source_is_dated
+    assert Job.parse(job(source__manifest="s3://lists/{{ date }}.parquet")).source_is_dated
+    assert Job.parse(json.loads(resolved.to_json())) == resolved
+    assert template.fingerprint == Job.parse(job()).fingerprint
+    assert template.source.place == "the keys of s3://lists/{{ date }}.parquet"
+    assert Job.parse(job(source__uri=uris)).source.place == "s3://corpus/{{ date }}/ and 1 more"
     assert not resolved.source_is_dated
 
 

@@ -94,7 +94,7 @@ def test_a_plan_file_is_read_back() -> None:
     ],
 )
 def test_globs_choose_keys(include: list[str], exclude: list[str], key: str, selected: bool) -> None:
-    source = Source(uri="s3://b/p/", include=include, exclude=exclude)
+    source = Source(uri="s3://bucket/p/", include=include, exclude=exclude)
     assert selector(source)(key) is selected
 
 
