@@ -64,7 +64,7 @@ def test_a_key_lies_under_one_prefix() -> None:
 
 
 @given(st.lists(st.sampled_from(FOLDERS), min_size=1, unique=True), st.lists(KEYS, unique=True), st.booleans())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 async def test_prefixes_are_listed_as_the_server_would_list_them_all(
     prefixes: list[str], names: list[str], by_folders: bool
 ) -> None:
@@ -101,7 +101,7 @@ def with_manifest(memory: Memory, keys: list[str], group: int = 100, **columns: 
 
 
 @given(st.lists(KEYS, min_size=1, unique=True), st.integers(1, 4), st.integers(1, 5), st.booleans())
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 async def test_any_shards_plan_each_key_once(
     names: list[str], documents: int, partitions: int, by_folders: bool
 ) -> None:
