@@ -17,7 +17,7 @@ from batch import contracts as c
 from batch.job import Job
 from batch.layout import RunLayout, S3Uri
 from batch.source_keys import SourceKeys
-from batch.source_manifest import ManifestBroken
+from batch.source_manifest import ManifestBroken, ManifestGone
 from batch.store import BucketMissing, Storage, StorageError
 
 LOOK_AT_KEYS = 100_000
@@ -43,6 +43,8 @@ async def check_source(storage: Storage, job: Job) -> None:
     where = "source.uri" if job.source.manifest is None else "source.manifest"
     try:
         found = await (_finds_one(storage, keys) if job.source.manifest is None else _names_one(keys))
+    except ManifestGone as error:  # that of another day may come with it
+        raise SourceEmpty(str(error)) from None
     except ManifestBroken as error:
         raise CheckFailed(str(error)) from None
     except BucketMissing as error:

@@ -37,6 +37,10 @@ class ManifestBroken(ValueError):
     """The manifest cannot be used. The message names it, says where it is broken, and what to do."""
 
 
+class ManifestGone(ManifestBroken):
+    """There is no such file (yet)."""
+
+
 class NamedKey(NamedTuple):
     """A row of the manifest. `size` in bytes, `etag` with its quotes; None: it does not say."""
 
@@ -189,13 +193,13 @@ class SourceManifest:
         return ManifestBroken(f"source.manifest: {self._uri}: {what}")
 
 
-def gone(uri: str) -> ManifestBroken:
-    """There is no such file."""
-    return ManifestBroken(f"source.manifest: there is no object {uri}. Write it, or mend source.manifest")
+def gone(uri: str) -> ManifestGone:
+    """What is said where there is no such file."""
+    return ManifestGone(f"source.manifest: there is no object {uri}. Write it, or mend source.manifest")
 
 
 def changed(uri: str) -> ManifestBroken:
-    """Another version lies there than the one that the run began with."""
+    """What is said where another version lies there than the one that a run began with."""
     return ManifestBroken(
         f"source.manifest: {uri} changed while a run was planned by it. What was planned stands; start a new run for "
         "what the file names now, and write each run's file under a name of its own"
