@@ -20,7 +20,7 @@ from batch import contracts as c
 from batch import source_keys
 from batch.checks import CheckFailed, SourceEmpty, check_source
 from batch.job import Job, Source
-from batch.picking import named_documents, spread_over_source
+from batch.picking import named_documents, sample_of_source, spread_over_source
 from batch.planning import PlannedDocument, selector
 from batch.prefixes import Prefixes
 from batch.source_keys import SourceKeys
@@ -325,6 +325,28 @@ async def test_previews_pick_from_all_over_a_manifest(monkeypatch: pytest.Monkey
     ):
         with pytest.raises(CheckFailed, match=message):
             await named_documents(storage, of, [name])
+
+
+async def test_previews_and_estimates_look_under_each_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [f"{folder}/{n:03d}.txt" for folder in ("in", "on", "un") for n in range(100)]
+    memory = memory_of([*keys, "at/all.txt"])
+    storage, of = cast(Storage, memory), job(uri=[f"s3://corpus/{folder}/" for folder in ("un", "on", "in")])
+    few = await spread_over_source(storage, of, 6)
+    assert few.whole and few.listed == 300
+    assert [each.document_id[:2] for each in few.documents] == ["in", "in", "on", "on", "un", "un"]
+    monkeypatch.setattr("batch.picking.LISTED", 50)
+    few = await spread_over_source(storage, of, 6)
+    assert not few.whole and {each.document_id[:2] for each in few.documents} == {"in", "on", "un"}
+    assert [each.document_id for each in await named_documents(storage, of, ["s3://corpus/un/007.txt"])] == [keys[207]]
+
+    found = await sample_of_source(storage, of, 10)
+    size = len("text of in/000.txt")
+    assert (found.documents, found.bytes, sum(each.weight for each in found.sample)) == (300, 300 * size, 300)
+    with_manifest(memory, ["in/001.txt", "in/gone.txt", "in/rows.jsonl"])
+    found = await sample_of_source(storage, manifest_job(exclude=["*.jsonl"]), 10)
+    assert (found.documents, found.bytes) == (2, size)
+    with pytest.raises(CheckFailed, match=r"s3://corpus/in/rows\.jsonl holds rows, which an estimate does not count"):
+        await sample_of_source(storage, manifest_job(), 10)
 
 
 async def test_so_many_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
