@@ -18,7 +18,7 @@ from batch.job import Job
 from batch.layout import RunLayout, S3Uri
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken, ManifestGone
-from batch.store import BucketMissing, Storage, StorageError
+from batch.store import BucketMissing, Storage, StorageError, StorageRefused
 
 LOOK_AT_KEYS = 100_000
 """Keys of the source that are looked through for a first document; after so many the planner may find out."""
@@ -42,7 +42,7 @@ async def check_source(storage: Storage, job: Job) -> None:
     keys = SourceKeys(storage, job.source)
     where = "source.uri" if job.source.manifest is None else "source.manifest"
     try:
-        found = await (_finds_one(storage, keys) if job.source.manifest is None else _names_one(keys))
+        found = await (_finds_one if job.source.manifest is None else _names_one)(storage, keys)
     except ManifestGone as error:  # that of another day may come with it
         raise SourceEmpty(str(error)) from None
     except ManifestBroken as error:
@@ -85,8 +85,14 @@ async def _is_empty(storage: Storage, place: S3Uri) -> bool:
         return not await anext(pages, [])
 
 
-async def _names_one(keys: SourceKeys) -> bool:
+async def _names_one(storage: Storage, keys: SourceKeys) -> bool:
     """Whether there is a document in the manifest, of which the first rows are all looked at."""
+    try:
+        await _is_empty(storage, keys.prefixes.places[0])
+    except BucketMissing as error:
+        raise CheckFailed(f"source.uri: {error}. Create it, or mend source.uri") from None
+    except StorageRefused:
+        pass  # what a manifest names needs not be listed
     found = False
     async with aclosing(keys.named()) as pages:
         async for page in pages:

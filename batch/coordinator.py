@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import ApplicationError, TemporalError
+from temporalio.exceptions import ActivityError, ApplicationError, TemporalError
 
 from batch import contracts as c
 from batch.budget import Budget, BudgetAnswer, BudgetRequest, BudgetView
@@ -225,10 +225,21 @@ class Coordinator:
                     await self._plan_one(claimed)
                 else:
                     await self._plan_rerun(claimed, self._rerun)
+            except ActivityError as error:
+                refused = error.cause
+                if not (isinstance(refused, ApplicationError) and refused.type == c.STORAGE_REFUSED):
+                    raise
+                await self._planning_refused(refused.message)
+                continue
             finally:
                 self._unfinished -= 1
             self._state = c.RUNNING
             self._show()
+
+    async def _planning_refused(self, message: str) -> None:
+        """Planning goes on when somebody who mended the rights has the run go on."""
+        self._pause(c.STORAGE_REFUSED, message)
+        await workflow.wait_condition(lambda: self._control.state != c.PAUSED or self._leaving)
 
     async def _plan_one(self, claimed: c.Claimed) -> None:
         planned = await control_activity(

@@ -1,6 +1,6 @@
 """Which documents of a run are the same bytes as an earlier one: found while they are planned, in bounded memory.
 
-Remembers 16 bytes a document: a hash of etag and size, and the partition where these bytes came first. The plan then
+Remembers 12 bytes a document: a hash of etag and size, and the partition where these bytes came first. The plan then
 says of a later one `SHARD/PARTITION`: there, a document with its etag is asked about. Hashes of 64 bits may meet by
 chance, so who shares an answer compares the etags themselves.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +23,18 @@ if TYPE_CHECKING:
     from batch.planning import PlannedDocument
 
 MOST = 20_000_000
-"""Documents that are remembered, at most: 320 MB."""
+"""Documents that are remembered, at most: 240 MB."""
 COLUMNS = ["etag", "size", "partition", "same_as"]
 """Of a plan file, that `Duplicates.read` needs."""
 _CONTENT_HASH = r'^"?[0-9a-f]{32,128}(-[0-9]{1,5})?"?$'
 """Etags that seem to be a hash of the content: MD5, that of a multipart upload, or the hash of a row."""
-_LARGEST_MERGE = 2_500_000
-"""Entries of the runs that are merged: a merge takes some 40 bytes an entry besides."""
-_PARTITION_BITS = 40
+_BUCKETS = 16
+"""A power of two: what is added to one is copied with it, so a sixteenth of all is in memory twice for a moment."""
+_EDGES = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(64 - _BUCKETS.bit_length() + 1)
 _ODD = 0x9E3779B97F4A7C15
 
 Numbers = npt.NDArray[np.uint64]
+Partitions = npt.NDArray[np.uint32]
 log = logging.getLogger(__name__)
 
 
@@ -40,78 +43,96 @@ class Duplicates:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._runs: list[tuple[Numbers, Numbers]] = []
-        """Hashes in ascending order, and where each came first: few runs, larger ones first."""
+        self._hashes = [np.empty(0, np.uint64)] * _BUCKETS
+        """In ascending order, by their highest bits: what is added moves no more than a part of all."""
+        self._partitions = [np.empty(0, np.uint32)] * _BUCKETS
+        """Where each came first."""
         self._new: dict[int, int] = {}
+        """The same of the shard that is being planned."""
         self._remembered = 0
-        self.shards = 0
+        self._begins = [0]
+        """The first partition of each shard that is known, and of the next one: they are numbered through."""
+        self._end = 0
+        """The partition after the last one that was seen."""
+
+    @property
+    def shards(self) -> int:
         """How many shards are known, from the first on."""
+        return len(self._begins) - 1
 
     def mark(self, documents: Sequence[PlannedDocument], shard: int, partition: int) -> list[str | None]:
         """For each document of a partition the place of the earlier one with the same bytes; notes those that are new.
 
         Within the partition too: the place is then the partition itself.
         """
+        self._end = partition + 1
         hashes = [_hash(document.etag, document.size) if document.size else None for document in documents]
-        found = self._look_up(hashes)
-        here = _packed(shard, partition)
         marks: list[str | None] = []
-        for key, known in zip(hashes, found, strict=True):
-            place = known
-            if place is None and key is not None:
-                place = self._new.get(key)
-                if place is None and self._remembered + len(self._new) < self._most:
-                    self._new[key] = here
-            marks.append(None if place is None else reference(*_unpacked(place)))
+        for key, known in zip(hashes, self._look_up(hashes), strict=True):
+            if known is not None:
+                marks.append(reference(bisect_right(self._begins, known) - 1, known))
+                continue
+            place = self._new.get(key) if key is not None else None
+            if place is None and key is not None and self._remembered + len(self._new) < self._most:
+                self._new[key] = partition
+            marks.append(None if place is None else reference(shard, place))
         return marks
 
     def _look_up(self, hashes: Sequence[int | None]) -> list[int | None]:
+        """The partitions of those that are known from shards before."""
         found: list[int | None] = [None] * len(hashes)
         wanted = np.array([key or 0 for key in hashes], np.uint64)
         order = np.argsort(wanted)  # neighbours lie in the same lines of the cache
         ordered = wanted[order]
-        for keys, places in self._runs:
-            at = np.minimum(np.searchsorted(keys, ordered), len(keys) - 1)
-            for hit in np.flatnonzero(keys[at] == ordered):
-                index = int(order[hit])
+        for bucket, part in enumerate(_by_bucket(ordered)):
+            keys, some = self._hashes[bucket], ordered[part]
+            if not len(keys) or not len(some):
+                continue
+            at = np.minimum(np.searchsorted(keys, some), len(keys) - 1)
+            for hit in np.flatnonzero(keys[at] == some):
+                index = int(order[part.start + hit])
                 if hashes[index] is not None:
-                    found[index] = int(places[at[hit]])
+                    found[index] = int(self._partitions[bucket][at[hit]])
         return found
 
     def keep(self) -> None:
         """The shard's plan stands: its documents are earlier ones from here on."""
         keys = np.fromiter(self._new.keys(), np.uint64, len(self._new))
-        places = np.fromiter(self._new.values(), np.uint64, len(self._new))
+        partitions = np.fromiter(self._new.values(), np.uint32, len(self._new))
         self._new = {}
-        self._add(keys, places)
+        order = np.argsort(keys)
+        self._add(keys[order], partitions[order])
 
-    def read(self, table: pa.Table, shard: int) -> None:
+    def read(self, table: pa.Table) -> None:
         """Takes over the next shard from its plan: a table with `COLUMNS`."""
+        if table.num_rows:
+            self._end = pc.max(table.column("partition")).as_py() + 1
         table = table.filter(
             pc.match_substring_regex(pc.field("etag"), _CONTENT_HASH)
             & pc.field("same_as").is_null()
             & (pc.field("size") > 0)  # what is empty is never asked about
         )
         keys = _hashes(table.column("etag"), table.column("size").to_numpy())
-        partitions = table.column("partition").to_numpy().astype(np.uint64)
         keys, first = np.unique(keys, return_index=True)
         room = max(0, self._most - self._remembered)
-        self._add(keys[:room], (np.uint64(shard << _PARTITION_BITS) | partitions[first])[:room])
+        self._add(keys[:room], table.column("partition").to_numpy().astype(np.uint32)[first][:room])
 
-    def _add(self, keys: Numbers, places: Numbers) -> None:
-        self.shards += 1
-        if len(keys):
-            order = np.argsort(keys)
-            self._runs.append((keys[order], places[order]))
-            self._remembered += len(keys)
-            if self._remembered >= self._most:
-                log.warning("duplicates of documents after the first %d are not looked for", self._remembered)
-        while len(self._runs) > 1 and len(self._runs[-2][0]) < 2 * len(self._runs[-1][0]):
-            if len(self._runs[-2][0]) + len(self._runs[-1][0]) > _LARGEST_MERGE:
-                break
-            keys, places = (np.concatenate(parts) for parts in zip(self._runs.pop(-2), self._runs.pop(), strict=True))
-            order = np.argsort(keys, kind="stable")
-            self._runs.append((keys[order], places[order]))
+    def _add(self, keys: Numbers, partitions: Partitions) -> None:
+        """Those of one more shard, in ascending order."""
+        self._begins.append(self._end)
+        self._remembered += len(keys)
+        if len(keys) and self._remembered >= self._most:
+            log.warning("duplicates of documents after the first %d are not looked for", self._remembered)
+        for bucket, part in enumerate(_by_bucket(keys)):
+            at = np.searchsorted(self._hashes[bucket], keys[part], side="right")
+            self._hashes[bucket] = np.insert(self._hashes[bucket], at, keys[part])
+            self._partitions[bucket] = np.insert(self._partitions[bucket], at, partitions[part])
+
+
+def _by_bucket(keys: Numbers) -> list[slice]:
+    """Where in ascending keys those of each bucket lie."""
+    edges = [0, *map(int, np.searchsorted(keys, _EDGES)), len(keys)]
+    return [slice(*edge) for edge in pairwise(edges)]
 
 
 def reference(shard: int, partition: int) -> str:
@@ -123,14 +144,6 @@ def parse_reference(text: str) -> tuple[int, int]:
     """Shard and partition. Raises `ValueError`."""
     shard, partition = text.split("/")
     return int(shard), int(partition)
-
-
-def _packed(shard: int, partition: int) -> int:
-    return shard << _PARTITION_BITS | partition
-
-
-def _unpacked(place: int) -> tuple[int, int]:
-    return place >> _PARTITION_BITS, place & ((1 << _PARTITION_BITS) - 1)
 
 
 _is_content_hash = re.compile(_CONTENT_HASH).match

@@ -107,7 +107,9 @@ def _take_entries(response_dict: dict[str, Any], customized_response_dict: dict[
 def _plain(text: bytes, *, in_url: bool = False) -> str:
     found = text.decode()
     if "&" in found:
-        found = unescape(found, {"&quot;": '"', "&apos;": "'"})
+        found = found.replace("&quot;", '"')  # of every etag, and mostly all that there is
+    if "&" in found:
+        found = unescape(found, {"&apos;": "'"})
     return unquote_plus(found) if in_url and ("%" in found or "+" in found) else found
 
 

@@ -18,7 +18,7 @@ from batch.listing import ObjectEntry, is_addressable
 from batch.planning import selector
 from batch.source_manifest import NamedKey, SourceManifest, changed, gone
 from batch.state import place_of
-from batch.store import Storage
+from batch.store import Storage, StorageRefused
 
 HEADS_AT_ONCE = 64
 """Objects that are asked for their size and etag at once, where the manifest does not say."""
@@ -27,9 +27,15 @@ HEADS_AT_ONCE = 64
 class SourceKeys:
     """Of a run's source, whose dates are filled in. `seen`: how many keys were looked at, documents or not."""
 
-    def __init__(self, storage: Storage, source: Source, *, manifest_etag: str = "") -> None:
-        """`manifest_etag`: the version of the manifest that is read, by default the one that is there."""
+    def __init__(
+        self, storage: Storage, source: Source, *, manifest_etag: str = "", leave_refused: bool = False
+    ) -> None:
+        """`manifest_etag`: the version of the manifest that is read, by default the one that is there.
+
+        `leave_refused`: an object of rows that may not be asked for has a `problem` instead of raising.
+        """
         self._storage, self._source, self._etag = storage, source, manifest_etag
+        self._leave_refused = leave_refused
         self.prefixes = source.prefixes
         self.selects = selector(source)
         self.seen = 0
@@ -131,7 +137,14 @@ class SourceKeys:
     async def _ask(self, named: NamedKey) -> ObjectEntry:
         key, size, etag = named
         uri = object_uri(self.prefixes.bucket, key)
-        found = await self._storage.head(self.prefixes.bucket, key)
+        try:
+            found = await self._storage.head(self.prefixes.bucket, key)
+        except StorageRefused as error:
+            if kind_of(self._source, key) == OBJECT:
+                return ObjectEntry(key, size or 0, etag or "")  # who reads it finds out whether others may be read
+            if not self._leave_refused:
+                raise
+            return ObjectEntry(key, size or 0, etag or "", f"object_refused: {error}")
         if found is None:
             problem = f"object_gone: {uri}, which the manifest names, was not there when the plan was made"
             return ObjectEntry(key, size or 0, etag or "", problem)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -80,16 +79,16 @@ class Comparison:
             self._advance(key)
         entry = self._known.take(document.document_id)
         if entry is None:
-            return replace(document, reason=NEW)
+            return document.judged(NEW)
         if self._full:
-            return replace(document, reason=FULL)
+            return document.judged(FULL)
         if entry.fingerprint != self._fingerprint:
-            return replace(document, reason=JOB_CHANGED)
+            return document.judged(JOB_CHANGED)
         if entry.status == ERROR and entry.retryable:
-            return replace(document, reason=RETRIED)
+            return document.judged(RETRIED)
         if entry.etag != document.etag:
-            return replace(document, reason=CHANGED, previous=entry.result, content_hash=entry.content_hash)
-        return replace(document, reason=UNCHANGED, previous=entry.result)
+            return document.judged(CHANGED, entry.result, entry.content_hash)
+        return document.judged(UNCHANGED, entry.result)
 
     def _advance(self, key: str) -> None:
         """Goes to the object of this key; what is passed on the way is not there any more."""

@@ -16,7 +16,7 @@ from batch.layout import RunLayout
 from batch.store import Storage
 
 KEPT = 2
-"""Runs whose documents stay in memory between two shards: 16 bytes each."""
+"""Runs whose documents stay in memory between two shards: 12 bytes each."""
 KEPT_SECONDS = 900.0
 """How long a run's stay there while no shard of it is planned."""
 
@@ -51,4 +51,4 @@ class KnownDuplicates:
 
     def _read(self, found: Duplicates, layout: RunLayout, shard: int) -> None:
         with self._storage.reading(layout.output.bucket, layout.plan(shard)) as file:
-            found.read(pq.ParquetFile(file).read(columns=COLUMNS), shard)
+            found.read(pq.ParquetFile(file).read(columns=COLUMNS))

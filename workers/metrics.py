@@ -58,7 +58,7 @@ LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OT
 UNREADABLE = (
     *EXTRACTION_ERRORS,
     *("too_large", "too_long", "template", "unsupported_key"),
-    *("bad_row", "broken_object", "object_changed", "object_gone"),
+    *("bad_row", "broken_object", "object_changed", "object_gone", "object_refused"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )
 """Why a document never reached the model."""

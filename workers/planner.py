@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 
 from temporalio import activity
@@ -19,12 +19,15 @@ from batch.run_file import RunFile, load_run
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken
 from batch.state import Entry, read_entries, read_pointer
-from batch.store import ObjectEntry, PreconditionFailed, Storage
+from batch.store import ObjectEntry, PreconditionFailed, Storage, StorageRefused
 from workers.incremental import Comparison, UnsortedListing
 from workers.known_duplicates import KnownDuplicates
 from workers.metrics import Metrics
 from workers.rerun import find_work
 from workers.sources.planned import OpenObjects, ShardRows
+
+REFUSALS = 4
+"""Attempts, over some seven seconds, after which it is believed that something may not be listed, read or written."""
 
 
 class Planner:
@@ -39,7 +42,8 @@ class Planner:
     async def plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
         """Created once: a second attempt that loses the race throws its own away and says what the stored file says."""
         try:
-            return await self._plan_shard(task)
+            with _refusals():
+                return await self._plan_shard(task)
         except (UnsortedListing, ManifestBroken) as error:
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from None
 
@@ -50,7 +54,9 @@ class Planner:
             return stored
         file = await load_run(self._storage, task.run)
         job = file.job
-        keys = SourceKeys(self._storage, job.source, manifest_etag=file.manifest_etag)
+        keys = SourceKeys(
+            self._storage, job.source, manifest_etag=file.manifest_etag, leave_refused=_is_refusal_believed()
+        )
         comparison = await self._comparison(file, keys, task.cursor) if job.incremental else None
         duplicates = await self._known.take(layout, task.shard) if _marks_duplicates(file) else None
         cutter = ShardCutter(
@@ -73,6 +79,7 @@ class Planner:
             cutter=cutter,
             shard=task.shard,
             kept=self._open_objects,
+            leave_refused=_is_refusal_believed(),
         )
         full = await rows.go_on(task.cursor) or await self._list(keys, cutter, rows, after=task.cursor)
         deleted = 0
@@ -151,13 +158,29 @@ class Planner:
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:
         """A page of the shards that have something to do again, from `start_shard` on."""
-        plan = await find_work(self._storage, task)
+        with _refusals():
+            plan = await find_work(self._storage, task)
         documents = sum(shard.documents for shard in plan.shards)
         if documents:
             job_name = (await load_run(self._storage, task.run)).job.name
             self._metrics.start_job(job_name)
             self._metrics.planned_documents.labels(job_name).inc(documents)
         return plan
+
+
+def _is_refusal_believed() -> bool:
+    return activity.info().attempt >= REFUSALS
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Where repeating does not help, the run pauses until somebody mends the rights."""
+    try:
+        yield
+    except StorageRefused as error:
+        if not _is_refusal_believed():
+            raise
+        raise ApplicationError(str(error), type=c.STORAGE_REFUSED, non_retryable=True) from None
 
 
 def _cut(entries: list[ObjectEntry], bucket: str, cutter: ShardCutter) -> bool:

@@ -82,7 +82,7 @@ async def two_workers_killed(
 
 
 async def test_kill_9_repays_what_was_in_flight_and_little_more(chaos: Chaos) -> None:
-    await two_workers_killed(chaos, documents=2600, kills=2, concurrency=32, apart=(0.5, 2.0), within=90)
+    await two_workers_killed(chaos, documents=1800, kills=2, concurrency=32, apart=(0.5, 2.0), within=90)
 
 
 @pytest.mark.soak

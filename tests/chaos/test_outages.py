@@ -197,6 +197,7 @@ async def test_temporal_is_killed_three_times(chaos: Chaos) -> None:
     await temporal_killed(chaos, documents=10_000, kills=3, away=(0.0, 20.0))
 
 
+@pytest.mark.soak
 async def test_a_run_without_quota_waits_for_somebody(chaos: Chaos) -> None:
     await provider_away(chaos, 0.0, documents=300, outage_after=60.0)
 

@@ -55,7 +55,7 @@ def watched(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Watc
     environment = {**isolated_environment(), **stack.environment()}
     command = [str(Path(sys.executable).with_name("docbatch")), "status", "watching-1", "--watch"]
     screens, piped, statuses = list[str](), folder / "piped.txt", list[RunResult]()
-    behave(stack, latency=2.5, rate_truncated=0.05, rate_refusal=0.05)
+    behave(stack, latency=1.2, rate_truncated=0.08, rate_refusal=0.08)
     try:
         with stack.applied_environment(), ThreadPoolExecutor() as threads, piped.open("wb") as file:
             started = threading.Event()
@@ -66,7 +66,7 @@ def watched(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Watc
             while not (any(LIVE.search(screen) for screen in screens) and "running " in piped.read_text()):
                 assert not followed.done(), (screens, piped.read_text())
                 time.sleep(0.1)
-            behave(stack, latency=0.2)
+            behave(stack, latency=0.1)
             codes = shown.result(), logged.wait(100)
             followed.result()
     finally:

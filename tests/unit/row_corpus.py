@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -95,15 +96,18 @@ def job(*, prompt: str = "{{ text }}", documents: int = 10, **source: Any) -> Jo
     )
 
 
-async def plan(memory: Memory, of: Job, *, partitions: int = 1000, anew: bool = False) -> list[PlannedDocument]:
+async def plan(
+    memory: Memory, of: Job, *, partitions: int = 1000, anew: bool = False, attempt: int = 1
+) -> list[PlannedDocument]:
     """The documents of all shards; `anew`: each shard by another planner, which has nothing open."""
-    documents = [document async for shard in shards(memory, of, partitions=partitions, anew=anew) for document in shard]
+    cut = shards(memory, of, partitions=partitions, anew=anew, attempt=attempt)
+    documents = [document async for shard in cut for document in shard]
     assert len({document.document_id for document in documents}) == len(documents)
     return documents
 
 
 async def shards(
-    memory: Memory, of: Job, *, partitions: int, anew: bool = False
+    memory: Memory, of: Job, *, partitions: int, anew: bool = False, attempt: int = 1
 ) -> AsyncIterator[list[PlannedDocument]]:
     """The documents of one shard after the other."""
     for key in [key for key in memory.objects if key.startswith(LAYOUT.root)]:
@@ -118,7 +122,9 @@ async def shards(
         if anew:
             planner = Planner(cast(Storage, memory), Metrics())
         task = c.PlanInput(c.RunRef("r", "s3://results/x/"), shard, partition, cursor, partitions)
-        planned = await ActivityEnvironment().run(planner.plan_shard, task)
+        environment = ActivityEnvironment()
+        environment.info = dataclasses.replace(environment.info, attempt=attempt)
+        planned = await environment.run(planner.plan_shard, task)
         assert planned.partitions <= partitions
         found = documents_of(pq.read_table(io.BytesIO(memory.objects[LAYOUT.plan(shard)])))
         assert len(found) == planned.documents

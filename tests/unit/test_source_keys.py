@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
@@ -26,10 +27,11 @@ from batch.prefixes import Prefixes
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken
 from batch.state import place_of
-from batch.store import Storage
+from batch.store import BucketMissing, Storage, StorageRefused
 from tests.unit.row_corpus import Memory, job, jsonl, parquet, plan, shards
 from workers.control import RunControl
 from workers.metrics import Metrics
+from workers.planner import REFUSALS
 
 STEPS = st.sampled_from(["a", "a-", "a.txt", "b", "é", "\U0001f600", "~"])
 KEYS = st.lists(STEPS, min_size=1, max_size=3).map("/".join)
@@ -158,6 +160,41 @@ async def test_what_a_manifest_names_and_is_not_there_is_a_document() -> None:
     said = [(each.problem or "").partition(":")[0] for each in found]
     assert said == ["", "object_gone", "", "", "object_changed", ""]
     assert "in/skip/a.txt" not in memory.asked
+
+
+async def test_what_a_manifest_names_and_may_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object is left to who reads it; one of rows is believed to be refused after some attempts."""
+    memory = memory_of(["in/a.txt", "in/b.jsonl", "in/c.txt"])
+    with_manifest(memory, sorted(memory.objects))
+    head = memory.head
+
+    async def refusing(bucket: str, key: str) -> Any:
+        if key in ("in/a.txt", "in/b.jsonl"):
+            raise StorageRefused("access refused")
+        return await head(bucket, key)
+
+    monkeypatch.setattr(memory, "head", refusing)
+    with pytest.raises(StorageRefused):
+        await plan(memory, manifest_job())
+    found = await plan(memory, manifest_job(), attempt=REFUSALS)
+    assert [(each.document_id, each.etag, each.problem) for each in found] == [
+        ("in/a.txt", "", None),
+        ("in/b.jsonl", "", "object_refused: access refused"),
+        ("in/c.txt", memory.entry("in/c.txt").etag, None),
+    ]
+
+    def listing(error: Exception) -> Any:
+        async def pages(*_: Any, **__: Any) -> AsyncIterator[Any]:
+            raise error
+            yield
+
+        return pages
+
+    monkeypatch.setattr(memory, "source_pages", listing(StorageRefused("may not list")))
+    await check_source(cast(Storage, memory), manifest_job())
+    monkeypatch.setattr(memory, "source_pages", listing(BucketMissing("there is no bucket 'corpus'")))
+    with pytest.raises(CheckFailed, match=r"source\.uri: there is no bucket 'corpus'\. Create it, or mend source\.uri"):
+        await check_source(cast(Storage, memory), manifest_job())
 
 
 BROKEN: list[tuple[list[Any], str]] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,14 +16,17 @@ import pytest
 from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from temporalio.exceptions import ApplicationError
 
+from batch import contracts as c
 from batch import planning
 from batch.job import Source
 from batch.kinds import kind_of
 from batch.places import Place, cursor_within, is_version, parse_cursor
 from batch.planning import PlannedDocument
-from batch.store import StorageUnreachable
+from batch.store import ObjectEntry, StorageRefused, StorageUnreachable
 from tests.unit.row_corpus import Memory, job, jsonl, parquet, plan, shards
+from workers.planner import REFUSALS
 from workers.sources import objects
 from workers.sources.jsonl import Line, lines
 from workers.sources.occurrences import Occurrences
@@ -356,6 +360,38 @@ async def test_a_storage_that_fails_makes_no_row(name: str, monkeypatch: pytest.
     memory.read_range = fail  # type: ignore[method-assign]
     with pytest.raises(StorageUnreachable):
         await plan(memory, job())
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+async def test_an_object_that_may_not_be_read_is_one_row_once_that_is_believed(name: str) -> None:
+    memory = Memory()
+    memory.objects[f"in/{name}"] = jsonl([{"text": "row"}]) if name == "a.jsonl" else parquet([{"text": "row"}])
+    memory.objects["in/b.txt"] = b"an object"
+
+    def refuse(*_: Any, **__: Any) -> bytes:
+        raise StorageRefused("access refused")
+
+    memory.read_range = refuse  # type: ignore[method-assign]
+    with pytest.raises(StorageRefused):
+        await plan(memory, job())
+    found = await plan(memory, job(), attempt=REFUSALS)
+    assert problems(found) == {f"in/{name}": "object_refused: access refused; its rows from there on are left out"}
+    assert [document.document_id for document in found] == [f"in/{name}", "in/b.txt"]
+
+
+async def test_a_source_that_may_not_be_listed_fails_for_good_once_that_is_believed() -> None:
+    memory = Memory()
+
+    async def refuse(*_: Any, **__: Any) -> AsyncIterator[list[ObjectEntry]]:
+        raise StorageRefused("access refused")
+        yield []
+
+    memory.source_pages = refuse  # type: ignore[assignment]
+    with pytest.raises(StorageRefused):
+        await plan(memory, job(), attempt=REFUSALS - 1)
+    with pytest.raises(ApplicationError) as failed:
+        await plan(memory, job(), attempt=REFUSALS)
+    assert (failed.value.type, failed.value.non_retryable) == (c.STORAGE_REFUSED, True)
 
 
 @pytest.mark.parametrize("key", ["a.jsonl", "a\x00b", "a\n", "x\x001,2,beef"])

@@ -14,6 +14,7 @@ from typing import Any
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from batch import contracts as c
@@ -52,6 +53,8 @@ class StandIns:
     searchable: bool = False
     probe_problem: str = ""
     max_cost_usd: float | None = None
+    refused_shard: int | None = None
+    """One that may not be planned."""
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim(self, task: c.ClaimInput) -> c.Claimed:
@@ -69,6 +72,8 @@ class StandIns:
 
     @activity.defn(name=c.PLAN_SHARD)
     async def plan(self, task: c.PlanInput) -> c.PlannedShard:
+        if task.shard == self.refused_shard:
+            raise ApplicationError("list s3://corpus/: access refused", type=c.STORAGE_REFUSED, non_retryable=True)
         return c.PlannedShard(
             task.shard,
             task.first_partition,

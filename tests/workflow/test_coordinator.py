@@ -126,6 +126,25 @@ async def test_pause_holds_dispatch_and_resume_goes_on(temporal: Client) -> None
     assert len(work.begun) == 80
 
 
+async def test_a_refused_plan_pauses_the_run_until_somebody_mends_the_rights(temporal: Client) -> None:
+    work = StandIns(shards=2, partitions=4, refused_shard=1)
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue)
+
+        async def paused() -> bool:
+            return (await progress(handle)).state == c.PAUSED
+
+        await until(paused)
+        control = (await progress(handle)).control
+        assert (control.reason, control.message) == (c.STORAGE_REFUSED, "list s3://corpus/: access refused")
+        await handle.signal("resume")
+        await until(lambda: [each.epoch for each in work.controls if each.state == c.PAUSED] == [1, 2])
+        work.refused_shard = None
+        await handle.signal("resume")
+        assert (await handle.result()).state == c.COMPLETED
+    assert work.begun == dict.fromkeys(range(8), 1)
+
+
 async def test_an_error_of_the_job_pauses_the_run_once(temporal: Client) -> None:
     work = StandIns(shards=2, partitions=20)
     broken = True

@@ -15,21 +15,22 @@ from batch.layout import RunLayout, bucket_and_key
 from batch.places import cursor_within, parse_cursor
 from batch.plan_file import read_footer
 from batch.planning import PlannedDocument, ShardCutter
-from batch.storage_errors import ObjectMissing, PreconditionFailed
+from batch.storage_errors import ObjectMissing, PreconditionFailed, StorageRefused
 from batch.store import Storage
 from workers.sources.objects import SourceObject
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import Broken, SourceRow
 
-BROKEN, CHANGED, GONE = "broken_object", "object_changed", "object_gone"
+BROKEN, CHANGED, GONE, REFUSED = "broken_object", "object_changed", "object_gone", "object_refused"
 
 
 def row_documents(
-    source: SourceObject, rows: Iterator[SourceRow], seen: Occurrences
+    source: SourceObject, rows: Iterator[SourceRow], seen: Occurrences, *, leave_refused: bool = False
 ) -> Iterator[tuple[PlannedDocument, str]]:
     """Each of the rows, and one more document for the object itself if it cannot be read to its end.
 
-    `seen` has the rows before. Blocking. Raises `StorageError` for what is not this object's own.
+    `seen` has the rows before. `leave_refused`: that it may not be read is the object's own, too. Blocking. Raises
+    `StorageError` for what is not this object's own.
     """
     uri = source.uri
     try:
@@ -47,6 +48,10 @@ def row_documents(
         problem = f"{CHANGED}: {uri} changed while the plan was made of it; its rows from there on are left out"
     except ObjectMissing:
         problem = f"{GONE}: {uri} went while the plan was made of it; its rows from there on are left out"
+    except StorageRefused as error:
+        if not leave_refused:
+            raise
+        problem = f"{REFUSED}: {error}; its rows from there on are left out"
     yield object_problem(source.key, uri, source.etag, problem), source.key
 
 

@@ -58,10 +58,12 @@ class ShardRows:
         cutter: ShardCutter,
         shard: int,
         kept: OpenObjects,
+        leave_refused: bool,
     ) -> None:
+        """`leave_refused`: an object that may not be read is an error row instead of the shard's failure."""
         self._storage, self._layout, self._job, self._bucket = storage, layout, job, bucket
         self._cutter, self._shard, self._kept = cutter, shard, kept
-        self._wanted = Wanted.of(job)
+        self._wanted, self._leave_refused = Wanted.of(job), leave_refused
         self._left: OpenObject | None = None
 
     def holds_rows(self, entry: ObjectEntry) -> bool:
@@ -97,7 +99,7 @@ class ShardRows:
     def _open(self, entry: ObjectEntry, start: Place, seen: Occurrences) -> OpenObject:
         source = SourceObject(self._storage, self._bucket, entry)
         rows = READERS[kind_of(self._job.source, entry.key)](source, self._wanted, start)
-        return OpenObject(entry.key, row_documents(source, rows, seen), seen)
+        return OpenObject(entry.key, row_documents(source, rows, seen, leave_refused=self._leave_refused), seen)
 
     async def _fill(self, found: OpenObject) -> bool:
         while (full := await asyncio.to_thread(found.fill, self._cutter, AT_ONCE)) is None:
