@@ -23,7 +23,7 @@ from workers.metrics import (
     UNREADABLE,
     Metrics,
 )
-from workers.sources.documents import BROKEN, CHANGED, GONE
+from workers.sources.documents import BROKEN, CHANGED, GONE, REFUSED
 from workers.sources.row import BAD_ROW, TOO_LARGE
 
 WORKERS = Path(__file__).parents[2] / "workers"
@@ -95,7 +95,7 @@ def test_every_verdict_of_the_taxonomy_has_a_label() -> None:
     raised = re.findall(r"(?:Unreadable|_ChildEnded)\(\s*(.*)", source)
     raised += re.findall(r'"error_type": (.*)', (WORKERS / "extract" / "child.py").read_text())
     written = {word for line in raised for word in re.findall(r'(?:^|else )"(\w+)"', line)}
-    planned = {BAD_ROW, TOO_LARGE, BROKEN, CHANGED, GONE}
+    planned = {BAD_ROW, TOO_LARGE, BROKEN, CHANGED, GONE, REFUSED}
     assert written | planned | {c.SOURCE_REFUSED} == set(UNREADABLE)
 
 
