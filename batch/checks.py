@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from contextlib import aclosing
 from datetime import timedelta
 
 from temporalio.api.enums.v1 import TaskQueueType
@@ -14,11 +16,14 @@ from temporalio.service import RPCError
 from batch import contracts as c
 from batch.job import Job
 from batch.layout import RunLayout, S3Uri
-from batch.planning import selector
-from batch.store import BucketMissing, Storage, StorageError
+from batch.source_keys import SourceKeys
+from batch.source_manifest import ManifestBroken, ManifestGone
+from batch.store import BucketMissing, Storage, StorageError, StorageRefused
 
 LOOK_AT_KEYS = 100_000
 """Keys of the source that are looked through for a first document; after so many the planner may find out."""
+LOOK_AT_ROWS = 1_000_000
+"""Rows of a manifest that are looked through for what breaks its order: seconds. The planner looks at all."""
 
 
 class CheckFailed(Exception):
@@ -30,28 +35,71 @@ class SourceEmpty(CheckFailed):
 
 
 async def check_source(storage: Storage, job: Job) -> None:
-    """The source can be listed and holds at least one document."""
-    source = S3Uri.parse(job.source.uri)
-    selects = selector(job.source, source.prefix)
-    seen = 0
+    """The source can be listed and holds at least one document, and something lies under each of its prefixes.
+
+    Or its manifest can be read, is sorted and names one.
+    """
+    keys = SourceKeys(storage, job.source)
+    where = "source.uri" if job.source.manifest is None else "source.manifest"
     try:
-        async for page in storage.source_pages(source.bucket, source.prefix):
-            for entry in page:
-                seen += 1
-                if selects(entry.key):
-                    return
-            if seen >= LOOK_AT_KEYS:
-                return
+        found = await (_finds_one if job.source.manifest is None else _names_one)(storage, keys)
+    except ManifestGone as error:  # that of another day may come with it
+        raise SourceEmpty(str(error)) from None
+    except ManifestBroken as error:
+        raise CheckFailed(str(error)) from None
     except BucketMissing as error:
-        raise CheckFailed(f"source.uri: {error}. Create it, or mend source.uri") from None
+        raise CheckFailed(f"{where}: {error}. Create it, or mend {where}") from None
     except StorageError as error:
-        raise CheckFailed(f"source.uri: {error}") from None
-    if seen:
+        raise CheckFailed(f"{where}: {error}") from None
+    if found:
+        return
+    what = f"objects under {keys.prefixes}" if job.source.manifest is None else f"keys of {job.source.manifest}"
+    if keys.seen:
         raise SourceEmpty(
-            f"source.uri: none of the {seen} objects under {source} is a document by source.include "
+            f"{where}: none of the {keys.seen} {what} is a document by source.include "
             f"{job.source.include} and source.exclude {job.source.exclude}"
         )
-    raise SourceEmpty(f"source.uri: there is no object under {source}. Upload documents, or mend source.uri")
+    if job.source.manifest is not None:
+        raise SourceEmpty(f"source.manifest: {job.source.manifest} names no key")
+    raise SourceEmpty(f"source.uri: there is no object under {keys.prefixes}. Upload documents, or mend source.uri")
+
+
+async def _finds_one(storage: Storage, keys: SourceKeys) -> bool:
+    """Whether there is a document among the first keys."""
+    places = keys.prefixes.places
+    if len(places) > 1:
+        for place, empty in zip(
+            places, await asyncio.gather(*(_is_empty(storage, place) for place in places)), strict=True
+        ):
+            if empty:
+                raise SourceEmpty(f"source.uri: there is no object under {place}. Upload documents, or take it out")
+    async with aclosing(keys.documents()) as pages:
+        async for page in pages:
+            if page or keys.seen >= LOOK_AT_KEYS:
+                return True
+    return False
+
+
+async def _is_empty(storage: Storage, place: S3Uri) -> bool:
+    async with aclosing(storage.source_pages(place.bucket, place.prefix, page_size=1)) as pages:
+        return not await anext(pages, [])
+
+
+async def _names_one(storage: Storage, keys: SourceKeys) -> bool:
+    """Whether there is a document in the manifest, of which the first rows are all looked at."""
+    try:
+        await _is_empty(storage, keys.prefixes.places[0])
+    except BucketMissing as error:
+        raise CheckFailed(f"source.uri: {error}. Create it, or mend source.uri") from None
+    except StorageRefused:
+        pass  # what a manifest names needs not be listed
+    found = False
+    async with aclosing(keys.named()) as pages:
+        async for page in pages:
+            found = found or bool(page)
+            if keys.seen >= LOOK_AT_ROWS:
+                return True
+    return found
 
 
 async def check_output(storage: Storage, job: Job) -> None:

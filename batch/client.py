@@ -190,7 +190,7 @@ class Connection:
                 search_attributes=(
                     visibility.attributes_of(job.name) if await visibility.registered(self.temporal) else None
                 ),
-                static_summary=f"{job.name}: {job.source.uri} by {job.model.name}",
+                static_summary=f"{job.name}: {job.source.place} by {job.model.name}",
             )
         except WorkflowAlreadyStartedError:
             raise checks.CheckFailed(f"run id {run_id!r} is taken in Temporal; choose another --run-id") from None

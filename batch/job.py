@@ -28,9 +28,10 @@ from pydantic import (
 
 from batch import strict_yaml
 from batch.globs import compile_globs
-from batch.layout import PreviewLayout, RunLayout, S3Uri, StateLayout
+from batch.layout import PreviewLayout, RunLayout, S3Uri, StateLayout, parse_object_uri
 from batch.long_documents import LongDocuments, check_rules
 from batch.nominal import DATE_VARIABLES, Nominal
+from batch.prefixes import Prefixes
 from batch.row_fields import ROW, row_fields
 
 MAX_JOB_BYTES = 60 * 1024
@@ -91,11 +92,13 @@ def _duration(value: object) -> object:
 class Source(_Part):
     """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob, or its rows.
 
-    Rows are those of JSONL and Parquet objects: `text_field` holds the text, `id_field` what tells a row from others
-    (by default its text), and the fields of `keep` are carried into the results.
+    `uri` may be several prefixes of one bucket. `manifest` is a Parquet file that names keys under them: then those are
+    the objects, and nothing is listed. Rows are those of JSONL and Parquet objects: `text_field` holds the text,
+    `id_field` what tells a row from others (by default its text), and the fields of `keep` go into the results.
     """
 
-    uri: str
+    uri: str | list[str]
+    manifest: str | None = None
     include: list[str] = Field(default_factory=lambda: ["**"], min_length=1)
     exclude: list[str] = Field(default_factory=list)
     format: Literal["auto", "object", "jsonl", "parquet"] = "auto"
@@ -110,10 +113,30 @@ class Source(_Part):
 
     @field_validator("uri", mode="before")
     @classmethod
-    def _refuse_several(cls, uri: object) -> object:
-        if isinstance(uri, list):
-            raise ValueError("several prefixes are not supported yet; name one that holds them all, and source.include")
+    def _take_uris(cls, uri: object) -> object:
+        if isinstance(uri, (list, tuple)) and all(isinstance(each, str) for each in uri):
+            return list(uri)
+        if not isinstance(uri, str):
+            raise ValueError(f"source.uri is s3://BUCKET/PREFIX/, or a list of such prefixes, not {str(uri)[:60]!r}")
         return uri
+
+    @property
+    def uris(self) -> list[str]:
+        """`uri`, one or several."""
+        return [self.uri] if isinstance(self.uri, str) else self.uri
+
+    @property
+    def prefixes(self) -> Prefixes:
+        """Where its objects lie. Of a run's job, whose dates are filled in; raises `ValueError`."""
+        return Prefixes.parse(self.uris)
+
+    @property
+    def place(self) -> str:
+        """Where the documents come from, in a few words."""
+        if self.manifest is not None:
+            return f"the keys of {self.manifest}"
+        first, *others = self.uris
+        return first + (f" and {len(others)} more" if others else "")
 
     @model_validator(mode="after")
     def _check_rows(self) -> Source:
@@ -275,8 +298,13 @@ class Job(_Part):
     @field_validator("source")
     @classmethod
     def _check_source(cls, source: Source) -> Source:
-        _check_template("source.uri", source.uri, DATE_VARIABLES)
-        S3Uri.parse(_rendered("source.uri", source.uri, _ANY_DAY), where="source.uri")
+        for uri in source.uris:
+            _check_template("source.uri", uri, DATE_VARIABLES)
+        _prefixes(source)
+        if source.manifest is not None:
+            where = "source.manifest"
+            _check_template(where, source.manifest, DATE_VARIABLES)
+            parse_object_uri(_rendered(where, source.manifest, _ANY_DAY), where=where)
         return source
 
     @field_validator("output")
@@ -312,18 +340,18 @@ class Job(_Part):
 
     @model_validator(mode="after")
     def _check_whole(self) -> Job:
-        source = S3Uri.parse(_rendered("source.uri", self.source.uri, _ANY_DAY))
+        source = _prefixes(self.source)
         output = S3Uri.parse(_rendered("output.uri", self.output.uri, _ANY_DAY))
-        if source.contains(output):
+        if (place := source.containing(output)) is not None:
             raise ValueError(
-                f"output.uri {self.output.uri} lies inside source.uri {self.source.uri}: the next run would read its "
-                "own results. Choose an output outside the source prefix"
+                f"output.uri {self.output.uri} lies inside source.uri {self._named(place)}: the next run would read "
+                "its own results. Choose an output outside the source prefix"
             )
         for folder, what in ((RunLayout(output, "").runs, "runs"), (PreviewLayout(output).folder, "previews")):
-            if source.contains(folder):
+            if (place := source.containing(folder)) is not None:
                 raise ValueError(
-                    f"source.uri {self.source.uri} is where output.uri {self.output.uri} puts its {what}: the next run "
-                    "would read its own results. Choose another output"
+                    f"source.uri {self._named(place)} is where output.uri {self.output.uri} puts its {what}: the next "
+                    "run would read its own results. Choose another output"
                 )
         refused = {
             "limits.max_cost_usd in model.mode: batch": self.model.mode == "batch"
@@ -359,6 +387,10 @@ class Job(_Part):
             )
         return self
 
+    def _named(self, place: S3Uri) -> S3Uri | str:
+        """A prefix of the source as the job writes it, if there is but one."""
+        return self.source.uri if isinstance(self.source.uri, str) else place
+
     def _check_duplicates(self) -> None:
         if self.source.duplicates != "share":
             return
@@ -377,12 +409,12 @@ class Job(_Part):
             return False
         return not self._prompt_variables() & _OF_ONE_DOCUMENT
 
-    def _check_state(self, source: S3Uri) -> None:
+    def _check_state(self, source: Prefixes) -> None:
         if not self.incremental:
             if self.state != State():
                 raise ValueError("state is for incremental: true; leave it out, or set that")
             return
-        if source.contains(self.state_layout.uri):
+        if source.containing(self.state_layout.uri) is not None:
             raise ValueError(
                 f"the state of incremental runs would lie inside source.uri, at {self.state_layout.uri}: the next run "
                 "would read it as documents. Set state.uri to another place"
@@ -441,18 +473,21 @@ class Job(_Part):
 
     @property
     def source_is_dated(self) -> bool:
-        """Whether source.uri is another one for each run: what is not there today may be there tomorrow."""
-        return _is_template(self.source.uri)
+        """Whether the source is another one for each run: what is not there today may be there tomorrow."""
+        return any(map(_is_template, [*self.source.uris, self.source.manifest or ""]))
 
     def resolved(self, nominal: Nominal) -> Job:
-        """The job of one run: source.uri and output.uri with their dates filled in. Raises `JobError`.
+        """The job of one run: the URIs of source and output with their dates filled in. Raises `JobError`.
 
         The prompt stays a template; it is rendered for each document, with the same dates.
         """
         data = json.loads(self.to_json())
         try:
-            for part in ("source", "output"):
-                data[part]["uri"] = _rendered(f"{part}.uri", data[part]["uri"], nominal)
+            data["output"]["uri"] = _rendered("output.uri", self.output.uri, nominal)
+            uris = [_rendered("source.uri", uri, nominal) for uri in self.source.uris]
+            data["source"]["uri"] = uris[0] if isinstance(self.source.uri, str) else uris
+            if self.source.manifest is not None:
+                data["source"]["manifest"] = _rendered("source.manifest", self.source.manifest, nominal)
             if self.incremental:  # said now: it goes by the template, which is gone from here on
                 data["state"]["uri"] = str(self.state_layout.uri)
         except ValueError as error:
@@ -501,6 +536,11 @@ def _variables(template: str) -> set[str]:
 
 def _row_fields(template: str) -> set[str]:
     return row_fields(template_environment().parse(template)) if ROW in _variables(template) else set()
+
+
+def _prefixes(source: Source) -> Prefixes:
+    """Those of some day. Raises `ValueError`."""
+    return Prefixes.parse([_rendered("source.uri", uri, _ANY_DAY) for uri in source.uris])
 
 
 def _is_template(text: str) -> bool:

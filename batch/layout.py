@@ -34,6 +34,14 @@ class S3Uri:
         return f"s3://{self.bucket}/{self.prefix}"
 
 
+def parse_object_uri(uri: str, *, where: str) -> tuple[str, str]:
+    """Bucket and key of one object. Raises `ValueError` that begins with `where`."""
+    match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([^\x00-\x1f\x7f]+)", uri)
+    if not match or any(step in ("", ".", "..") for step in match[2].split("/")):
+        raise ValueError(f"{where}: {uri!r} is no object; write s3://BUCKET/KEY")
+    return match[1], match[2]
+
+
 def object_uri(bucket: str, key: str) -> str:
     """The URI of one object."""
     return f"s3://{bucket}/{key}"

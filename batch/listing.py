@@ -20,11 +20,15 @@ _UNADDRESSABLE = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
 
 
 class ObjectEntry(NamedTuple):
-    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it."""
+    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it.
+
+    `problem` (`TYPE: message`) says why the rows of an object that a manifest names are not to be had.
+    """
 
     key: str
     size: int
     etag: str
+    problem: str | None = None
 
 
 def is_addressable(key: str) -> bool:

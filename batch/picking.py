@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -12,8 +13,10 @@ from batch.job import Job
 from batch.kinds import OBJECT, kind_of
 from batch.layout import S3Uri, object_uri
 from batch.listing import ObjectEntry
-from batch.planning import PlannedDocument, selector
+from batch.planning import PlannedDocument
 from batch.probing import probe
+from batch.source_keys import SourceKeys
+from batch.source_manifest import NamedKey
 from batch.spread import Spread, evenly
 from batch.store import Storage
 
@@ -62,60 +65,85 @@ async def spread_over_source(storage: Storage, job: Job, count: int) -> Few:
     Up to LISTED keys: at even distances among all documents. A larger source is probed (see `batch.probing`), so that
     the documents are spread over its names, in no known proportion.
     """
-    source = S3Uri.parse(job.source.uri)
-    selects = selector(job.source, source.prefix)
+    keys = SourceKeys(storage, job.source)
+    bucket = keys.prefixes.bucket
+    if job.source.manifest is not None:
+        return await _spread_over_manifest(keys, count, _chance(job))
     spread = Spread[PlannedDocument](max(count * SPREAD_AMONG, 256), _chance(job))
-    listed = 0
-    async with aclosing(storage.source_pages(source.bucket, source.prefix)) as pages:
+    async with aclosing(keys.documents()) as pages:
         async for page in pages:
             for entry in page:
-                if selects(entry.key):
-                    spread.add(PlannedDocument.of(source.bucket, entry))
-            listed += len(page)
-            if listed >= LISTED:
+                spread.add(PlannedDocument.of(bucket, entry))
+            if keys.seen >= LISTED:
                 break
     first = [document for document, _ in spread.taken()]
-    if listed < LISTED:
-        return Few(evenly(first, count), listed, whole=True)
+    if keys.seen < LISTED:
+        return Few(evenly(first, count), keys.seen, whole=True)
+    found: list[list[ObjectEntry]] = []
+    places = evenly(keys.prefixes.places, count)
+    for place in places:
+        found += await _probed(storage, place, count, len(places))
+    selected = (next((entry for entry in entries if keys.selects(entry.key)), None) for entries in found)
+    probed = {entry.key: PlannedDocument.of(bucket, entry) for entry in selected if entry is not None}
+    if len(probed) < count:
+        probed |= {document.document_id: document for document in evenly(first, count - len(probed))}
+    return Few(evenly([probed[key] for key in sorted(probed)], count), keys.seen, whole=False)
+
+
+async def _probed(storage: Storage, place: S3Uri, count: int, places: int) -> list[list[ObjectEntry]]:
+    """What lies under one of `places` prefixes that share the probes of `count` documents."""
 
     async def after(key: str) -> list[ObjectEntry]:
-        pages = storage.source_pages(source.bucket, source.prefix, after=key, page_size=PROBE_PAGE)
+        pages = storage.source_pages(place.bucket, place.prefix, after=key, page_size=PROBE_PAGE)
         async with aclosing(pages) as pages:
             return await anext(pages, [])
 
-    found = await probe(
-        after,
-        low=source.prefix,
-        prefix=source.prefix,
-        wanted=count * CANDIDATES,
-        most=PROBES_FIRST + count * PROBES_EACH,
+    wanted, most = count * CANDIDATES, PROBES_FIRST + count * PROBES_EACH
+    return await probe(
+        after, low=place.prefix, prefix=place.prefix, wanted=-(-wanted // places), most=-(-most // places)
     )
-    selected = (next((entry for entry in entries if selects(entry.key)), None) for entries in found)
-    probed = {entry.key: PlannedDocument.of(source.bucket, entry) for entry in selected if entry is not None}
-    if len(probed) < count:
-        probed |= {document.document_id: document for document in evenly(first, count - len(probed))}
-    return Few(evenly([probed[key] for key in sorted(probed)], count), listed, whole=False)
+
+
+async def _spread_over_manifest(keys: SourceKeys, count: int, chance: random.Random) -> Few:
+    """`count` of the documents that the manifest names; where those are more than LISTED, of some of its stretches."""
+    whole = await asyncio.to_thread((await keys.manifest()).rows) <= LISTED
+    spread = Spread[NamedKey](max(count * SPREAD_AMONG, 256), chance)
+    async with aclosing(keys.named() if whole else keys.sample_named(LISTED)) as pages:
+        async for page in pages:
+            for named in page:
+                spread.add(named)
+    entries = await keys.entries_of(evenly([named for named, _ in spread.taken()], count))
+    return Few([PlannedDocument.of(keys.prefixes.bucket, entry) for entry in entries], keys.seen, whole)
 
 
 async def named_documents(storage: Storage, job: Job, names: Sequence[str]) -> list[PlannedDocument]:
     """The documents of these ids or `s3://` URIs. Raises `CheckFailed` for one that a run of the job would not have."""
-    source = S3Uri.parse(job.source.uri)
-    selects = selector(job.source, source.prefix)
+    keys = SourceKeys(storage, job.source)
+    bucket = keys.prefixes.bucket
     found: dict[str, PlannedDocument] = {}
     for name in names:
-        key = name.removeprefix(f"s3://{source.bucket}/")
-        if not key.startswith(source.prefix):
-            raise CheckFailed(f"document {name!r} does not lie under source.uri {source}; name its key or its URI")
-        if not selects(key):
+        key = name.removeprefix(f"s3://{bucket}/")
+        if keys.prefixes.prefix_of(key) is None:
+            raise CheckFailed(
+                f"document {name!r} does not lie under source.uri {keys.prefixes}; name its key or its URI"
+            )
+        if not keys.selects(key):
             raise CheckFailed(
                 f"document {name!r} is left out by source.include {job.source.include} and source.exclude "
                 f"{job.source.exclude}"
             )
-        async with aclosing(storage.source_pages(source.bucket, key, page_size=1)) as pages:
-            entries: list[ObjectEntry] = await anext(pages, [])
+        entries: list[ObjectEntry]
+        if job.source.manifest is not None:
+            named = await keys.find_named(key)
+            if named is None:
+                raise CheckFailed(f"document {name!r}: source.manifest {job.source.manifest} does not name it")
+            entries = await keys.entries_of([named])
+        else:
+            async with aclosing(storage.source_pages(bucket, key, page_size=1)) as pages:
+                entries = await anext(pages, [])
         if not entries or entries[0].key != key:
-            raise CheckFailed(f"document {name!r}: there is no object {object_uri(source.bucket, key)}")
-        found[key] = PlannedDocument.of(source.bucket, entries[0])
+            raise CheckFailed(f"document {name!r}: there is no object {object_uri(bucket, key)}")
+        found[key] = PlannedDocument.of(bucket, entries[0])
     return list(found.values())
 
 
@@ -129,17 +157,15 @@ async def sample_of_source(
     Args:
         on_progress: called with the counts so far after each page of the listing.
     """
-    source = S3Uri.parse(job.source.uri)
-    selects = selector(job.source, source.prefix)
+    keys = SourceKeys(storage, job.source)
+    bucket = keys.prefixes.bucket
     corpus, spread = Corpus(), Spread[PlannedDocument](most, _chance(job))
-    async with aclosing(storage.source_pages(source.bucket, source.prefix)) as pages:
+    async with aclosing(keys.documents()) as pages:
         async for page in pages:
             for entry in page:
-                if not selects(entry.key):
-                    continue
                 if kind_of(job.source, entry.key) != OBJECT:
                     raise CheckFailed(
-                        f"source.uri: {object_uri(source.bucket, entry.key)} holds rows, which an estimate does not "
+                        f"source.uri: {object_uri(bucket, entry.key)} holds rows, which an estimate does not "
                         "count yet; `docbatch preview` asks about a few of them, source.exclude leaves such objects out"
                     )
                 if entry.size > job.source.max_document_bytes:
@@ -147,7 +173,7 @@ async def sample_of_source(
                     continue
                 corpus.documents += 1
                 corpus.bytes += entry.size
-                spread.add(PlannedDocument.of(source.bucket, entry))
+                spread.add(PlannedDocument.of(bucket, entry))
             if on_progress is not None:
                 on_progress(corpus)
     corpus.sample = [Picked(document, weight) for document, weight in spread.taken()]

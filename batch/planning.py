@@ -150,18 +150,22 @@ class PlanFooter:
         )
 
 
-def selector(source: Source, prefix: str) -> Callable[[str], bool]:
-    """Whether a key under `prefix` is a document: an include glob matches, no exclude glob does, it is no folder."""
+def selector(source: Source) -> Callable[[str], bool]:
+    """Whether a key of the source is a document: an include glob matches, no exclude glob does, it is no folder.
+
+    Globs go by what comes after the prefix under which the key lies.
+    """
     include, exclude = compile_globs(source.include), compile_globs(source.exclude)
     everything = source.include == ["**"] and not source.exclude
-    skip = len(prefix)
+    prefixes = source.prefixes
+    skip = len(prefixes.prefixes[0]) if len(prefixes.prefixes) == 1 else None
 
     def selects(key: str) -> bool:
         if key.endswith("/"):
             return False
         if everything:
             return True
-        name = key[skip:]
+        name = key[len(prefixes.prefix_of(key) or "") if skip is None else skip :]
         return any(p.match(name) for p in include) and not any(p.match(name) for p in exclude)
 
     return selects

@@ -87,7 +87,7 @@ async def preview(
         picked, listed, whole = few.documents, few.listed, few.whole
         if not picked:
             raise CheckFailed(
-                f"source.uri: no document found among the first {listed:,} keys under {job.source.uri}, nor where "
+                f"source.uri: no document found among the first {listed:,} keys under {job.source.place}, nor where "
                 "others were probed; name some (--document)"
             )
     request = PreviewRequest(

@@ -40,6 +40,8 @@ class RunFile:
     """Of an incremental run: what the job's last one left, when this one was claimed."""
     full: bool = False
     """Of an incremental run: whether it asks about all documents all the same."""
+    manifest_etag: str = ""
+    """Of a job with `source.manifest`: the version of it that the run goes by."""
 
     @property
     def fingerprint(self) -> str:
@@ -56,6 +58,7 @@ class RunFile:
                 "nominal_start": str(self.nominal),
                 "state": json.loads(self.state.to_bytes()) if self.state is not None else None,
                 "full": self.full,
+                "manifest_etag": self.manifest_etag,
                 "docbatch_version": version("docbatch"),
                 "fingerprint": self.fingerprint,
                 "job": json.loads(self.job.to_json()),
@@ -77,6 +80,7 @@ class RunFile:
             nominal=Nominal.parse(fields.get("nominal_start", fields["created_at"])),
             state=StatePointer.from_bytes(json.dumps(fields["state"]).encode()) if fields.get("state") else None,
             full=fields.get("full", False),
+            manifest_etag=fields.get("manifest_etag", ""),
         )
 
     @classmethod
@@ -90,6 +94,7 @@ class RunFile:
         *,
         state: StatePointer | None = None,
         full: bool = False,
+        manifest_etag: str = "",
     ) -> RunFile:
         schema = row_schema(
             job.output.json_schema,
@@ -98,7 +103,7 @@ class RunFile:
             row=bool(job.source.keep),
             keep_text=job.output.keep_text,
         )
-        return cls(run_id, job, schema, execution_run_id, created_at, nominal, state, full)
+        return cls(run_id, job, schema, execution_run_id, created_at, nominal, state, full, manifest_etag)
 
 
 async def load_run(storage: Storage, run: RunRef) -> RunFile:

@@ -282,7 +282,7 @@ async def create_schedule(
             id=name,
             task_queue=c.control_queue(connection.task_queue),
             memo={"job_name": job.name, "schedule": name},
-            static_summary=f"{job.name}: {job.source.uri} by {job.model.name}",
+            static_summary=f"{job.name}: {job.source.place} by {job.model.name}",
             typed_search_attributes=attributes or TypedSearchAttributes.empty,
         ),
         spec=timing.to_spec(),

@@ -22,6 +22,7 @@ from batch.layout import RunLayout
 from batch.manifest import Manifest, load_manifest
 from batch.nominal import Nominal
 from batch.run_file import RunFile, RunMissing, load_run
+from batch.source_keys import SourceKeys
 from batch.state import read_pointer
 from batch.store import PreconditionFailed, Storage, StorageError
 from workers.llm.chat import probe
@@ -67,6 +68,7 @@ class RunControl:
         self._metrics.start_job(job.name)
         layout = RunLayout.of(job.output.uri, task.run_id)
         state = await read_pointer(self._storage, job.state_layout) if job.incremental else None
+        manifest = await SourceKeys(self._storage, job.source).manifest() if job.source.manifest is not None else None
         file = RunFile.of(
             task.run_id,
             job,
@@ -75,6 +77,7 @@ class RunControl:
             nominal,
             state=state[0] if state is not None else None,
             full=task.full,
+            manifest_etag=manifest.etag if manifest is not None else "",
         )
         ref = c.RunRef(task.run_id, job.output.uri)
         try:

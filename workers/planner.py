@@ -11,12 +11,13 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from batch import contracts as c
-from batch.job import Job
-from batch.layout import RunLayout, S3Uri
+from batch.layout import RunLayout
 from batch.places import parse_cursor
 from batch.plan_file import read_footer
-from batch.planning import PlanFooter, PlannedDocument, ShardCutter, selector
+from batch.planning import PlanFooter, PlannedDocument, ShardCutter
 from batch.run_file import RunFile, load_run
+from batch.source_keys import SourceKeys
+from batch.source_manifest import ManifestBroken
 from batch.state import Entry, read_entries, read_pointer
 from batch.store import ObjectEntry, PreconditionFailed, Storage, StorageRefused
 from workers.incremental import Comparison, UnsortedListing
@@ -43,8 +44,8 @@ class Planner:
         try:
             with _refusals():
                 return await self._plan_shard(task)
-        except UnsortedListing as error:
-            raise ApplicationError(str(error), type="UnsortedListing", non_retryable=True) from None
+        except (UnsortedListing, ManifestBroken) as error:
+            raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from None
 
     async def _plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
@@ -53,8 +54,10 @@ class Planner:
             return stored
         file = await load_run(self._storage, task.run)
         job = file.job
-        source = S3Uri.parse(job.source.uri)
-        comparison = await self._comparison(file, task.cursor) if job.incremental else None
+        keys = SourceKeys(
+            self._storage, job.source, manifest_etag=file.manifest_etag, leave_refused=_is_refusal_believed()
+        )
+        comparison = await self._comparison(file, keys, task.cursor) if job.incremental else None
         duplicates = await self._known.take(layout, task.shard) if _marks_duplicates(file) else None
         cutter = ShardCutter(
             shard=task.shard,
@@ -72,13 +75,13 @@ class Planner:
             self._storage,
             layout,
             job,
-            bucket=source.bucket,
+            bucket=keys.prefixes.bucket,
             cutter=cutter,
             shard=task.shard,
             kept=self._open_objects,
             leave_refused=_is_refusal_believed(),
         )
-        full = await rows.go_on(task.cursor) or await self._list(job, source, cutter, rows, after=task.cursor)
+        full = await rows.go_on(task.cursor) or await self._list(keys, cutter, rows, after=task.cursor)
         deleted = 0
         if comparison is not None:
             whole = not full or parse_cursor(cutter.cursor)[1] is None
@@ -101,27 +104,24 @@ class Planner:
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
 
-    async def _list(self, job: Job, source: S3Uri, cutter: ShardCutter, rows: ShardRows, *, after: str) -> bool:
+    async def _list(self, keys: SourceKeys, cutter: ShardCutter, rows: ShardRows, *, after: str) -> bool:
         """Takes the objects after a cursor, or their rows. Whether the shard is full."""
-        selects = selector(job.source, source.prefix)
-        listing = self._storage.source_pages(source.bucket, source.prefix, after=parse_cursor(after)[0])
-        async with aclosing(listing) as pages:
+        bucket = keys.prefixes.bucket
+        async with aclosing(keys.documents(after=parse_cursor(after)[0])) as pages:
             async for page in pages:
                 whole: list[ObjectEntry] = []
                 for entry in page:
-                    if not selects(entry.key):
-                        continue
                     if not rows.holds_rows(entry):
                         whole.append(entry)
                         continue
-                    if await asyncio.to_thread(_cut, whole, source.bucket, cutter) or await rows.begin(entry):
+                    if await asyncio.to_thread(_cut, whole, bucket, cutter) or await rows.begin(entry):
                         return True
                     whole = []
-                if await asyncio.to_thread(_cut, whole, source.bucket, cutter):
+                if await asyncio.to_thread(_cut, whole, bucket, cutter):
                     return True
         return False
 
-    async def _comparison(self, file: RunFile, cursor: str) -> Comparison:
+    async def _comparison(self, file: RunFile, keys: SourceKeys, cursor: str) -> Comparison:
         """Of a stretch of the listing with the state that the run found when it was claimed.
 
         If that was so long ago that it is gone, with the state of now: what is carried forward is checked row by row.
@@ -131,7 +131,7 @@ class Planner:
         if first is not None and await self._storage.head(layout.uri.bucket, first) is None:
             found = await read_pointer(self._storage, layout)
             state = found[0] if found is not None else None
-        by_folders = await self._storage.lists_by_folders(S3Uri.parse(file.job.source.uri).bucket)
+        by_folders = await keys.by_folders()
         if state is not None and state.by_folders != by_folders:
             raise UnsortedListing(
                 f"the source lists its keys in another order than when the state at {layout.uri}{layout.folder} was "

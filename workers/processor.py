@@ -430,7 +430,7 @@ class Attempt:
     async def _burst(self, group: list[PlannedDocument]) -> list[bytes | None]:
         """The group's objects as planned; None for each that `_fetch` has to look at by itself."""
         data_of: list[bytes | None] = [None] * len(group)
-        places = [place for place, document in enumerate(group) if not document.is_planned]
+        places = [place for place, document in enumerate(group) if not document.is_planned and document.etag]
         if len(places) < 2 or self._task.generation != 1:
             return data_of
         bucket, _ = bucket_and_key(group[0].uri)
@@ -526,7 +526,10 @@ class Attempt:
         return Question(etag, payload, truncated=shown.truncated)
 
     async def _fetch(self, document: PlannedDocument) -> tuple[bytes, str]:
-        """The planned version of the object; in a rerun the current one. An unreachable source never makes a row."""
+        """The planned version of the object; in a rerun, or where the plan has none, the current one.
+
+        An unreachable source never makes a row.
+        """
         active = self._active
         bucket, key = bucket_and_key(document.uri)
         limit = active.file.job.source.max_document_bytes
@@ -538,8 +541,8 @@ class Attempt:
                 raise Stopped
             try:
                 with reading(document):
-                    if self._task.generation == 1:
-                        data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
+                    if self._task.generation == 1 and document.etag:
+                        data = await self._storage.get(bucket, key, etag=document.etag, max_bytes=limit)
                         active.reads.note(bucket, key)
                         return data, document.etag
                     found = await self._storage.get_entry(bucket, key, max_bytes=limit)

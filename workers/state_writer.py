@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.layout import RunLayout, S3Uri, StateLayout
+from batch.layout import RunLayout, StateLayout
 from batch.run_file import RunFile
+from batch.source_keys import SourceKeys
 from batch.state import (
     KEPT,
     NOTHING_LISTED,
@@ -58,8 +59,7 @@ class StateWriter:
 
     async def move(self, *, complete: bool) -> None:
         """Makes what was added the current state. `complete`: the run's plan holds all that there is to list."""
-        source = S3Uri.parse(self._file.job.source.uri)
-        self._by_folders = await self._storage.lists_by_folders(source.bucket)
+        self._by_folders = await SourceKeys(self._storage, self._file.job.source).by_folders()
         listed_at = self._listed_at if complete else NOTHING_LISTED
         own = self._pointer(self._version.name, *await self._version.close(), listed_at)
         while True:
@@ -71,7 +71,17 @@ class StateWriter:
                 compared_with = self._file.state.name if self._file.state is not None else None
                 if mine and now.generation > self._generation:
                     return
-                if not (complete and (now.name == compared_with or (mine and not now.merged))):
+                if now.by_folders != own.by_folders:  # of a manifest and of a listing that overlapped: no merge
+                    if datetime.fromisoformat(now.listed_at) >= listed_at:
+                        log.warning(
+                            "the state of job %s stays as run %s left it, which took its keys in another order and is "
+                            "younger",
+                            self._file.job.name,
+                            now.run_id,
+                        )
+                        await self._remove(own.name)
+                        return
+                elif not (complete and (now.name == compared_with or (mine and not now.merged))):
                     pointer = await self._merge(own, now)
                 older = [now.name, *now.older]
                 pointer = replace(pointer, older=older[:KEPT])

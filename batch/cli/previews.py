@@ -104,7 +104,7 @@ def estimate(
         if as_json:
             print_json(found.to_dict())
         else:
-            print_estimate(open_console(), found, source=job.source.uri, simulated=is_simulated(job.model.name))
+            print_estimate(open_console(), found, source=job.source.place, simulated=is_simulated(job.model.name))
 
     asyncio.run(go())
 

@@ -154,7 +154,7 @@ def _folder() -> Iterator[Path]:
 async def _run(console: Console, job: Job, said: str) -> int:
     connection = await connect()
     run = await connection.start(job)
-    plain(console, f"run {run.run_id}: {job.model.name} over {job.source.uri}", style="bold")
+    plain(console, f"run {run.run_id}: {job.model.name} over {job.source.place}", style="bold")
     simulated = job.model.name.startswith("simulated-")
     with display(console, simulated=simulated, plain_every=2) as shown:
         ended = await follow(run, shown, every=0.5)

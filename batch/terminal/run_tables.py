@@ -108,7 +108,7 @@ def schedule_account(status: ScheduleStatus) -> list[str]:
     facts = [
         ("schedule", status.name),
         ("job", f"{job.name}, model {job.model.name}"),
-        ("source", job.source.uri),
+        ("source", job.source.place),
         ("output", job.output.uri),
         ("when", when(status) + (f", late by up to {_span(timing.jitter)}" if timing.jitter else "")),
         ("overlap", policy),

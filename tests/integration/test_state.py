@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -100,6 +101,24 @@ async def test_the_end_of_a_run_that_overlapped_may_be_repeated() -> None:
     for _ in range(2):
         await nights.end(early, {"a": 48, "b": 48, "c": 48})
         assert await nights.now() == {"a": 72, "b": 48, "d": 72}, "c was gone when the later night was listed"
+
+
+async def test_states_in_two_orders_are_not_merged() -> None:
+    """Of a manifest and of a listing by folders, of runs that overlapped: the younger holds, whichever ends last."""
+    for name, last in (("listing", 3), ("manifest", 2)):
+        nights = Nights(f"state-orders-{name}")
+        listing = nights.job
+        manifest = Job.parse(
+            {**json.loads(listing.to_json()), "source": {"uri": "s3://corpus/x/", "manifest": "s3://corpus/keys"}}
+        )
+        files = {}
+        for night, of in ((2, manifest), (3, listing)):
+            nights.job = of
+            files[night] = await nights.claimed(night)
+        for night in (5 - last, last):
+            nights.job = manifest if night == 2 else listing
+            await nights.end(files[night], {"a/x": 24 * night, "a.txt": 24 * night})
+        assert await nights.now() == {"a/x": 72, "a.txt": 72}
 
 
 @pytest.mark.parametrize("rows", [{}, {"a": 50}])

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
@@ -18,10 +19,11 @@ from temporalio.testing import ActivityEnvironment
 
 from batch import contracts as c
 from batch.job import Job
-from batch.layout import RunLayout
+from batch.layout import RunLayout, bucket_and_key
 from batch.nominal import Nominal
 from batch.planning import PlannedDocument, documents_of
 from batch.run_file import RunFile
+from batch.state import place_of
 from batch.store import ObjectEntry, ObjectMissing, PreconditionFailed, Storage
 from workers.metrics import Metrics
 from workers.planner import Planner
@@ -32,20 +34,30 @@ LAYOUT = RunLayout.of("s3://results/x/", "r")
 class Memory:
     """Storage in a dictionary; `reads` are the ranges that were asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_folders: bool = False) -> None:
         self.objects: dict[str, bytes] = {}
         self.reads: list[tuple[str, int, int]] = []
+        self.asked: list[str] = []
+        """Keys whose size and etag were asked for."""
+        self._by_folders = by_folders
 
     def entry(self, key: str) -> ObjectEntry:
         data = self.objects[key]
         return ObjectEntry(key, len(data), f'"{hashlib.md5(data).hexdigest()}"')
 
-    async def source_pages(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[list[ObjectEntry]]:
-        for key in sorted(self.objects):
-            if key.startswith(prefix) and key > after:
+    async def source_pages(
+        self, bucket: str, prefix: str, *, after: str = "", page_size: int = 1
+    ) -> AsyncIterator[list[ObjectEntry]]:
+        place = partial(place_of, by_folders=self._by_folders)
+        for key in sorted(self.objects, key=place):
+            if key.startswith(prefix) and place(key) > place(after):
                 yield [self.entry(key)]
 
+    async def lists_by_folders(self, bucket: str) -> bool:
+        return self._by_folders
+
     async def head(self, bucket: str, key: str) -> ObjectEntry | None:
+        self.asked.append(key)
         return self.entry(key) if key in self.objects else None
 
     async def get(self, bucket: str, key: str) -> bytes:
@@ -100,7 +112,9 @@ async def shards(
     """The documents of one shard after the other."""
     for key in [key for key in memory.objects if key.startswith(LAYOUT.root)]:
         del memory.objects[key]
-    file = RunFile.of("r", of, "e", "2026-01-01T00:00:00+00:00", Nominal.now())
+    named = of.source.manifest
+    etag = memory.entry(bucket_and_key(named)[1]).etag if named is not None else ""
+    file = RunFile.of("r", of, "e", "2026-01-01T00:00:00+00:00", Nominal.now(), manifest_etag=etag)
     memory.objects[LAYOUT.run_json] = file.to_bytes()
     planner = Planner(cast(Storage, memory), Metrics())
     shard, partition, cursor, last = 0, 0, "", False

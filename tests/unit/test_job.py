@@ -148,7 +148,24 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             {"incremental": True, "prompt__user": "{{ date }} {{ text }}"},
             "job: the prompt names date, so every night would ask about all documents again",
         ),
-        ({"source__uri": ["s3://a-b/", "s3://c-d/"]}, "job: source.uri: several prefixes are not supported yet"),
+        ({"source__uri": ["s3://a-b/", "s3://c-d/"]}, "job: source.uri: s3://a-b/ and s3://c-d/ lie in two buckets"),
+        ({"source__uri": ["s3://a-b/x", "s3://a-b/x/"]}, "job: source.uri: s3://a-b/x/ is named twice"),
+        (
+            {"source__uri": ["s3://a-b/x/y/", "s3://a-b/x-y/", "s3://a-b/x/"]},
+            "job: source.uri: s3://a-b/x/y/ lies within s3://a-b/x/, so its objects would be two documents each",
+        ),
+        ({"source__uri": ["s3://a-b/x/", "s3://a-b/"]}, "job: source.uri: s3://a-b/x/ lies within s3://a-b/, so"),
+        ({"source__uri": []}, "job: source.uri: an empty list names no documents"),
+        ({"source__uri": 5}, "job: source.uri is s3://BUCKET/PREFIX/, or a list of such prefixes, not '5'"),
+        ({"source__uri": ["s3://a-b/", 5]}, "job: source.uri is s3://BUCKET/PREFIX/, or a list of such prefixes"),
+        ({"source__uri": ["s3://a-b/", "{{ text }}"]}, "job: source.uri: unknown variable 'text'"),
+        (
+            {"source__uri": ["s3://results/a/", "s3://results/tickets/"]},
+            "job: output.uri s3://results/tickets/ lies inside source.uri s3://results/tickets/: the next run",
+        ),
+        ({"source__manifest": "s3://a-b/"}, "job: source.manifest: 's3://a-b/' is no object; write s3://BUCKET/KEY"),
+        ({"source__manifest": "s3://a-b//k"}, "job: source.manifest: 's3://a-b//k' is no object; write"),
+        ({"source__manifest": "s3://a-b/{{ text }}"}, "job: source.manifest: unknown variable 'text'"),
         (
             {"source__format": "object", "source__keep": ["a"]},
             "job: source.keep is for rows of JSONL and Parquet; with",
@@ -170,7 +187,6 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
             {"prompt__system": "{{ row[text] }}"},
             "job: prompt.system, line 1: a field of `row` is named in the template itself, as row.title or",
         ),
-        ({"source__manifest": "s3://a-b/docs.parquet"}, "job: source.manifest: unknown key"),
         ({"partitions__bytes": "64 bananas"}, "job: partitions.bytes: '64 bananas' is no size"),
         ({"name": "Not A Name"}, "job: name: a name has 1 to 63"),
         ({"prompt__system": "x" * MAX_JOB_BYTES}, "job: the job is larger than 60 KiB"),
@@ -332,6 +348,20 @@ def test_a_job_is_resolved_for_its_date_and_the_prompt_stays_a_template() -> Non
     )
     assert resolved.prompt == template.prompt
     assert resolved.resolved(NIGHT) == resolved
+
+
+def test_several_prefixes_and_a_manifest_have_dates_too_and_no_fingerprint() -> None:
+    uris = ["s3://corpus/{{ date }}/", "s3://corpus/all/"]
+    template = Job.parse(job(source__uri=uris, source__manifest="s3://lists/{{ date }}.parquet"))
+    resolved = template.resolved(NIGHT)
+    assert resolved.source.uri == ["s3://corpus/2026-11-22/", "s3://corpus/all/"]
+    assert resolved.source.manifest == "s3://lists/2026-11-22.parquet"
+    assert template.source_is_dated and not resolved.source_is_dated
+    assert Job.parse(job(source__manifest="s3://lists/{{ date }}.parquet")).source_is_dated
+    assert Job.parse(json.loads(resolved.to_json())) == resolved
+    assert template.fingerprint == Job.parse(job()).fingerprint
+    assert template.source.place == "the keys of s3://lists/{{ date }}.parquet"
+    assert Job.parse(job(source__uri=uris)).source.place == "s3://corpus/{{ date }}/ and 1 more"
     assert not resolved.source_is_dated
 
 

@@ -72,6 +72,9 @@ class ShardRows:
 
     async def begin(self, entry: ObjectEntry) -> bool:
         """Takes an object from its start. Whether the shard is full."""
+        if entry.problem is not None:
+            lost = object_problem(entry.key, object_uri(self._bucket, entry.key), entry.etag, entry.problem)
+            return not await asyncio.to_thread(self._cutter.add, lost, entry.key)
         return await self._fill(self._open(entry, Place(), Occurrences()))
 
     async def go_on(self, cursor: str) -> bool:

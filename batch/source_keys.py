@@ -1,0 +1,154 @@
+"""The documents' keys of a job's source, in the one order that all planning relies on.
+
+They are listed, prefix after prefix in the order in which the server would list them all; or its manifest names them.
+So a cursor, which is a key, says by itself where to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from functools import partial
+
+from batch.job import Source
+from batch.kinds import OBJECT, kind_of
+from batch.layout import object_uri, parse_object_uri
+from batch.listing import ObjectEntry, is_addressable
+from batch.planning import selector
+from batch.source_manifest import NamedKey, SourceManifest, changed, gone
+from batch.state import place_of
+from batch.store import Storage, StorageRefused
+
+HEADS_AT_ONCE = 64
+"""Objects that are asked for their size and etag at once, where the manifest does not say."""
+
+
+class SourceKeys:
+    """Of a run's source, whose dates are filled in. `seen`: how many keys were looked at, documents or not."""
+
+    def __init__(
+        self, storage: Storage, source: Source, *, manifest_etag: str = "", leave_refused: bool = False
+    ) -> None:
+        """`manifest_etag`: the version of the manifest that is read, by default the one that is there.
+
+        `leave_refused`: an object of rows that may not be asked for has a `problem` instead of raising.
+        """
+        self._storage, self._source, self._etag = storage, source, manifest_etag
+        self._leave_refused = leave_refused
+        self.prefixes = source.prefixes
+        self.selects = selector(source)
+        self.seen = 0
+
+    async def by_folders(self) -> bool:
+        """Whether the keys come as a server gives them that lists by folders (see `Storage.lists_by_folders`)."""
+        return self._source.manifest is None and await self._storage.lists_by_folders(self.prefixes.bucket)
+
+    async def documents(self, *, after: str = "") -> AsyncGenerator[list[ObjectEntry], None]:
+        """Pages of the documents' objects after the key `after`; some are empty.
+
+        What a manifest names and is not there has a `problem`, and no etag unless the manifest says one. Raises
+        `StorageError`, `ManifestBroken`.
+        """
+        if self._source.manifest is not None:
+            async with aclosing(self.named(after=after)) as pages:
+                async for named in pages:
+                    yield await self.entries_of(named)
+            return
+        for prefix, start in await self._stretches(after):
+            async with aclosing(self._storage.source_pages(self.prefixes.bucket, prefix, after=start)) as pages:
+                async for page in pages:
+                    self.seen += len(page)
+                    yield [entry for entry in page if self.selects(entry.key)]
+
+    async def _stretches(self, after: str) -> list[tuple[str, str]]:
+        """Prefixes in order, each with the key after which to list it; those before the one of `after` are done."""
+        prefixes = list(self.prefixes.prefixes)
+        if len(prefixes) > 1:
+            prefixes.sort(key=partial(place_of, by_folders=await self.by_folders()))
+        if not after:
+            return [(prefix, "") for prefix in prefixes]
+        current = self.prefixes.prefix_of(after)
+        if current is None:
+            raise ValueError(f"the cursor {after!r} does not lie under source.uri {self.prefixes}")
+        return [(current, after), *((prefix, "") for prefix in prefixes[prefixes.index(current) + 1 :])]
+
+    async def named(self, *, after: str = "") -> AsyncGenerator[list[NamedKey], None]:
+        """Pages of the documents' keys that the manifest names. Raises `StorageError`, `ManifestBroken`."""
+        manifest = await self.manifest()
+        async with aclosing(self._selected(manifest.pages(after=after))) as pages:
+            async for page in pages:
+                yield page
+
+    async def sample_named(self, most: int) -> AsyncGenerator[list[NamedKey], None]:
+        """About `most` of them, from all over the manifest."""
+        manifest = await self.manifest()
+        async with aclosing(self._selected(manifest.sample_pages(most))) as pages:
+            async for page in pages:
+                yield page
+
+    async def _selected(self, pages: Iterator[list[NamedKey]]) -> AsyncGenerator[list[NamedKey], None]:
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            self.seen += len(page)
+            yield [named for named in page if self.selects(named.key)]
+
+    async def find_named(self, key: str) -> NamedKey | None:
+        """What the manifest says of a key; None: it does not name it."""
+        manifest = await self.manifest()
+        nothing: list[NamedKey] = []
+        page = await asyncio.to_thread(next, manifest.pages(after=key, including=True), nothing)
+        return page[0] if page and page[0].key == key else None
+
+    async def manifest(self) -> SourceManifest:
+        """The manifest as it is, or as the run found it. Raises `ManifestBroken`."""
+        assert self._source.manifest is not None
+        bucket, key = parse_object_uri(self._source.manifest, where="source.manifest")
+        entry = await self._storage.head(bucket, key)
+        if entry is None:
+            raise gone(self._source.manifest)
+        if self._etag and entry.etag != self._etag:
+            raise changed(self._source.manifest)
+        return SourceManifest(self._storage, bucket, entry, self.prefixes)
+
+    async def entries_of(self, named: list[NamedKey]) -> list[ObjectEntry]:
+        """The objects of keys, with their sizes and etags: asked for where the manifest does not say."""
+        slots = asyncio.Semaphore(HEADS_AT_ONCE)
+        entries = [self._told(each) for each in named]
+
+        async def ask(at: int) -> None:
+            async with slots:
+                entries[at] = await self._ask(named[at])
+
+        await asyncio.gather(*(ask(at) for at, entry in enumerate(entries) if entry is None))
+        return [entry for entry in entries if entry is not None]
+
+    def _told(self, named: NamedKey) -> ObjectEntry | None:
+        """The object as the manifest describes it; None: it has to be asked for.
+
+        Rows are read by the size of their object, and one that is wrong would cut some off.
+        """
+        key, size, etag = named
+        if not is_addressable(key):
+            return ObjectEntry(key, size or 0, etag or "")
+        if size is None or not etag or kind_of(self._source, key) != OBJECT:
+            return None
+        return ObjectEntry(key, size, etag)
+
+    async def _ask(self, named: NamedKey) -> ObjectEntry:
+        key, size, etag = named
+        uri = object_uri(self.prefixes.bucket, key)
+        try:
+            found = await self._storage.head(self.prefixes.bucket, key)
+        except StorageRefused as error:
+            if kind_of(self._source, key) == OBJECT:
+                return ObjectEntry(key, size or 0, etag or "")  # who reads it finds out whether others may be read
+            if not self._leave_refused:
+                raise
+            return ObjectEntry(key, size or 0, etag or "", f"object_refused: {error}")
+        if found is None:
+            problem = f"object_gone: {uri}, which the manifest names, was not there when the plan was made"
+            return ObjectEntry(key, size or 0, etag or "", problem)
+        if etag and etag != found.etag:
+            problem = f"object_changed: {uri} was not the version that the manifest names when the plan was made"
+            return ObjectEntry(key, found.size, etag, problem)
+        return found

@@ -1,0 +1,234 @@
+"""`source.manifest`: a Parquet file that names the keys to process, in place of a listing. Read by batches.
+
+It has a listing's order, so that a cursor is a key as ever: sorted by the bytes of `key`, no key twice. What breaks
+that ends a run, as soon as it is met. Blocking: for threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, Any, NamedTuple, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from batch.layout import object_uri
+from batch.listing import ObjectEntry
+from batch.prefixes import Prefixes
+from batch.ranged_file import RangedFile
+from batch.spread import evenly
+from batch.storage_errors import ObjectMissing, PreconditionFailed, StorageError
+from batch.store import Storage
+
+BATCH_ROWS = 1000
+BUFFER = 2**20
+"""Bytes of a column that are fetched at once."""
+GROUPS_SAMPLED = 16
+LONGEST_KEY = 1024
+"""Bytes of the longest key that S3 has."""
+HOW_TO_SORT = "write the file sorted by the bytes of key, each key once (ORDER BY key)"
+
+
+class ManifestBroken(ValueError):
+    """The manifest cannot be used. The message names it, says where it is broken, and what to do."""
+
+
+class ManifestGone(ManifestBroken):
+    """There is no such file (yet)."""
+
+
+class NamedKey(NamedTuple):
+    """A row of the manifest. `size` in bytes, `etag` with its quotes; None: it does not say."""
+
+    key: str
+    size: int | None
+    etag: str | None
+
+
+class SourceManifest:
+    """One version of the file, `entry`: once another one lies there, reading raises `ManifestBroken`."""
+
+    def __init__(self, storage: Storage, bucket: str, entry: ObjectEntry, prefixes: Prefixes) -> None:
+        self._uri, self._prefixes = object_uri(bucket, entry.key), prefixes
+        self.etag = entry.etag
+        read = partial(_read, storage, bucket, entry)
+        self._file = RangedFile(entry.size, read)
+        self._opened: tuple[pq.ParquetFile, list[str]] | None = None
+
+    def pages(self, *, after: str = "", including: bool = False) -> Iterator[list[NamedKey]]:
+        """The keys after the key `after`, in order; `including` that one itself.
+
+        Raises `ManifestBroken`, `StorageError`.
+        """
+        with self._explained():
+            file, names = self._open()
+            yield from self._pages(file, names, range(file.num_row_groups), after, including)
+
+    def sample_pages(self, most: int) -> Iterator[list[NamedKey]]:
+        """About `most` keys: the first ones of row groups from all over the file. Raises as `pages` does."""
+        with self._explained():
+            file, names = self._open()
+            groups = evenly(range(file.num_row_groups), GROUPS_SAMPLED)
+            for group in groups:
+                left = most // len(groups)
+                for page in self._pages(file, names, [group], "", False):
+                    yield page
+                    left -= len(page)
+                    if left <= 0:
+                        break
+
+    def rows(self) -> int:
+        """Keys that it names. Raises as `pages` does."""
+        with self._explained():
+            return int(self._open()[0].metadata.num_rows)
+
+    def _open(self) -> tuple[pq.ParquetFile, list[str]]:
+        if self._opened is None:
+            if not self._file.seek(0, 2):
+                raise self._broken("it is empty, no Parquet file")
+            file = pq.ParquetFile(cast(IO[bytes], self._file), buffer_size=BUFFER, pre_buffer=False)
+            self._opened = file, self._columns(file.schema_arrow)
+        return self._opened
+
+    def _columns(self, schema: pa.Schema) -> list[str]:
+        """Those that are read: `key`, and `size` and `etag` if they are there."""
+        names = []
+        for name, kind, fits in (
+            ("key", "text", _is_text),
+            ("size", "integers", pt.is_integer),
+            ("etag", "text", _is_text),
+        ):
+            places = schema.get_all_field_indices(name)
+            if not places and name != "key":
+                continue
+            if len(places) != 1:
+                number = "more than one column" if places else "no column"
+                raise self._broken(f"it has {number} {name!r}; its columns are {', '.join(schema.names)[:300]}")
+            found = schema.field(places[0]).type
+            if not fits(found.value_type if pt.is_dictionary(found) else found):
+                raise self._broken(f"its column {name!r} holds {found}, not {kind}")
+            names.append(name)
+        return names
+
+    def _pages(
+        self, file: pq.ParquetFile, names: list[str], groups: Sequence[int], after: str, including: bool
+    ) -> Iterator[list[NamedKey]]:
+        row = sum(file.metadata.row_group(group).num_rows for group in range(groups[0])) if groups else 0
+        last: str | None = None
+        begun = False
+        for group in groups:
+            metadata = file.metadata.row_group(group)
+            # Only before the row of `after`, up to which the file was found to be sorted when that was planned.
+            begun = begun or not _ends_before(metadata, after)
+            if not begun:
+                row += metadata.num_rows
+                continue
+            for batch in file.iter_batches(BATCH_ROWS, [group], columns=names, use_threads=False):
+                if not batch.num_rows:
+                    continue
+                keys = batch.column(names.index("key")).cast(pa.large_string())
+                self._check_order(keys, last, row)
+                last = keys[-1].as_py()
+                if last > after or (including and last == after):
+                    page = self._page(batch, names, keys, row)
+                    yield [each for each in page if each.key > after or (including and each.key == after)]
+                row += batch.num_rows
+
+    def _check_order(self, keys: pa.Array[Any], last: str | None, row: int) -> None:
+        """`row`: how many rows come before these keys, of which `last` is the last one."""
+        if keys.null_count or keys[0].as_py() == "":
+            at = pc.index(keys.is_null(), True).as_py() if keys.null_count else 0
+            raise self._broken(f"row {row + 1 + at:,} has no key")
+        before, here = last or "", cast(str, keys[0].as_py())
+        if before < here:
+            at = pc.index(pc.less(keys[:-1], keys[1:]), False).as_py()
+            if at < 0:
+                return
+            before, here, row = keys[at].as_py(), keys[at + 1].as_py(), row + at + 1
+        what = "is there twice" if before == here else f"comes after {_shown(before)}"
+        raise self._broken(f"row {row + 1:,}: the key {_shown(here)} {what}; {HOW_TO_SORT}")
+
+    def _page(self, batch: pa.RecordBatch, names: list[str], found: pa.Array[Any], row: int) -> list[NamedKey]:
+        columns = dict(zip(names, batch.columns, strict=True))
+        untold = [None] * batch.num_rows
+        sizes = columns["size"].to_pylist() if "size" in columns else untold
+        etags = columns["etag"].to_pylist() if "etag" in columns else untold
+        keys = cast(list[str], found.to_pylist())
+        page = []
+        for number, (key, size, etag) in enumerate(zip(keys, sizes, etags, strict=True), row + 1):
+            if self._prefixes.prefix_of(key) is None:
+                raise self._broken(
+                    f"row {number:,}: the key {_shown(key)} does not lie under source.uri {self._prefixes}"
+                )
+            if "\0" in key or len(key.encode()) > LONGEST_KEY:
+                raise self._broken(f"row {number:,}: the key {_shown(key)} is none of S3: a NUL, or over 1,024 bytes")
+            if size is not None and not 0 <= size < 2**63:
+                raise self._broken(f"row {number:,}: the size of {_shown(key)} is {size}")
+            page.append(NamedKey(key, size, _quoted(etag)))
+        return page
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raises what stands behind an error of Arrow's."""
+        try:
+            yield
+        except ManifestBroken:
+            raise
+        except (StorageError, pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            failure = self._file.failure or error
+            if isinstance(failure, ObjectMissing):
+                raise gone(self._uri) from None
+            if isinstance(failure, PreconditionFailed):
+                raise changed(self._uri) from None
+            if isinstance(failure, StorageError):
+                raise failure from None
+            why = " ".join(str(error).split())[:300]
+            raise self._broken(f"it is no Parquet file that can be read: {why}") from None
+
+    def _broken(self, what: str) -> ManifestBroken:
+        return ManifestBroken(f"source.manifest: {self._uri}: {what}")
+
+
+def gone(uri: str) -> ManifestGone:
+    """What is said where there is no such file."""
+    return ManifestGone(f"source.manifest: there is no object {uri}. Write it, or mend source.manifest")
+
+
+def changed(uri: str) -> ManifestBroken:
+    """What is said where another version lies there than the one that a run began with."""
+    return ManifestBroken(
+        f"source.manifest: {uri} changed while a run was planned by it. What was planned stands; start a new run for "
+        "what the file names now, and write each run's file under a name of its own"
+    )
+
+
+def _read(storage: Storage, bucket: str, entry: ObjectEntry, start: int, end: int) -> bytes:
+    return storage.read_range(bucket, entry.key, start, end, etag=entry.etag)
+
+
+def _ends_before(metadata: Any, after: str) -> bool:
+    """Whether all keys of a row group are known to come before `after`. They are a bound: it may be known too late."""
+    for index in range(metadata.num_columns):
+        column = metadata.column(index)
+        if column.path_in_schema == "key":
+            statistics = column.statistics
+            most = statistics.max if statistics is not None and statistics.has_min_max else None
+            return isinstance(most, str) and most < after
+    return False
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+
+
+def _quoted(etag: str | None) -> str | None:
+    """As S3 gives it; its own inventories leave the quotes out. An empty one says nothing."""
+    return etag if not etag or '"' in etag else f'"{etag}"'
+
+
+def _shown(key: str) -> str:
+    return repr(key if len(key) <= 200 else f"{key[:200]}...")
