@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 QUERY_WITHIN = timedelta(seconds=10)
 CLAIMED_WITHIN = 5.0
 """Seconds that a scheduled run which has just begun is given to be claimed."""
+FAILING_AFTER = 4
+"""Attempts of an activity, some seven seconds, after which a status tells of its failure."""
 SHARDS_ASKED = 25
 """Open shards that a status asks for live numbers; the rest counts by its last report."""
 
@@ -276,12 +278,12 @@ class Run:
                 raise
             return await self._ended_status(None, "")
         if description.status == WorkflowExecutionStatus.RUNNING:
-            live = await self._live_status()
+            live = await self._live_status(description)
             if live is not None:
                 return live
         return await self._ended_status(description.status, await self._failure(description.status))
 
-    async def _live_status(self) -> RunResult | None:
+    async def _live_status(self, description: WorkflowExecutionDescription) -> RunResult | None:
         try:
             progress: c.Progress = await self.handle.query("progress", result_type=c.Progress, rpc_timeout=QUERY_WITHIN)
         except RPCError:
@@ -303,7 +305,7 @@ class Run:
             planned=progress.planned_documents,
             plan_done=progress.plan_done,
             reason=progress.control.reason,
-            message=progress.control.message,
+            message=progress.control.message or _failing(description),
             generation=progress.generation,
             in_progress=beats.done,
             in_flight=beats.in_flight,
@@ -525,6 +527,14 @@ def _check_budget(now: RunResult, max_cost_usd: float) -> None:
 
 def _budget(now: RunResult) -> str:
     return f"${now.charged_usd:.6g} of ${now.max_cost_usd:.6g}"
+
+
+def _failing(description: WorkflowExecutionDescription) -> str:
+    """What the coordinator repeats without success: planning, say, or the end of the run."""
+    for pending in description.raw_description.pending_activities:
+        if pending.attempt >= FAILING_AFTER and pending.HasField("last_failure"):
+            return f"{pending.activity_type.name} fails and is repeated: {pending.last_failure.message}"
+    return ""
 
 
 async def _failure(client: Client, run_id: str) -> str:

@@ -226,19 +226,18 @@ class Coordinator:
                 else:
                     await self._plan_rerun(claimed, self._rerun)
             except ActivityError as error:
-                refused = error.cause
-                if not (isinstance(refused, ApplicationError) and refused.type == c.STORAGE_REFUSED):
+                if not isinstance(error.cause, ApplicationError):
                     raise
-                await self._planning_refused(refused.message)
+                await self._planning_failed(error.cause)
                 continue
             finally:
                 self._unfinished -= 1
             self._state = c.RUNNING
             self._show()
 
-    async def _planning_refused(self, message: str) -> None:
-        """Planning goes on when somebody who mended the rights has the run go on."""
-        self._pause(c.STORAGE_REFUSED, message)
+    async def _planning_failed(self, error: ApplicationError) -> None:
+        """Repeating was no use: planning goes on when somebody who mended the cause has the run go on."""
+        self._pause(error.type if error.type == c.STORAGE_REFUSED else c.PLANNING_FAILED, error.message)
         await workflow.wait_condition(lambda: self._control.state != c.PAUSED or self._leaving)
 
     async def _plan_one(self, claimed: c.Claimed) -> None:

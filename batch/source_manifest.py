@@ -1,7 +1,7 @@
 """`source.manifest`: a Parquet file that names the keys to process, in place of a listing. Read by batches.
 
 It has a listing's order, so that a cursor is a key as ever: sorted by the bytes of `key`, no key twice. What breaks
-that ends a run, as soon as it is met. Blocking: for threads.
+that pauses a run, as soon as it is met. Blocking: for threads.
 """
 
 from __future__ import annotations

@@ -163,7 +163,12 @@ class Ledger:
 
     async def mark(self) -> None:
         """Leaves an empty segment: an attempt that found its work under way elsewhere is none without progress."""
-        await self._send([])
+        key = self._key(self._number)
+        self._number += 1
+        try:
+            await self._storage.create(self._layout.output.bucket, key, encode_segment(self._name, []))
+        except StorageError as error:
+            log.warning("an attempt without progress is not marked: %s", error)
 
     def has_failed(self) -> bool:
         """Whether the flushing ended by a mistake of ours; `close` raises it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 
 from temporalio import activity
@@ -19,7 +19,7 @@ from batch.run_file import RunFile, load_run
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken
 from batch.state import Entry, read_entries, read_pointer
-from batch.store import ObjectEntry, PreconditionFailed, Storage, StorageRefused
+from batch.store import ObjectEntry, PreconditionFailed, Storage, StorageError, StorageRefused
 from workers.incremental import Comparison, UnsortedListing
 from workers.known_duplicates import KnownDuplicates
 from workers.metrics import Metrics
@@ -28,6 +28,9 @@ from workers.sources.planned import OpenObjects, ShardRows
 
 REFUSALS = 4
 """Attempts, over some seven seconds, after which it is believed that something may not be listed, read or written."""
+
+OTHERS = 10
+"""Objects that are tried before a refusal is taken for that of the whole source."""
 
 
 class Planner:
@@ -54,9 +57,8 @@ class Planner:
             return stored
         file = await load_run(self._storage, task.run)
         job = file.job
-        keys = SourceKeys(
-            self._storage, job.source, manifest_etag=file.manifest_etag, leave_refused=_is_refusal_believed()
-        )
+        leave_refused = _is_refusal_believed() and await self._is_source_readable(file)
+        keys = SourceKeys(self._storage, job.source, manifest_etag=file.manifest_etag, leave_refused=leave_refused)
         comparison = await self._comparison(file, keys, task.cursor) if job.incremental else None
         duplicates = await self._known.take(layout, task.shard) if _marks_duplicates(file) else None
         cutter = ShardCutter(
@@ -79,7 +81,7 @@ class Planner:
             cutter=cutter,
             shard=task.shard,
             kept=self._open_objects,
-            leave_refused=_is_refusal_believed(),
+            leave_refused=leave_refused,
         )
         full = await rows.go_on(task.cursor) or await self._list(keys, cutter, rows, after=task.cursor)
         deleted = 0
@@ -103,6 +105,21 @@ class Planner:
         self._metrics.start_job(job.name)
         self._metrics.planned_documents.labels(job.name).inc(footer.documents)
         return _planned(footer)
+
+    async def _is_source_readable(self, file: RunFile) -> bool:
+        """Whether some object of the first page can be read: then one that cannot is so by itself."""
+        keys = SourceKeys(self._storage, file.job.source, manifest_etag=file.manifest_etag, leave_refused=True)
+        bucket = keys.prefixes.bucket
+        async with aclosing(keys.documents()) as pages:
+            async for page in pages:
+                readable = [entry for entry in page if entry.size and entry.problem is None]
+                for entry in readable[:OTHERS]:
+                    with suppress(StorageError):
+                        await asyncio.to_thread(self._storage.read_range, bucket, entry.key, 0, 1, etag="")
+                        return True
+                if readable:
+                    return False
+        return False
 
     async def _list(self, keys: SourceKeys, cutter: ShardCutter, rows: ShardRows, *, after: str) -> bool:
         """Takes the objects after a cursor, or their rows. Whether the shard is full."""

@@ -30,10 +30,10 @@ from workers.ledger import LedgerName, read_ledger
 from workers.rows import Row
 from workers.waiting import sleep_unless
 
-PATIENCE = 30.0
-"""Seconds to wait for a partition that adds nothing to its ledger."""
-NOT_BEGUN = 5.0
-"""Seconds to wait for one that has no ledger yet."""
+PATIENCE = 120.0
+"""Seconds to wait for a partition that adds nothing to its ledger: one whose worker died is begun again before."""
+NOT_BEGUN = 90.0
+"""Seconds to wait for one that has no ledger yet. It lies before in the plan, so it is dispatched, or soon will be."""
 LONGEST = 600.0
 """Seconds to wait in all."""
 BETWEEN = (1.5, 5.0)

@@ -1,4 +1,4 @@
-"""Starting and rerunning from Python: on the task queue that was asked for."""
+"""Starting and rerunning from Python on the task queue that was asked for; what a status says of repeated failures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from temporalio.api.common.v1 import ActivityType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from batch import Job, checks, client, contracts
 from tests.unit.test_job import job
@@ -55,3 +59,13 @@ async def test_start_goes_to_the_task_queue(started: list[tuple[str, str]]) -> N
 async def test_rerun_goes_to_the_task_queue() -> None:
     assert (await client.rerun("r", task_queue="night")).queue == "night"  # type: ignore[attr-defined]
     assert (await client.rerun("r")).queue == "docbatch"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("attempt", "said"), [(3, ""), (4, "plan_shard fails and is repeated: no disk")])
+def test_a_status_tells_what_is_repeated_without_success(attempt: int, said: str) -> None:
+    pending = PendingActivityInfo(
+        activity_type=ActivityType(name="plan_shard"), attempt=attempt, last_failure=Failure(message="no disk")
+    )
+    answer = DescribeWorkflowExecutionResponse(pending_activities=[PendingActivityInfo(attempt=9), pending])
+    described: Any = SimpleNamespace(raw_description=answer)
+    assert client._failing(described) == said

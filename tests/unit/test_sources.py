@@ -363,13 +363,16 @@ async def test_a_storage_that_fails_makes_no_row(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-async def test_an_object_that_may_not_be_read_is_one_row_once_that_is_believed(name: str) -> None:
+async def test_an_object_that_alone_may_not_be_read_is_one_row_once_that_is_believed(name: str) -> None:
     memory = Memory()
     memory.objects[f"in/{name}"] = jsonl([{"text": "row"}]) if name == "a.jsonl" else parquet([{"text": "row"}])
     memory.objects["in/b.txt"] = b"an object"
+    read, readable = memory.read_range, {"in/b.txt"}
 
-    def refuse(*_: Any, **__: Any) -> bytes:
-        raise StorageRefused("access refused")
+    def refuse(bucket: str, key: str, *arguments: Any, **named: Any) -> bytes:
+        if key not in readable:
+            raise StorageRefused("access refused")
+        return read(bucket, key, *arguments, **named)
 
     memory.read_range = refuse  # type: ignore[method-assign]
     with pytest.raises(StorageRefused):
@@ -377,6 +380,9 @@ async def test_an_object_that_may_not_be_read_is_one_row_once_that_is_believed(n
     found = await plan(memory, job(), attempt=REFUSALS)
     assert problems(found) == {f"in/{name}": "object_refused: access refused; its rows from there on are left out"}
     assert [document.document_id for document in found] == [f"in/{name}", "in/b.txt"]
+    readable.clear()
+    with pytest.raises(ApplicationError, match="access refused"):
+        await plan(memory, job(), attempt=REFUSALS)
 
 
 async def test_a_source_that_may_not_be_listed_fails_for_good_once_that_is_believed() -> None:

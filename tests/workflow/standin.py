@@ -54,7 +54,8 @@ class StandIns:
     probe_problem: str = ""
     max_cost_usd: float | None = None
     refused_shard: int | None = None
-    """One that may not be planned."""
+    """One that cannot be planned."""
+    refused_as: str = c.STORAGE_REFUSED
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim(self, task: c.ClaimInput) -> c.Claimed:
@@ -73,7 +74,7 @@ class StandIns:
     @activity.defn(name=c.PLAN_SHARD)
     async def plan(self, task: c.PlanInput) -> c.PlannedShard:
         if task.shard == self.refused_shard:
-            raise ApplicationError("list s3://corpus/: access refused", type=c.STORAGE_REFUSED, non_retryable=True)
+            raise ApplicationError("cannot be planned", type=self.refused_as, non_retryable=True)
         return c.PlannedShard(
             task.shard,
             task.first_partition,

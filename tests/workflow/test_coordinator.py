@@ -126,7 +126,7 @@ async def test_pause_holds_dispatch_and_resume_goes_on(temporal: Client) -> None
     assert len(work.begun) == 80
 
 
-async def test_a_refused_plan_pauses_the_run_until_somebody_mends_the_rights(temporal: Client) -> None:
+async def test_a_plan_that_fails_for_good_pauses_the_run_until_somebody_mends_the_cause(temporal: Client) -> None:
     work = StandIns(shards=2, partitions=4, refused_shard=1)
     async with work.worker(temporal) as queue:
         handle = await work.start(temporal, queue)
@@ -136,9 +136,11 @@ async def test_a_refused_plan_pauses_the_run_until_somebody_mends_the_rights(tem
 
         await until(paused)
         control = (await progress(handle)).control
-        assert (control.reason, control.message) == (c.STORAGE_REFUSED, "list s3://corpus/: access refused")
+        assert (control.reason, control.message) == (c.STORAGE_REFUSED, "cannot be planned")
+        work.refused_as = "ManifestBroken"
         await handle.signal("resume")
         await until(lambda: [each.epoch for each in work.controls if each.state == c.PAUSED] == [1, 2])
+        assert (await progress(handle)).control.reason == c.PLANNING_FAILED
         work.refused_shard = None
         await handle.signal("resume")
         assert (await handle.result()).state == c.COMPLETED

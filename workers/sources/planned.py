@@ -15,9 +15,17 @@ from batch.layout import RunLayout, object_uri
 from batch.listing import ObjectEntry, is_addressable
 from batch.places import Place, is_version, parse_cursor
 from batch.planning import ShardCutter
-from batch.store import Storage
+from batch.store import Storage, StorageRefused
 from workers.sources import READERS
-from workers.sources.documents import CHANGED, GONE, OpenObject, count_planned, object_problem, row_documents
+from workers.sources.documents import (
+    CHANGED,
+    GONE,
+    REFUSED,
+    OpenObject,
+    count_planned,
+    object_problem,
+    row_documents,
+)
 from workers.sources.objects import SourceObject
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import Wanted
@@ -84,9 +92,16 @@ class ShardRows:
             return False
         found = self._kept.take(self._layout.run_id, cursor)
         if found is None:
-            entry = await self._storage.head(self._bucket, key)
-            if entry is None or not is_version(version, entry.etag):
-                word, what = (GONE, "went") if entry is None else (CHANGED, "changed")
+            entry, word, what = None, GONE, "went"
+            try:
+                entry = await self._storage.head(self._bucket, key)
+            except StorageRefused:
+                if not self._leave_refused:
+                    raise
+                word, what = REFUSED, "could not be read any more"
+            if entry is not None and not is_version(version, entry.etag):
+                entry, word, what = None, CHANGED, "changed"
+            if entry is None:
                 problem = f"{word}: the object {what} while the plan was made of it; its later rows are left out"
                 lost = object_problem(key, object_uri(self._bucket, key), "", problem)
                 return not await asyncio.to_thread(self._cutter.add, lost, key)
