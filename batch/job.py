@@ -58,7 +58,7 @@ EXTRACTION = "text-2"
 
 
 MAIN_TEXT = "trafilatura-1"
-"""Names the way from an HTML page to its main text, as `EXTRACTION` does; only in the fingerprints of jobs that ask for it."""
+"""Names the way from an HTML page to its main text; part of the fingerprint of jobs that ask for that."""
 
 
 class JobError(ValueError):

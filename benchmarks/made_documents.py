@@ -69,6 +69,15 @@ def make_xlsx() -> bytes:
     return saved(book.save)
 
 
+def make_rows(count: int) -> bytes:
+    """A spreadsheet of so many rows."""
+    book = openpyxl.Workbook()
+    book.active.title = "People"
+    for number in range(count):
+        book.active.append([f"row {number}", number * 1.5, number % 2 == 0])
+    return saved(book.save)
+
+
 def make_pdf(*pages: str) -> bytes:
     """A page for each text; one without text is a drawing."""
     data = io.BytesIO()
@@ -106,7 +115,10 @@ def make_nested_pdf(depth: int = 40) -> bytes:
 
 def make_epub(more: str = "", *, drm: bool = False) -> bytes:
     """Two chapters, in another order in the archive than in the book; `more`: HTML at the end of each."""
-    chapter = '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>{0}</title></head><body><p>Text {0}.</p>{1}</body></html>'
+    chapter = (
+        '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>{0}</title></head>'
+        "<body><p>Text {0}.</p>{1}</body></html>"
+    )
     files = {
         "mimetype": "application/epub+zip",
         "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
