@@ -58,6 +58,10 @@ EXTRACTION = "text-2"
 """Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
 
 
+MAIN_TEXT = "trafilatura-1"
+"""Names the way from an HTML page to its main text; part of the fingerprint of jobs that ask for that."""
+
+
 class JobError(ValueError):
     """The job cannot run as it is written. The message says what, where in the job, and what to do."""
 
@@ -108,6 +112,8 @@ class Source(_Part):
     max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
     duplicates: Literal["share", "ask"] | None = None
     """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart."""
+    html: Literal["all", "main"] = "all"
+    """What is taken of HTML pages: all that they show, or their main text, without navigation, banners and footers."""
 
     _parse_size = field_validator("max_document_bytes", mode="before")(_size)
 
@@ -147,6 +153,11 @@ class Source(_Part):
                     raise ValueError(
                         f"source.{key} is for rows of JSONL and Parquet; with source.format: object leave it out"
                     )
+        if self.format in ("jsonl", "parquet") and self.html != "all":
+            raise ValueError(
+                f"source.html is for objects that are pages; with source.format: {self.format} leave it out: the text "
+                "of a row goes into the prompt as it is"
+            )
         for name in (self.text_field, self.id_field, *self.keep):
             if name is not None and not name.strip():
                 raise ValueError(
@@ -468,6 +479,8 @@ class Job(_Part):
             parts["long_documents"] = self.long_documents.fingerprint_part()
         if self.source.text_field != "text":
             parts["text_field"] = self.source.text_field
+        if self.source.html != "all":
+            parts["html"] = [self.source.html, MAIN_TEXT]
         # Not sorted: in a schema the order of properties is the order in which a model writes them.
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -1,141 +1,108 @@
-"""Text extraction: throughput and quality of the chosen libraries, each against two alternatives.
+"""Text extraction: throughput, quality and memory of the chosen libraries, each against two alternatives.
 
-Quality is the share of a document's marks that the text has exactly once: words that its writer put into headings,
-cells, headers, text boxes, notes and groups. What is chosen must miss none, and be faster than both alternatives.
+Quality is the share of a document's marks that are as they should: words that its writer put into headings, cells,
+headers, text boxes, notes and groups stand in the text exactly once, and, where the main text of a page is wanted, what
+stands around it not at all. What is chosen must have all of them right. Memory is the peak of a process that reads this
+document again and again, Python and the library with it.
 """
 
 from __future__ import annotations
 
-import io
-import time
-from collections.abc import Callable, Sequence
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
 
-import docx
-import docx2python
-import openpyxl
-import pptx
-import pypdf
-import python_calamine
-import trafilatura
-from charset_normalizer import from_bytes
-from pdfminer.high_level import extract_text
-from resiliparse.extract.html2text import extract_plain_text
-
+from benchmarks import made_documents as made
 from benchmarks.figures import Figure
-from tests.unit import formats
-from workers.extract import extract, kind_of
+from benchmarks.lab import peak_memory
+from benchmarks.readers import ALTERNATIVES, CHOSEN
 
-Reader = Callable[[bytes], str]
-WORDS = "The quick brown fox jumps over the lazy dog and reads a page of very ordinary English text. "
-PAGE = "".join(f"<h2>Part {n}</h2><p>{WORDS * 4}</p><ul><li>one<li>two</ul>" for n in range(40))
+WORDS = made.PROSE
+PAGE = "".join(f"<h2>Part {n}</h2><p>{WORDS * 4}</p><ul><li>one</li><li>two</li></ul>" for n in range(40))
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. "
+
+
+@dataclass(frozen=True)
+class Case:
+    """A document, the marks that its text should have once, and those that it should not have."""
+
+    name: str
+    data: bytes
+    marks: list[str]
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`quality` is a share, `memory` bytes."""
+
+    rate: float
+    quality: float
+    memory: int
 
 
 def run(quick: bool) -> list[Figure]:
     """Must show 7 of text extraction."""
     seconds = 0.3 if quick else 2.0
     figures: list[Figure] = []
-    for name, data, marks, others in _cases():
-        readers: dict[str, Reader] = {"chosen": lambda data, name=name: _chosen(name, data), **others}  # type: ignore[misc]
-        for reader, read in readers.items():
-            rate, quality = _measured(read, data, marks, seconds)
-            print(f"  {name:8} {reader:20} {rate:9.1f} documents/s  {quality:4.0%} of {len(marks)} marks", flush=True)
-            target = 1.0 if reader == "chosen" else None
-            figures.append(Figure(f"{name}: {reader}, documents a second", rate))
-            figures.append(Figure(f"{name}: {reader}, marks found", quality, "%", at_least=target))
+    for case in _cases():
+        for reader in (CHOSEN, *ALTERNATIVES[case.name]):
+            found = _measured(case, reader, seconds)
+            what = f"{case.name}: {reader}"
+            print(
+                f"  {case.name:9} {reader:22} {found.rate:9.1f} documents/s  {found.quality:4.0%} of "
+                f"{len(case.marks) + len(case.absent):2} marks  {found.memory / 1e6:4.0f} MB",
+                flush=True,
+            )
+            figures += [
+                Figure(f"{what}, documents a second", found.rate),
+                Figure(f"{what}, marks right", found.quality, "%", at_least=1.0 if reader == CHOSEN else None),
+                Figure(f"{what}, peak RSS", found.memory / 1e6, "MB"),
+            ]
     return figures
 
 
-def _chosen(name: str, data: bytes) -> str:
-    return extract(name, data, kind_of(name, data), 8 * 2**20)
+def _measured(case: Case, reader: str, seconds: float) -> Measured:
+    command = [sys.executable, "-m", "benchmarks.readers", case.name, reader, str(seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        asked = {"size": len(case.data), "marks": case.marks, "absent": case.absent}
+        process.stdin.write(json.dumps(asked).encode() + b"\n" + case.data)
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{reader} could not read {case.name}: what it said stands above")
+        found = json.loads(line)
+        memory = peak_memory(process.pid)
+        process.stdin.close()
+    return Measured(found["rate"], found["right"] / (len(case.marks) + len(case.absent)), memory)
 
 
-def _measured(read: Reader, data: bytes, marks: Sequence[str], seconds: float) -> tuple[float, float]:
-    text = read(data)
-    count, began = 0, time.perf_counter()
-    while (took := time.perf_counter() - began) < seconds:
-        read(data)
-        count += 1
-    return count / took, sum(text.count(mark) == 1 for mark in marks) / len(marks)
-
-
-def _cases() -> list[tuple[str, bytes, list[str], dict[str, Reader]]]:
-    """Name, bytes, marks, alternatives."""
+def _cases() -> list[Case]:
+    russian = (f"first {RUSSIAN}" + RUSSIAN * 50 + "last").encode("koi8-r")
+    pages = (f"Page {n} of it: {WORDS[:60]}" for n in range(10, 40))
+    parts = [f"{part} {n}" for part in ("Title", "Body", "Grouped", "Notes") for n in (1, 2)]
+    article = ["Paragraph 1 of", "Paragraph 8 of", "First point of the list", "Second point of the list", "1234 tons"]
+    paragraphs = b"".join(rb"\par Paragraph %d of it: {\b bold} " % n + WORDS.encode() for n in range(10, 50))
     return [
-        (
-            "a.pdf",
-            formats.make_pdf(*(f"Page {n} of it: {WORDS[:60]}" for n in range(10, 40))),
-            ["Page 10 of it", "Page 39 of it"],
-            {"pypdf": _pypdf, "pdfminer.six": lambda data: extract_text(io.BytesIO(data))},
-        ),
-        (
+        Case("a.pdf", made.make_pdf(*pages), ["Page 10 of it", "Page 39 of it"]),
+        Case(
             "a.docx",
-            formats.make_docx(*[WORDS * 5] * 40),
+            made.make_docx(*[WORDS * 5] * 40),
             ["The heading", "cell 0 0", "cell 1 1", "the header", "inserted", "boxed"],
-            {"python-docx": _python_docx, "docx2python": lambda data: docx2python.docx2python(io.BytesIO(data)).text},
         ),
-        (
-            "a.pptx",
-            formats.make_pptx(),
-            [f"{part} {n}" for part in ("Title", "Body", "Grouped", "Notes") for n in (1, 2)],
-            {"python-pptx": _python_pptx},
-        ),
-        (
-            "a.xlsx",
-            _sheet(),
-            ["row 10\t", "row 1999\t", "People"],
-            {"openpyxl": _openpyxl, "python-calamine": _calamine},
-        ),
-        (
+        Case("a.pptx", made.make_pptx(), parts),
+        Case("a.xlsx", made.make_rows(2000), ["row 10\t", "row 1999\t", "People"]),
+        Case(
             "a.html",
-            f"<title>The title</title><script>var evil</script><article>{PAGE}</article>".encode(),
+            f"<title>The title</title><body><script>var evil</script><article>{PAGE}</article>".encode(),
             ["The title", "Part 1\n", "Part 39\n"],
-            {
-                "trafilatura": lambda data: trafilatura.extract(data.decode()) or "",
-                "resiliparse": lambda data: str(extract_plain_text(data.decode())),
-            },
+            ("evil",),
         ),
-        (
-            "a.txt",
-            (f"first {RUSSIAN}" + RUSSIAN * 50 + "last").encode("koi8-r"),
-            ["first Съешь же ещё", "чаю. last"],
-            {"charset-normalizer": lambda data: str(from_bytes(data).best())},
-        ),
+        Case("main.html", made.make_page().encode(), article, made.AROUND),
+        Case("a.epub", made.make_epub(PAGE), ["Text First.", "Text Second."]),
+        Case("a.rtf", made.RTF[:-1] + paragraphs + b"}", ["Größe", "日", "Paragraph 10 of", "Paragraph 49 of"]),
+        Case("a.eml", made.make_mail(), ["ada@example.com", "grace@example.com", "Grüße", "Hello größe", "bill.pdf"]),
+        Case("a.txt", russian, ["first Съешь же ещё", "чаю. last"]),
     ]
-
-
-def _pypdf(data: bytes) -> str:
-    return "\n".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(data)).pages)
-
-
-def _python_docx(data: bytes) -> str:
-    document = docx.Document(io.BytesIO(data))
-    cells = [cell.text for table in document.tables for row in table.rows for cell in row.cells]
-    return "\n".join([*(paragraph.text for paragraph in document.paragraphs), *cells])
-
-
-def _python_pptx(data: bytes) -> str:
-    slides = pptx.Presentation(io.BytesIO(data)).slides
-    return "\n".join(shape.text_frame.text for slide in slides for shape in slide.shapes if shape.has_text_frame)
-
-
-def _sheet() -> bytes:
-    book = openpyxl.Workbook()
-    book.active.title = "People"
-    for number in range(2000):
-        book.active.append([f"row {number}", number * 1.5, number % 2 == 0])
-    return formats.saved(book.save)
-
-
-def _openpyxl(data: bytes) -> str:
-    book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-    return "\n".join(f"{sheet.title}\n{_lines(sheet.iter_rows(values_only=True))}" for sheet in book)
-
-
-def _calamine(data: bytes) -> str:
-    book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
-    return "\n".join(f"{name}\n{_lines(book.get_sheet_by_name(name).to_python())}" for name in book.sheet_names)
-
-
-def _lines(rows: object) -> str:
-    return "\n".join("\t".join("" if cell is None else str(cell) for cell in row) for row in rows)  # type: ignore[attr-defined]

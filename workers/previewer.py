@@ -268,7 +268,7 @@ class Look:
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return await self._extractors.text_of(document.uri, data)
+        return await self._extractors.text_of(document.uri, data, html=self._job.source.html)
 
     async def _ask(self, document: PlannedDocument, shown: Shown, payload: bytes) -> Row | None:
         """Asks the one question, or those about the chunks."""

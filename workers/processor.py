@@ -515,7 +515,8 @@ class Attempt:
             data, etag = (found, document.etag) if found is not None else await self._fetch(document)
             if self._active.file.job.incremental:
                 await self._check_unchanged(document, data)
-            text = await self._active.extractors.text_of(document.uri, data)
+            source = self._active.file.job.source
+            text = await self._active.extractors.text_of(document.uri, data, html=source.html)
         active = self._active
         if active.file.job.output.keep_text:
             self._texts[document.document_id] = await asyncio.to_thread(pack, text)

@@ -13,7 +13,7 @@ from batch import Job, connect, preview
 from batch import contracts as c
 from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack
-from tests.unit import formats as f
+from benchmarks import made_documents as f
 
 NOISE = random.Random(5).randbytes(5000)
 GERMAN = "Die Straße ist größer als üblich, sagte Frau Müller über das schöne Gebäude. Wir prüfen es nächste Woche."
@@ -62,11 +62,11 @@ def env(stack: LocalStack) -> Iterator[dict[str, str]]:
         yield stack.environment()
 
 
-def job(name: str, **output: Any) -> Job:
+def job(name: str, *, html: str = "all", **output: Any) -> Job:
     return Job.parse(
         {
             "name": name,
-            "source": {"uri": f"s3://corpus/{name}/"},
+            "source": {"uri": f"s3://corpus/{name}/", "html": html},
             "prompt": {"user": "Label this.\n{{ text }}"},
             "model": {"name": "simulated-small"},
             "output": {"uri": f"s3://results/{name}/", **output},
@@ -112,6 +112,20 @@ async def test_a_preview_reads_them_too_and_nothing_is_kept_unless_said(env: dic
     run = await (await connect()).start(job("look-inside"), check_model=False)
     await run.wait()
     assert "text" not in run.results().collect().columns
+
+
+async def test_a_job_may_ask_for_the_main_text_of_pages(env: dict[str, str]) -> None:
+    pages = {"a.html": f.make_page().encode(), "menu.html": b"<nav><a href=/>Only a menu</a></nav>"}
+    await upload_async(env, "corpus", "main-text", [*pages.items(), ("deep.html", b"<div>" * 400_000)])
+    asked = job("main-text", html="main", keep_text=True)
+    shown = {each.document_id.rpartition("/")[2]: each for each in (await preview(asked)).documents}
+    run = await (await connect()).start(asked, check_model=False)
+    await run.wait()
+    rows = rows_of(run.results().collect())
+    for text in (rows["a.html"]["text"], shown["a.html"].messages[0]["content"]):
+        assert "Paragraph 8 of the article" in text and not any(each in text for each in f.AROUND)
+    assert rows["menu.html"]["text"] == "Only a menu"
+    assert rows["deep.html"]["error_type"] == "too_deep"
 
 
 def rows_of(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
-from tests.unit.formats import text_of
-from workers.extract import INLINE_BYTES, Unreadable, inline, kind_of
+from benchmarks.made_documents import AROUND, make_page, text_of
+from workers.extract import INLINE_BYTES, Kind, Unreadable, extract, inline, kind_of
+from workers.extract.main_text import MOST_TAGS
+from workers.extract.pool import Extractors
 
 
 def html(body: str) -> str:
@@ -68,3 +70,63 @@ def test_what_is_small_or_plain_is_read_where_it_is_and_nothing_else() -> None:
         with pytest.raises(Unreadable) as refused:
             read("s3://b/empty.pdf", nothing)
         assert refused.value.error_type == "empty"
+
+
+def main_text(page: str) -> str:
+    return extract("page.html", page.encode(), Kind.HTML_MAIN, 8 * 2**20)
+
+
+def test_main_text_is_the_article_and_nothing_around_it() -> None:
+    page = make_page()
+    text, whole = main_text(page), text_of("page.html", page.encode())
+    assert text.startswith("The headline - The Paper\n") and "evil" not in text
+    for each in ("Paragraph 1 of", "Paragraph 8 of", "Second point of the list", "1999", "1234 tons"):
+        assert each in text and each in whole, each
+    for each in AROUND:
+        assert each not in text and each in whole, each
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<title>T</title><nav><a href=/>Only a menu</a></nav>",
+        "<title>T</title>" + "<div>" * 600 + "Only a menu",
+        "<title>T</title><p>Only a menu</p>" + "<i>x</i>" * MOST_TAGS,
+        "<title>T</title><frameset><frame src=x></frameset>",
+    ],
+    ids=["nothing but navigation", "deeper than the library looks", "more tags than it bears", "no body"],
+)
+def test_a_page_without_main_text_is_read_whole(page: str) -> None:
+    assert main_text(page) == text_of("page.html", page.encode())
+
+
+def test_what_breaks_the_choice_of_main_text_does_not_break_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(page: str, **options: object) -> str:
+        raise AttributeError(page)
+
+    monkeypatch.setattr("trafilatura.extract", broken)
+    assert "Menu 7" in main_text(make_page())
+
+
+def test_deeply_nested_pages_are_refused_for_main_text_too() -> None:
+    began = time.monotonic()
+    with pytest.raises(Unreadable) as refused:
+        main_text("<div>" * 400_000)
+    assert refused.value.error_type == "too_deep" and time.monotonic() - began < 5
+    with pytest.raises(Unreadable) as refused:
+        main_text("<p> </p>")
+    assert refused.value.error_type == "empty"
+
+
+async def test_main_text_is_looked_for_in_a_process_however_small_the_page() -> None:
+    """Nothing bounds what the library may take, so never where the worker's own work is done."""
+    page = make_page("A single short paragraph, which is the article.").encode()
+    assert inline("page.html", page, Kind.HTML_MAIN) is None
+    pool = Extractors(1)
+    try:
+        assert "Menu 7" in await pool.text_of("page.html", page) and not pool._children
+        found = await pool.text_of("page.html", page, html="main")
+        assert "which is the article" in found and "Menu 7" not in found and len(pool._children) == 1
+        assert await pool.text_of("a.txt", b"plain text", html="main") == "plain text"
+    finally:
+        await pool.close()

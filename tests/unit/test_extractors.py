@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.formats import make_docx, make_nested_pdf, make_pdf
+from benchmarks.made_documents import make_docx, make_nested_pdf, make_pdf
 from workers.extract import Unreadable
 from workers.extract.pool import Extractors, Limits
 

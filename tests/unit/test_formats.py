@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.unit import formats as f
-from tests.unit.formats import text_of
+from benchmarks import made_documents as f
+from benchmarks.made_documents import text_of
 from workers.extract import Kind, Unreadable, kind_of
 
 

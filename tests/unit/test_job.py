@@ -69,6 +69,8 @@ def test_a_deadline_is_a_duration(given: str | int, seconds: float) -> None:
         ({"model__temperature": 0}, False),
         ({"model__max_output_tokens": 5}, False),
         ({"output__schema": {"type": "object", "properties": {"a": {"type": "string"}}}}, False),
+        ({"source__html": "main"}, False),
+        ({"source__html": "all"}, True),
         ({"name": "other"}, True),
         ({"source__uri": "s3://corpus/{{ date }}/"}, True),
         ({"output__uri": "s3://elsewhere/{{ scheduled_at }}/"}, True),
@@ -169,6 +171,10 @@ def test_the_order_of_the_answers_fields_is_part_of_the_fingerprint() -> None:
         (
             {"source__format": "object", "source__keep": ["a"]},
             "job: source.keep is for rows of JSONL and Parquet; with",
+        ),
+        (
+            {"source__format": "jsonl", "source__html": "main"},
+            "job: source.html is for objects that are pages; with source.format: jsonl leave it out",
         ),
         (
             {"source__format": "object", "source__id_field": "a"},

@@ -25,7 +25,7 @@ def inline(key: str, data: bytes, kind: Kind) -> str | None:
         return quickly(data)
     if kind is Kind.HTML and len(data) <= INLINE_BYTES:
         text = quickly(data)
-        return None if text is None else _page(text)
+        return None if text is None else _page(page_to_text(text))
     return None
 
 
@@ -41,7 +41,11 @@ def extract(key: str, data: bytes, kind: Kind, most: int) -> str:
     if kind is Kind.TEXT:
         text = decode(key, data)
     elif kind is Kind.HTML:
-        return _page(decode(key, data))
+        return _page(page_to_text(decode(key, data)))
+    elif kind is Kind.HTML_MAIN:
+        from workers.extract.main_text import page_to_main_text
+
+        return _page(page_to_main_text(decode(key, data)))
     elif kind is Kind.PDF:
         from workers.extract.pdf import pdf_to_text
 
@@ -77,8 +81,7 @@ _A = {
 }
 
 
-def _page(page: str) -> str:
-    text = page_to_text(page)
+def _page(text: str) -> str:
     if not text:
         raise Unreadable("empty", "the HTML page holds no text")
     return text

@@ -22,10 +22,23 @@ def page_to_text(page: str) -> str:
 def html_to_text(page: str) -> str:
     """Title first, then the body without scripts and styles; runs of white space folded."""
     tree = LexborHTMLParser(page)
-    title = tree.css_first("title")
-    heading = title.text(strip=True) if title is not None else ""
+    heading = _title(tree)
     tree.strip_tags(INVISIBLE)
     body = tree.body
     text = body.text(separator="\n", strip=True) if body is not None else ""
-    lines = (re.sub(r"\s+", " ", line).strip() for line in f"{heading}\n{text}".splitlines())
+    lines = (_folded(line) for line in f"{heading}\n{text}".splitlines())
     return "\n".join(line for line in lines if line)
+
+
+def title_of(page: str) -> str:
+    """On one line; empty without one."""
+    return _folded(_title(LexborHTMLParser(page)))
+
+
+def _title(tree: LexborHTMLParser) -> str:
+    title = tree.css_first("title")
+    return title.text(strip=True) if title is not None else ""
+
+
+def _folded(line: str) -> str:
+    return re.sub(r"\s+", " ", line).strip()

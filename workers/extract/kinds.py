@@ -10,10 +10,14 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """A way from bytes to text. `ZIP`: DOCX, PPTX, XLSX or EPUB, which its entries tell."""
+    """A way from bytes to text. `ZIP`: DOCX, PPTX, XLSX or EPUB, which its entries tell.
+
+    `HTML_MAIN` is HTML of which a job wants the main text alone: `kind_of` never says that.
+    """
 
     TEXT = "text"
     HTML = "html"
+    HTML_MAIN = "html-main"
     PDF = "pdf"
     ZIP = "zip"
     OLE = "ole"

@@ -23,7 +23,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from workers.extract import inline, kind_of
 from workers.extract.kinds import Kind
@@ -76,9 +76,15 @@ class Extractors:
         self._children: set[_Child] = set()
         self._closed = False
 
-    async def text_of(self, key: str, data: bytes) -> str:
-        """The text of a document; small text and HTML is read right here. Raises `Unreadable`."""
+    async def text_of(self, key: str, data: bytes, *, html: Literal["all", "main"] = "all") -> str:
+        """The text of a document; small text and HTML is read right here. Raises `Unreadable`.
+
+        Args:
+            html: whether of an HTML page all visible text is wanted, or its main text.
+        """
         kind = kind_of(key, data)
+        if kind is Kind.HTML and html == "main":
+            kind = Kind.HTML_MAIN
         text = inline(key, data, kind)
         return text if text is not None else await self._extract(key, data, kind)
 

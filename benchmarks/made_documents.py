@@ -69,6 +69,15 @@ def make_xlsx() -> bytes:
     return saved(book.save)
 
 
+def make_rows(count: int) -> bytes:
+    """A spreadsheet of so many rows."""
+    book = openpyxl.Workbook()
+    book.active.title = "People"
+    for number in range(count):
+        book.active.append([f"row {number}", number * 1.5, number % 2 == 0])
+    return saved(book.save)
+
+
 def make_pdf(*pages: str) -> bytes:
     """A page for each text; one without text is a drawing."""
     data = io.BytesIO()
@@ -104,10 +113,11 @@ def make_nested_pdf(depth: int = 40) -> bytes:
     return "\n".join([head, page, *forms, last, "trailer <</Root 1 0 R>>", "%%EOF"]).encode()
 
 
-def make_epub(*, drm: bool = False) -> bytes:
-    """Two chapters, in another order in the archive than in the book."""
+def make_epub(more: str = "", *, drm: bool = False) -> bytes:
+    """Two chapters, in another order in the archive than in the book; `more`: HTML at the end of each."""
     chapter = (
-        '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>{0}</title></head><body><p>Text {0}.</p></body></html>'
+        '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>{0}</title></head>'
+        "<body><p>Text {0}.</p>{1}</body></html>"
     )
     files = {
         "mimetype": "application/epub+zip",
@@ -118,8 +128,8 @@ def make_epub(*, drm: bool = False) -> bytes:
         '<item id="a" href="a.xhtml" media-type="application/xhtml+xml"/>'
         '<item id="i" href="i.png" media-type="image/png"/></manifest>'
         '<spine><itemref idref="a"/><itemref idref="b"/></spine></package>',
-        "OEBPS/b b.xhtml": chapter.format("Second"),
-        "OEBPS/a.xhtml": chapter.format("First"),
+        "OEBPS/b b.xhtml": chapter.format("Second", more),
+        "OEBPS/a.xhtml": chapter.format("First", more),
     }
     if drm:
         files["META-INF/encryption.xml"] = (
@@ -138,6 +148,29 @@ def make_mail(*, html: bool = False) -> bytes:
     return message.as_bytes()
 
 
+def make_page(*paragraphs: str) -> str:
+    """A news page as the Web has them: an article with a list and a table, and all that stands around one."""
+    written = paragraphs or tuple(f"Paragraph {n} of the article: {PROSE * 3}" for n in range(1, 9))
+    links = "".join(f'<li><a href="/{n}">Menu {n}</a></li>' for n in range(12))
+    return (
+        "<!doctype html><html lang=en><head><title>The headline - The Paper</title>"
+        "<script>var evil</script></head><body>"
+        '<div class="cookie-banner" id="cookie-consent"><p>We use cookies to improve your experience.</p>'
+        "<button>Accept all</button></div>"
+        f"<header><nav><ul>{links}</ul></nav></header><main><article><h1>The headline</h1>"
+        f"{''.join(f'<p>{each}</p>' for each in written)}"
+        "<ul><li>First point of the list</li><li>Second point of the list</li></ul>"
+        "<table><tr><th>Year</th><th>Amount</th></tr><tr><td>1999</td><td>1234 tons</td></tr></table></article></main>"
+        '<aside class="sidebar"><h3>Most read</h3><ul><li><a href="/x">Another story</a></li></ul></aside>'
+        '<div class="comments" id="comments"><p>First comment by a reader, who disagrees.</p></div>'
+        '<footer><p>Copyright 2026 The Paper. <a href="/imprint">Imprint</a> <a href="/terms">Terms</a></p></footer>'
+        "</body></html>"
+    )
+
+
+PROSE = "The quick brown fox jumps over the lazy dog, and reads a page of very ordinary English text. "
+AROUND = ("We use cookies", "Menu 7", "Most read", "Another story", "First comment", "Copyright", "Imprint")
+"""What stands around the article of `make_page`."""
 RTF = rb"{\rtf1\ansi\ansicpg1252 Gr\'f6\'dfe {\b bold} \u26085? text\par second}"
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
 
