@@ -4,18 +4,16 @@
     STATE_URI/state/JOB/RUN-gN-TOKEN/part-00000.parquet    a version: never changed, sorted by object key as S3 lists
 
 A run is compared with the version that it found when it was claimed, and moves `current.json` to its own at its end.
-If another run moved it meanwhile, the two are merged document by document first.
+If another run moved it meanwhile, the two are merged document by document first (`workers.state_merge`).
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -138,65 +136,3 @@ def read_entries(
                         or (including and entry.key == after)
                     )
                 yield from entries
-
-
-def by_key(entries: Iterable[Entry]) -> Iterator[tuple[str, dict[str, Entry]]]:
-    """The entries of each object together, by document id."""
-    for key, group in groupby(entries, key=attrgetter("key")):
-        yield key, {entry.document_id: entry for entry in group}
-
-
-def merged(
-    ours: Iterable[Entry],
-    ours_listed: datetime,
-    theirs: Iterable[Entry],
-    theirs_listed: datetime,
-    *,
-    by_folders: bool = False,
-) -> Iterator[Entry]:
-    """Two versions as one.
-
-    Of each document the row that was processed last; but an answer to what the younger run asks holds against one to
-    something else, and an answer against an error that may pass. A document that only one of them has was deleted if
-    the other's listing is the younger one. So neither order of two runs that overlapped, nor the rerun of an older one,
-    takes the state back.
-    """
-
-    def is_before(one: str, another: str) -> bool:
-        return bool(place_of(one, by_folders=by_folders) < place_of(another, by_folders=by_folders))
-
-    mine, other = by_key(ours), by_key(theirs)
-    left, right = next(mine, None), next(other, None)
-    while left is not None or right is not None:
-        if right is None or (left is not None and is_before(left[0], right[0])):
-            assert left is not None
-            yield from (entry for entry in left[1].values() if entry.listed_at > theirs_listed)
-            left = next(mine, None)
-        elif left is None or is_before(right[0], left[0]):
-            yield from (entry for entry in right[1].values() if entry.listed_at > ours_listed)
-            right = next(other, None)
-        else:
-            yield from _merged_object(left[1], ours_listed, right[1], theirs_listed)
-            left, right = next(mine, None), next(other, None)
-
-
-def _merged_object(
-    ours: dict[str, Entry], ours_listed: datetime, theirs: dict[str, Entry], theirs_listed: datetime
-) -> Iterator[Entry]:
-    for document_id in {**theirs, **ours}:
-        left, right = ours.get(document_id), theirs.get(document_id)
-        if left is None or right is None:
-            entry, listed = (left, theirs_listed) if left is not None else (right, ours_listed)
-            assert entry is not None
-            if entry.listed_at > listed:
-                yield entry
-            continue
-        yield _better(left, right)._replace(listed_at=max(left.listed_at, right.listed_at))
-
-
-def _better(one: Entry, other: Entry) -> Entry:
-    if one.fingerprint != other.fingerprint:
-        return max(one, other, key=lambda entry: entry.listed_at)
-    if one.etag == other.etag and bool(one.retryable) != bool(other.retryable):
-        return other if one.retryable else one
-    return max(one, other, key=lambda entry: (entry.processed_at, entry.listed_at))

@@ -63,6 +63,8 @@ class Comparison:
         self._fingerprint, self._full, self._within = fingerprint, full, within
         self._ahead: tuple[str, Iterator[Entry]] | None = None
         self._key, self._at, self._known = "", self._place(""), NOTHING
+        self._unread = False
+        """Whether the object that is looked at could not be read to its end."""
         self._gone: list[Entry] = []
         self._deleted = 0
         self._buffer = io.BytesIO()
@@ -77,6 +79,8 @@ class Comparison:
         key = bucket_and_key(document.uri)[1]
         if key != self._key:
             self._advance(key)
+        if document.problem is not None and document.document_id == key:
+            self._unread = True
         entry = self._known.take(document.document_id)
         if entry is None:
             return document.judged(NEW)
@@ -113,11 +117,12 @@ class Comparison:
         self._ahead = next(self._objects, None)
 
     def _leave(self) -> None:
-        """What the object that was looked at lacks is gone."""
+        """What the object that was looked at lacks is gone, if all that it holds was seen."""
         if self._known is not NOTHING:
-            if self._key != self._within:
+            if self._key != self._within and not self._unread:
                 self._note(self._known.take_rest())
             self._known = NOTHING
+        self._unread = False
 
     def finish(self, *, last: bool, whole: bool = True) -> tuple[bytes, int]:
         """The file of what is gone, and how many documents that is.

@@ -20,7 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from batch.job import Source
+from batch.kinds import OBJECT, kind_of
 from batch.layout import RunLayout, StateLayout
+from batch.result_file import ERROR
 from batch.run_file import RunFile
 from batch.source_keys import SourceKeys
 from batch.state import (
@@ -29,12 +32,12 @@ from batch.state import (
     STATE_SCHEMA,
     Entry,
     StatePointer,
-    merged,
     read_entries,
     read_pointer,
     version_name,
 )
 from batch.store import PreconditionFailed, Storage
+from workers.state_merge import merged
 
 PART_ROWS, GROUP_ROWS = 200_000, 20_000
 """Documents of a part, which is held in memory while it is written (some 10 MB), and of a row group of it."""
@@ -50,15 +53,23 @@ class StateWriter:
         self._layout = file.job.state_layout
         self._listed_at = datetime.fromisoformat(file.created_at)
         self._by_folders = False
+        self._unread = False
+        """Whether there are objects of rows that could not be read to their end."""
         self._version = _Version(storage, self._layout, version_name(file.run_id, generation))
 
     async def add(self, shard: int, partition: int, table: pa.Table) -> None:
         """The rows of a result file; partitions come in the plan's order."""
         uri = self._run.uri(self._run.result(shard, partition))
-        await self._version.add(_entries(table, uri, self._listed_at))
+        entries = _entries(table, uri, self._listed_at)
+        self._unread = self._unread or _leaves_rows_unread(entries, self._file.job.source)
+        await self._version.add(entries)
 
     async def move(self, *, complete: bool) -> None:
-        """Makes what was added the current state. `complete`: the run's plan holds all that there is to list."""
+        """Makes what was added the current state. `complete`: the run's plan holds all that there is to list.
+
+        It takes the place of the state that the run was compared with. But of objects that could not be read to their
+        end the run does not know all rows: these it takes over from there, by a merge.
+        """
         self._by_folders = await SourceKeys(self._storage, self._file.job.source).by_folders()
         listed_at = self._listed_at if complete else NOTHING_LISTED
         own = self._pointer(self._version.name, *await self._version.close(), listed_at)
@@ -81,7 +92,7 @@ class StateWriter:
                         )
                         await self._remove(own.name)
                         return
-                elif not (complete and (now.name == compared_with or (mine and not now.merged))):
+                elif self._unread or not (complete and (now.name == compared_with or (mine and not now.merged))):
                     pointer = await self._merge(own, now)
                 older = [now.name, *now.older]
                 pointer = replace(pointer, older=older[:KEPT])
@@ -176,6 +187,13 @@ def _entries(table: pa.Table, uri: str, listed_at: datetime) -> pa.Table:
     }
     columns = [given[name] if name in given else table.column(name) for name in STATE_SCHEMA.names]
     return pa.table(columns, names=STATE_SCHEMA.names).cast(STATE_SCHEMA)
+
+
+def _leaves_rows_unread(entries: pa.Table, source: Source) -> bool:
+    """Whether one of them is the error row of an object of rows as a whole."""
+    failed = pc.equal(entries.column("status"), ERROR)
+    whole = entries.filter(pc.and_(failed, pc.equal(entries.column("document_id"), entries.column("key"))))
+    return any(kind_of(source, key) != OBJECT for key in whole.column("key").to_pylist())
 
 
 def _table_of(entries: Iterator[Entry]) -> pa.Table:

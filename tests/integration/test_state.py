@@ -54,12 +54,15 @@ class Nights:
     async def end(
         self, file: RunFile, rows: dict[str, int | str], *, generation: int = 1, complete: bool = True
     ) -> None:
-        """`rows`: document -> the hour when it was answered, or "error" for one that may pass."""
+        """`rows`: document -> the hour when it was answered, or "error" for one that may pass.
+
+        What comes before a `#` is the object that a document is a row of.
+        """
         layout = RunLayout.of(file.job.output.uri, file.run_id)
         made = [
             {
-                "document_id": name,
-                "uri": f"s3://corpus/x/{name}",
+                "document_id": f"x/{name}",
+                "uri": f"s3://corpus/x/{name.partition('#')[0]}",
                 "etag": "e",
                 "fingerprint": file.fingerprint,
                 "status": "error" if hour == "error" else "ok",
@@ -78,8 +81,11 @@ class Nights:
         assert found is not None
         entries = await asyncio.to_thread(lambda: list(read_entries(self.storage, self.job.state_layout, found[0])))
         assert found[0].documents == len(entries)
-        hours = {each.document_id: int((each.processed_at - DAY).total_seconds() // 3600) for each in entries}
-        return {each.document_id: "error" if each.status == "error" else hours[each.document_id] for each in entries}
+        hours = [int((each.processed_at - DAY).total_seconds() // 3600) for each in entries]
+        return {
+            each.document_id.removeprefix("x/"): "error" if each.status == "error" else hour
+            for each, hour in zip(entries, hours, strict=True)
+        }
 
 
 async def test_reruns_of_an_older_night_take_nothing_back() -> None:
@@ -140,3 +146,16 @@ async def test_versions_are_cleaned_up_after_a_while() -> None:
     layout = nights.job.state_layout
     keys = [entry.key for entry in await nights.storage.list_all(layout.uri.bucket, layout.folder)]
     assert len(keys) == 1 + 1 + KEPT, keys
+
+
+async def test_rows_of_an_object_that_was_not_read_to_its_end_stay() -> None:
+    """It is broken for a night: its rows are neither forgotten nor paid again. What else is gone is gone."""
+    nights = Nights("state-broken")
+    rows: dict[str, int | str] = {"a.jsonl#1": 24, "a.jsonl#2": 24, "z": 24}
+    await nights.end(await nights.claimed(1), {"a": 24, "a.jsonl#1": 24, "a.jsonl#2": 24, "b.jsonl#1": 24, "z": 24})
+    second = await nights.claimed(2)
+    for generation in (1, 1, 2):  # its end is repeated, and it is run again
+        await nights.end(second, {"a.jsonl#2": 24, "a.jsonl": "error", "z": 24}, generation=generation)
+        assert await nights.now() == {**rows, "a.jsonl": "error"}
+    await nights.end(await nights.claimed(3), {"a.jsonl#2": 24, "z": 24})
+    assert await nights.now() == {"a.jsonl#2": 24, "z": 24}

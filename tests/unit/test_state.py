@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
-from batch.state import Entry, merged
+from batch.state import Entry
 from workers import known_entries
 from workers.incremental import Comparison, UnsortedListing
+from workers.state_merge import merged
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -86,6 +87,19 @@ def test_what_is_gone_of_an_object_in_two_shards_is_not_concluded() -> None:
     assert reasons(third, document("z")) == [NEW], "the shard before ended with its last row"
     assert gone(third, last=True) == []
     assert gone(compared(known, within="rows"), last=True) == []
+
+
+def test_what_is_gone_of_an_object_that_cannot_be_read_is_not_concluded() -> None:
+    known = [*(entry("rows")._replace(document_id=f"rows#{number}") for number in range(3)), entry("x"), entry("z")]
+    broken = replace(document("rows"), problem="broken_object: it ends within a row")
+    comparison = compared(known)
+    found = reasons(comparison, replace(document("rows"), document_id="rows#0"), broken, document("z"))
+    assert found == [UNCHANGED, NEW, UNCHANGED]
+    assert gone(comparison, last=True) == ["x"]
+    a_row = replace(document("rows"), document_id="rows#0", problem="too_large: this row alone")
+    comparison = compared(known)
+    assert reasons(comparison, a_row, document("x"), document("z")) == [UNCHANGED] * 3
+    assert gone(comparison, last=True) == ["rows#1", "rows#2"]
 
 
 def test_servers_that_list_by_folders() -> None:
@@ -161,3 +175,25 @@ def test_an_older_run_takes_no_answer_back() -> None:
     for rerun in (again, before):
         for one, at, other, then in (([answer], 10, [rerun], 1), ([rerun], 1, [answer], 10)):
             assert list(merged(one, hours(at), other, hours(then))) == [answer]
+
+
+def test_rows_of_an_object_that_was_not_read_to_its_end_stay() -> None:
+    """Whichever of two runs could not read it; what the younger one read to its end lacks no row by mistake."""
+
+    def rows(*numbers: int, listed: int) -> list[Entry]:
+        return [entry("rows", listed=listed)._replace(document_id=f"rows#{number}") for number in numbers]
+
+    def broken(listed: int) -> Entry:
+        return entry("rows", listed=listed)._replace(status="error", retryable=False)
+
+    def both_ways(one: list[Entry], at: int, other: list[Entry], then: int) -> set[str]:
+        found, turned = merged(one, hours(at), other, hours(then)), merged(other, hours(then), one, hours(at))
+        ids = [each.document_id for each in found]
+        assert sorted(ids) == sorted(each.document_id for each in turned)
+        assert len(set(ids)) == len(ids)
+        return set(ids)
+
+    night = rows(1, 2, 3, listed=1)
+    assert both_ways(night, 1, [*rows(1, listed=2), broken(2)], 2) == {"rows", "rows#1", "rows#2", "rows#3"}
+    assert both_ways([*night, broken(1)], 1, rows(2, 4, listed=2), 2) == {"rows#2", "rows#4"}
+    assert both_ways([broken(1)], 1, [broken(2)], 2) == {"rows"}
