@@ -38,13 +38,19 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("retryable", pa.bool_()),
     pa.field("processed_at", pa.timestamp("us", tz="UTC")),
     pa.field("listed_at", pa.timestamp("us", tz="UTC")),
+    pa.field("seen_at", pa.timestamp("us", tz="UTC")),
     pa.field("result", pa.string()),
 ]
 STATE_SCHEMA = pa.schema(_FIELDS)
+_TIMES = ("processed_at", "listed_at", "seen_at")
 
 
 class Entry(NamedTuple):
-    """One document, in the order of `STATE_SCHEMA`. `result` is the URI of the result file that holds its row."""
+    """One document, in the order of `STATE_SCHEMA`. `result` is the URI of the result file that holds its row.
+
+    `listed_at` is when the last run was claimed that had it in its plan; `seen_at` when the source had this version of
+    it, as far as is known: its `etag` is of then.
+    """
 
     key: str
     document_id: str
@@ -55,6 +61,7 @@ class Entry(NamedTuple):
     retryable: bool | None
     processed_at: datetime
     listed_at: datetime
+    seen_at: datetime
     result: str
 
 
@@ -112,10 +119,10 @@ def read_entries(
 ) -> Iterator[Entry]:
     """The documents of a version whose object keys come after `after`, in order. Blocking, by ranges: for threads.
 
-    `including` those of that key itself. Without `times`, which are half of the work, `processed_at` and `listed_at`
-    are no times of theirs.
+    `including` those of that key itself. Without `times`, which are half of the work, `processed_at`, `listed_at` and
+    `seen_at` are no times of theirs. Versions that were written before there was a `seen_at` give `listed_at` for it.
     """
-    wanted = [name for name in STATE_SCHEMA.names if times or name not in ("processed_at", "listed_at")]
+    wanted = [name for name in STATE_SCHEMA.names if times or name not in _TIMES]
     begins = place_of(after, by_folders=pointer.by_folders)
     for number in range(pointer.parts):
         with storage.reading(layout.uri.bucket, layout.part(pointer.name, number)) as file:
@@ -126,6 +133,8 @@ def read_entries(
                     continue
                 table = parquet.read_row_group(group, columns=wanted)
                 untold = [NOTHING_LISTED] * table.num_rows
+                if times and "seen_at" not in table.column_names:
+                    table = table.append_column("seen_at", table.column("listed_at"))
                 columns = [table.column(name).to_pylist() if name in wanted else untold for name in STATE_SCHEMA.names]
                 entries: Iterator[Entry] = map(Entry._make, zip(*columns, strict=True))
                 if after:

@@ -36,7 +36,7 @@ from batch.local.stack import LocalStack
 from batch.nominal import Nominal
 from batch.planning import UNCHANGED
 from batch.run_file import RunFile
-from batch.state import STATE_SCHEMA, read_pointer
+from batch.state import read_pointer
 from batch.store import Storage
 from benchmarks.figures import Figure, same
 from benchmarks.lab import job, measure, stack, upload
@@ -198,8 +198,9 @@ async def _leave_state(storage: Storage, layout: RunLayout, file: RunFile, shard
             table = await asyncio.to_thread(lambda: pq.ParquetFile(plan).read(columns=["document_id", "uri", "etag"]))
         rows = table.num_rows
         constant = {"content_hash": "0" * 32, "fingerprint": file.fingerprint, "status": "ok", "retryable": None}
-        for name, value in {**constant, "processed_at": datetime.now(UTC)}.items():
-            table = table.append_column(name, pa.array([value] * rows, STATE_SCHEMA.field(name).type))
+        made = {**constant, "processed_at": datetime.now(UTC), "run_id": file.run_id, "generation": 1, "attempts": 1}
+        for name, value in made.items():
+            table = table.append_column(name, pa.array([value] * rows, file.schema.field(name).type))
         await writer.add(shard, shard * 500, table)
     await writer.move(complete=True)
 

@@ -1,7 +1,7 @@
 """Two versions of a job's state as one, document by document: streams, in memory that no object of many rows fills.
 
-Of each document the row that was processed last holds; but an answer to what the younger run asks holds against one to
-something else, and an answer against an error that may pass. A document that only one of them has was deleted if the
+Of each document's version the row that was processed last holds, but an answer against an error that may pass. Of two
+versions the one holds that was seen last, and an answer to what the younger run asks against one to something else. A document that only one of them has was deleted if the
 other's listing is the younger one, and it could read the object that the document is a row of. So neither order of two
 runs that overlapped, nor the rerun of an older one, takes the state back.
 """
@@ -28,7 +28,7 @@ def merged(
 ) -> Iterator[Entry]:
     """Both, in the order of their objects' keys. Blocking: for threads.
 
-    `..._listed`: when the run was claimed whose listing it is.
+    `..._listed`: when the run was claimed whose listing it is: what was seen later may be missing in it.
     """
 
     def is_before(one: str, another: str) -> bool:
@@ -39,10 +39,10 @@ def merged(
     while left is not None or right is not None:
         if right is None or (left is not None and is_before(left[0], right[0])):
             assert left is not None
-            yield from (entry for entry in left[1] if entry.listed_at > theirs_listed)
+            yield from (entry for entry in left[1] if entry.seen_at > theirs_listed)
             left = next(mine, None)
         elif left is None or is_before(right[0], left[0]):
-            yield from (entry for entry in right[1] if entry.listed_at > ours_listed)
+            yield from (entry for entry in right[1] if entry.seen_at > ours_listed)
             right = next(other, None)
         else:
             yield from _merged_object(left[0], left[1], ours_listed, right[1], theirs_listed)
@@ -62,12 +62,13 @@ def _merged_object(
         else:
             right = known.take(left.document_id)
         if right is not None:
-            yield _better(left, right)._replace(listed_at=max(left.listed_at, right.listed_at))
-        elif left.listed_at > theirs_listed or not they_read:
+            listed_at, seen_at = max(left.listed_at, right.listed_at), max(left.seen_at, right.seen_at)
+            yield _better(left, right)._replace(listed_at=listed_at, seen_at=seen_at)
+        elif left.seen_at > theirs_listed or not they_read:
             yield left
-    if whole is not None and whole.listed_at > ours_listed:
+    if whole is not None and whole.seen_at > ours_listed:
         yield whole
-    yield from (right for right in known.take_rest() if right.listed_at > ours_listed or not we_read)
+    yield from (right for right in known.take_rest() if right.seen_at > ours_listed or not we_read)
 
 
 def _is_unread(entry: Entry | None) -> bool:
@@ -78,6 +79,8 @@ def _is_unread(entry: Entry | None) -> bool:
 def _better(one: Entry, other: Entry) -> Entry:
     if one.fingerprint != other.fingerprint:
         return max(one, other, key=lambda entry: entry.listed_at)
-    if one.etag == other.etag and bool(one.retryable) != bool(other.retryable):
+    if one.etag != other.etag:
+        return max(one, other, key=lambda entry: (entry.seen_at, entry.listed_at, entry.processed_at))
+    if bool(one.retryable) != bool(other.retryable):
         return other if one.retryable else one
     return max(one, other, key=lambda entry: (entry.processed_at, entry.listed_at))

@@ -60,7 +60,7 @@ class StateWriter:
     async def add(self, shard: int, partition: int, table: pa.Table) -> None:
         """The rows of a result file; partitions come in the plan's order."""
         uri = self._run.uri(self._run.result(shard, partition))
-        entries = _entries(table, uri, self._listed_at)
+        entries = _entries(table, uri, self._file.run_id, self._listed_at)
         self._unread = self._unread or _leaves_rows_unread(entries, self._file.job.source)
         await self._version.add(entries)
 
@@ -177,12 +177,19 @@ def _encode(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _entries(table: pa.Table, uri: str, listed_at: datetime) -> pa.Table:
+def _entries(table: pa.Table, uri: str, run_id: str, listed_at: datetime) -> pa.Table:
     """A result file's rows as entries of the state."""
     rows = table.num_rows
+    key = pc.replace_substring_regex(table.column("uri"), "^s3://[^/]+/", "")
+    asked = pc.and_(pc.equal(table.column("run_id"), run_id), pc.greater(table.column("attempts"), 0))
+    by_rerun = pc.and_(asked, pc.greater(table.column("generation"), 1))
+    # Then it was the object of that time; a row of an object is always that of the plan.
+    read_again = pc.fill_null(pc.and_(by_rerun, pc.equal(table.column("document_id"), key)), False)
+    time = STATE_SCHEMA.field("listed_at").type
     given = {
-        "key": pc.replace_substring_regex(table.column("uri"), "^s3://[^/]+/", ""),
-        "listed_at": pa.array([listed_at] * rows, STATE_SCHEMA.field("listed_at").type),
+        "key": key,
+        "listed_at": pa.array([listed_at] * rows, time),
+        "seen_at": pc.if_else(read_again, table.column("processed_at"), pa.scalar(listed_at, time)),
         "result": pa.array([uri] * rows, pa.string()),
     }
     columns = [given[name] if name in given else table.column(name) for name in STATE_SCHEMA.names]

@@ -22,7 +22,7 @@ DAY = datetime(2026, 11, 23, tzinfo=UTC)
 
 def entry(key: str, *, etag: str = "e", processed: int = 0, listed: int = 0, fingerprint: str = "f") -> Entry:
     when, seen = DAY + timedelta(hours=processed), DAY + timedelta(hours=listed)
-    return Entry(key, key, etag, "h", fingerprint, "ok", None, when, seen, f"s3://b/{processed}")
+    return Entry(key, key, etag, "h", fingerprint, "ok", None, when, seen, seen, f"s3://b/{processed}")
 
 
 def document(key: str, etag: str = "e") -> PlannedDocument:
@@ -175,6 +175,22 @@ def test_an_older_run_takes_no_answer_back() -> None:
     for rerun in (again, before):
         for one, at, other, then in (([answer], 10, [rerun], 1), ([rerun], 1, [answer], 10)):
             assert list(merged(one, hours(at), other, hours(then))) == [answer]
+
+
+def test_the_version_that_was_seen_last_holds() -> None:
+    """Though another one was answered later: a slow run has the version of its listing, and a rerun that of its plan."""
+    newer = entry("a", etag="2", processed=5, listed=4)
+    slow = entry("a", etag="1", processed=9, listed=1)
+    row, planned = (each._replace(key="rows", document_id="rows#1") for each in (newer, slow))
+    for holds, older in ((newer, slow), (newer, slow._replace(status="error", retryable=True)), (row, planned)):
+        for one, at, other, then in (([holds], 4, [older], 1), ([older], 1, [holds], 4)):
+            assert list(merged(one, hours(at), other, hours(then))) == [holds]
+    read_again = slow._replace(etag="3", seen_at=hours(9))
+    for one, at, other, then in (([newer], 4, [read_again], 1), ([read_again], 1, [newer], 4)):
+        assert list(merged(one, hours(at), other, hours(then))) == [read_again._replace(listed_at=hours(4))]
+    asked_before = read_again._replace(fingerprint="earlier")
+    found = list(merged([newer], hours(4), [asked_before], hours(1)))
+    assert [(each.etag, each.fingerprint) for each in found] == [("2", "f")]
 
 
 def test_rows_of_an_object_that_was_not_read_to_its_end_stay() -> None:
