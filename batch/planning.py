@@ -124,6 +124,8 @@ class PlanFooter:
     """Of an incremental run: how many documents are asked about, or not, for which reason."""
     deleted: int = 0
     """Of an incremental run: documents of the last one that the listing has no more, up to the end cursor."""
+    planned_at: str = ""
+    """When the listing had been taken up to the end cursor: ISO 8601, UTC; "" in plans of older versions."""
 
     def to_metadata(self) -> dict[str, str]:
         values = {**self.__dict__, "reasons": json.dumps(self.reasons)}
@@ -132,7 +134,7 @@ class PlanFooter:
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes]) -> PlanFooter:
         """Raises `KeyError` or `ValueError` for a file that is no plan of ours. Plans of older versions say less."""
-        lacked = {"docbatch.reasons": "{}", "docbatch.deleted": "0"}
+        lacked = {"docbatch.reasons": "{}", "docbatch.deleted": "0", "docbatch.planned_at": ""}
         known = lacked | {
             key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"docbatch.")
         }
@@ -147,6 +149,7 @@ class PlanFooter:
             last=text["last"] == "True",
             reasons=json.loads(text["reasons"]),
             deleted=int(text["deleted"]),
+            planned_at=text["planned_at"],
         )
 
 
@@ -255,7 +258,7 @@ class ShardCutter:
         """Up to where documents were taken."""
         return self._cursor
 
-    def finish(self, *, last: bool, deleted: int = 0) -> tuple[bytes, PlanFooter]:
+    def finish(self, *, last: bool, deleted: int = 0, planned_at: str = "") -> tuple[bytes, PlanFooter]:
         self._close_partition()
         footer = PlanFooter(
             shard=self._shard,
@@ -267,6 +270,7 @@ class ShardCutter:
             last=last,
             reasons=dict(self._reasons),
             deleted=deleted,
+            planned_at=planned_at,
         )
         self._writer.add_key_value_metadata(footer.to_metadata())
         self._writer.close()

@@ -31,8 +31,8 @@ PARTITION_FAILED = "partition_failed"
 Settle = Callable[[int, int, int], Awaitable[bytes | None]]
 """(shard, partition, row group) of a partition without a result file -> the file now written for it, or None."""
 
-Take = Callable[[int, int, pa.Table], Awaitable[None]]
-"""(shard, partition, rows of its result file)"""
+Take = Callable[[PlanFooter, int, pa.Table], Awaitable[None]]
+"""(plan of the shard, partition, rows of its result file)"""
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Reconciler:
                 partition = footer.first_partition + group
                 table = await asyncio.to_thread(self._partition, account, footer.shard, partition, ids, data)
                 if table is not None and self._take is not None:
-                    await self._take(footer.shard, partition, table)
+                    await self._take(footer, partition, table)
             if self._on_progress:
                 self._on_progress(account)
 

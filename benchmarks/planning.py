@@ -34,7 +34,7 @@ from batch.job import Job
 from batch.layout import RunLayout
 from batch.local.stack import LocalStack
 from batch.nominal import Nominal
-from batch.planning import UNCHANGED
+from batch.planning import UNCHANGED, PlanFooter
 from batch.run_file import RunFile
 from batch.state import read_pointer
 from batch.store import Storage
@@ -195,13 +195,15 @@ async def _leave_state(storage: Storage, layout: RunLayout, file: RunFile, shard
     writer = StateWriter(storage, layout, file, 1)
     for shard in range(shards):
         with storage.reading(layout.output.bucket, layout.plan(shard)) as plan:
-            table = await asyncio.to_thread(lambda: pq.ParquetFile(plan).read(columns=["document_id", "uri", "etag"]))
+            parquet = pq.ParquetFile(plan)
+            footer = PlanFooter.from_metadata(dict(parquet.metadata.metadata or {}))
+            table = await asyncio.to_thread(parquet.read, columns=["document_id", "uri", "etag"])
         rows = table.num_rows
         constant = {"content_hash": "0" * 32, "fingerprint": file.fingerprint, "status": "ok", "retryable": None}
         made = {**constant, "processed_at": datetime.now(UTC), "run_id": file.run_id, "generation": 1, "attempts": 1}
         for name, value in made.items():
             table = table.append_column(name, pa.array([value] * rows, file.schema.field(name).type))
-        await writer.add(shard, shard * 500, table)
+        await writer.add(footer, footer.first_partition, table)
     await writer.move(complete=True)
 
 

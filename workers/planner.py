@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing, contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 
 from temporalio import activity
@@ -90,7 +91,8 @@ class Planner:
             gone, deleted = await asyncio.to_thread(comparison.finish, last=not full, whole=whole)
             if deleted:
                 await self._storage.put(layout.output.bucket, layout.deleted(task.shard), gone)
-        data, footer = await asyncio.to_thread(partial(cutter.finish, last=not full, deleted=deleted))
+        now = datetime.now(UTC).isoformat()
+        data, footer = await asyncio.to_thread(partial(cutter.finish, last=not full, deleted=deleted, planned_at=now))
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
         except PreconditionFailed:

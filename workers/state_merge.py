@@ -1,9 +1,10 @@
 """Two versions of a job's state as one, document by document: streams, in memory that no object of many rows fills.
 
 Of each document's version the row that was processed last holds, but an answer against an error that may pass. Of two
-versions the one holds that was seen last, and an answer to what the younger run asks against one to something else. A document that only one of them has was deleted if the
-other's listing is the younger one, and it could read the object that the document is a row of. So neither order of two
-runs that overlapped, nor the rerun of an older one, takes the state back.
+versions the one holds that was seen last, and an answer to what the younger run asks against one to something else. A
+document that only one of them has was deleted if the other's listing is the younger one, and if that run could read the
+object whose row it is. So neither order of two runs that overlapped, nor the rerun of an older one, takes the state
+back.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from batch.job import Source
 from batch.kinds import OBJECT, kind_of
 from batch.layout import RunLayout, StateLayout
+from batch.planning import PlanFooter
 from batch.result_file import ERROR
 from batch.run_file import RunFile
 from batch.source_keys import SourceKeys
@@ -57,10 +59,11 @@ class StateWriter:
         """Whether there are objects of rows that could not be read to their end."""
         self._version = _Version(storage, self._layout, version_name(file.run_id, generation))
 
-    async def add(self, shard: int, partition: int, table: pa.Table) -> None:
+    async def add(self, plan: PlanFooter, partition: int, table: pa.Table) -> None:
         """The rows of a result file; partitions come in the plan's order."""
-        uri = self._run.uri(self._run.result(shard, partition))
-        entries = _entries(table, uri, self._file.run_id, self._listed_at)
+        uri = self._run.uri(self._run.result(plan.shard, partition))
+        planned_at = datetime.fromisoformat(plan.planned_at) if plan.planned_at else self._listed_at
+        entries = _entries(table, uri, self._file.run_id, self._listed_at, planned_at)
         self._unread = self._unread or _leaves_rows_unread(entries, self._file.job.source)
         await self._version.add(entries)
 
@@ -177,19 +180,21 @@ def _encode(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _entries(table: pa.Table, uri: str, run_id: str, listed_at: datetime) -> pa.Table:
+def _entries(table: pa.Table, uri: str, run_id: str, listed_at: datetime, planned_at: datetime) -> pa.Table:
     """A result file's rows as entries of the state."""
     rows = table.num_rows
     key = pc.replace_substring_regex(table.column("uri"), "^s3://[^/]+/", "")
-    asked = pc.and_(pc.equal(table.column("run_id"), run_id), pc.greater(table.column("attempts"), 0))
-    by_rerun = pc.and_(asked, pc.greater(table.column("generation"), 1))
-    # Then it was the object of that time; a row of an object is always that of the plan.
-    read_again = pc.fill_null(pc.and_(by_rerun, pc.equal(table.column("document_id"), key)), False)
-    time = STATE_SCHEMA.field("listed_at").type
+    is_whole = pc.equal(table.column("document_id"), key)
+    is_own = pc.equal(table.column("run_id"), pa.scalar(run_id))
+    asked = pc.and_(is_own, pc.greater(table.column("attempts"), pa.scalar(0)))
+    # A rerun asks about the object of its time; a row of an object stays that of the plan.
+    by_rerun = pc.and_(is_whole, pc.greater(table.column("generation"), pa.scalar(1)))
+    read_again: Any = pc.and_(asked, by_rerun)
+    time = STATE_SCHEMA.field("seen_at").type
     given = {
         "key": key,
         "listed_at": pa.array([listed_at] * rows, time),
-        "seen_at": pc.if_else(read_again, table.column("processed_at"), pa.scalar(listed_at, time)),
+        "seen_at": pc.if_else(read_again.fill_null(False), table.column("processed_at"), pa.scalar(planned_at, time)),
         "result": pa.array([uri] * rows, pa.string()),
     }
     columns = [given[name] if name in given else table.column(name) for name in STATE_SCHEMA.names]
@@ -198,9 +203,9 @@ def _entries(table: pa.Table, uri: str, run_id: str, listed_at: datetime) -> pa.
 
 def _leaves_rows_unread(entries: pa.Table, source: Source) -> bool:
     """Whether one of them is the error row of an object of rows as a whole."""
-    failed = pc.equal(entries.column("status"), ERROR)
+    failed = pc.equal(entries.column("status"), pa.scalar(ERROR))
     whole = entries.filter(pc.and_(failed, pc.equal(entries.column("document_id"), entries.column("key"))))
-    return any(kind_of(source, key) != OBJECT for key in whole.column("key").to_pylist())
+    return any(kind_of(source, str(key)) != OBJECT for key in whole.column("key").to_pylist())
 
 
 def _table_of(entries: Iterator[Entry]) -> pa.Table:

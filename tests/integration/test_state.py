@@ -14,6 +14,7 @@ import pytest
 from batch import Job
 from batch.layout import RunLayout
 from batch.nominal import Nominal
+from batch.planning import PlanFooter
 from batch.run_file import RunFile
 from batch.state import KEPT, read_entries, read_pointer
 from batch.store import Storage
@@ -52,18 +53,28 @@ class Nights:
         return RunFile.of(f"night-{night}", self.job, "x", at.isoformat(), Nominal.parse(at.isoformat()), state=state)
 
     async def end(
-        self, file: RunFile, rows: dict[str, int | str], *, generation: int = 1, complete: bool = True
+        self,
+        file: RunFile,
+        rows: dict[str, int | str],
+        *,
+        generation: int = 1,
+        complete: bool = True,
+        planned: int | None = None,
+        etag: str = "e",
     ) -> None:
         """`rows`: document -> the hour when it was answered, or "error" for one that may pass.
 
-        What comes before a `#` is the object that a document is a row of.
+        What comes before a `#` is the object that a document is a row of. `planned`: the hour when the plan was made.
         """
         layout = RunLayout.of(file.job.output.uri, file.run_id)
         made = [
             {
                 "document_id": f"x/{name}",
                 "uri": f"s3://corpus/x/{name.partition('#')[0]}",
-                "etag": "e",
+                "etag": etag,
+                "run_id": file.run_id,
+                "generation": generation,
+                "attempts": 0 if hour == "error" else 1,
                 "fingerprint": file.fingerprint,
                 "status": "error" if hour == "error" else "ok",
                 "retryable": hour == "error" or None,
@@ -73,7 +84,9 @@ class Nights:
         ]
         writer = StateWriter(self.storage, layout, file, generation)
         if made:
-            await writer.add(0, 0, pa.Table.from_pylist(made, schema=file.schema))
+            planned_at = (DAY + timedelta(hours=planned)).isoformat() if planned is not None else ""
+            plan = PlanFooter(0, 0, 1, len(made), "", "", True, planned_at=planned_at)
+            await writer.add(plan, 0, pa.Table.from_pylist(made, schema=file.schema))
         await writer.move(complete=complete)
 
     async def now(self) -> dict[str, int | str]:
@@ -97,6 +110,15 @@ async def test_reruns_of_an_older_night_take_nothing_back() -> None:
     for generation in (2, 3, 3):  # the last one's activity is repeated
         await nights.end(first, {"a": 24, "b": "error"}, generation=generation)
         assert await nights.now() == {"a": 24, "b": 48, "c": 48}
+
+
+async def test_what_a_rerun_read_is_newer_than_the_listing_of_a_later_night() -> None:
+    """But not what it only had in its plan."""
+    nights = Nights("state-read-again")
+    first, second = await nights.claimed(1), await nights.claimed(2)
+    await nights.end(second, {"a": 48, "b": 48, "r#1": 48}, etag="2")
+    await nights.end(first, {"a": 60, "b": "error", "r#1": 60}, generation=2, etag="1")
+    assert await nights.now() == {"a": 60, "b": 48, "r#1": 48}
 
 
 async def test_the_end_of_a_run_that_overlapped_may_be_repeated() -> None:
@@ -125,6 +147,18 @@ async def test_states_in_two_orders_are_not_merged() -> None:
             nights.job = manifest if night == 2 else listing
             await nights.end(files[night], {"a/x": 24 * night, "a.txt": 24 * night})
         assert await nights.now() == {"a/x": 72, "a.txt": 72}
+
+
+async def test_what_a_rerun_goes_on_to_list_is_not_gone() -> None:
+    """A run that was cancelled while it planned goes on after a later night, and lists what came since then."""
+    nights = Nights("state-planned-on")
+    early, late = await nights.claimed(1), await nights.claimed(2)
+    await nights.end(early, {"a": 24}, planned=24, complete=False)
+    await nights.end(late, {"a": 24, "b": 48}, planned=49)
+    await nights.end(early, {"a": 24, "b": 48, "c": 60}, planned=60, generation=2)
+    assert await nights.now() == {"a": 24, "b": 48, "c": 60}
+    await nights.end(late, {"a": 24, "b": 48}, planned=49, generation=2)
+    assert await nights.now() == {"a": 24, "b": 48, "c": 60}
 
 
 @pytest.mark.parametrize("rows", [{}, {"a": 50}])

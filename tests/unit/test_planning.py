@@ -50,7 +50,7 @@ def fill(shard: ShardCutter, sizes: list[int]) -> int:
 def test_partitions_end_at_documents_or_bytes(sizes: list[int], taken: int, groups: list[int]) -> None:
     shard = cutter()
     assert fill(shard, sizes) == taken
-    data, footer = shard.finish(last=False)
+    data, footer = shard.finish(last=False, planned_at="2026-11-23T00:00:00+00:00")
     file = pq.ParquetFile(io.BytesIO(data))
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == groups
     assert footer.documents == taken
@@ -105,4 +105,5 @@ def test_plans_of_older_versions_are_read() -> None:
     said = {"shard": 0, "first_partition": 0, "partitions": 1, "documents": 1, "start_cursor": "", "end_cursor": "d"}
     metadata = {f"docbatch.{name}".encode(): str(value).encode() for name, value in {**said, "last": True}.items()}
     footer = PlanFooter.from_metadata(metadata | {b"ARROW:schema": b"\xff"})
-    assert (footer.end_cursor, footer.last, footer.reasons, footer.deleted) == ("d", True, {}, 0)
+    assert (footer.end_cursor, footer.last, footer.reasons) == ("d", True, {})
+    assert (footer.deleted, footer.planned_at) == (0, "")

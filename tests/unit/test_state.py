@@ -178,7 +178,7 @@ def test_an_older_run_takes_no_answer_back() -> None:
 
 
 def test_the_version_that_was_seen_last_holds() -> None:
-    """Though another one was answered later: a slow run has the version of its listing, and a rerun that of its plan."""
+    """Though another one was answered later: a slow run has the version that it listed, and a rerun its plan."""
     newer = entry("a", etag="2", processed=5, listed=4)
     slow = entry("a", etag="1", processed=9, listed=1)
     row, planned = (each._replace(key="rows", document_id="rows#1") for each in (newer, slow))
