@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from batch import contracts as c
 from batch.layout import RunLayout
 from batch.places import parse_cursor
-from batch.plan_file import read_footer
+from batch.plan_file import read_documents, read_footer
 from batch.planning import PlanFooter, PlannedDocument, ShardCutter
 from batch.run_file import RunFile, load_run
 from batch.source_keys import SourceKeys
@@ -53,7 +53,7 @@ class Planner:
 
     async def _plan_shard(self, task: c.PlanInput) -> c.PlannedShard:
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
-        stored = await self._stored(layout, task.shard)
+        stored = await self._stored(task, layout)
         if stored is not None:
             return stored
         file = await load_run(self._storage, task.run)
@@ -85,21 +85,21 @@ class Planner:
             leave_refused=leave_refused,
         )
         full = await rows.go_on(task.cursor) or await self._list(keys, cutter, rows, after=task.cursor)
-        deleted = 0
+        gone, deleted = b"", 0
         if comparison is not None:
-            whole = not full or parse_cursor(cutter.cursor)[1] is None
+            whole = _is_whole(cutter.cursor, last=not full)
             gone, deleted = await asyncio.to_thread(comparison.finish, last=not full, whole=whole)
-            if deleted:
-                await self._storage.put(layout.output.bucket, layout.deleted(task.shard), gone)
         now = datetime.now(UTC).isoformat()
         data, footer = await asyncio.to_thread(partial(cutter.finish, last=not full, deleted=deleted, planned_at=now))
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
         except PreconditionFailed:
-            stored = await self._stored(layout, task.shard)
+            stored = await self._stored(task, layout)
             if stored is None:
                 raise
             return stored
+        if deleted:
+            await self._write_deleted(layout, task.shard, gone)
         if duplicates is not None and not footer.last:
             await asyncio.to_thread(duplicates.keep)
             self._known.give_back(layout, duplicates)
@@ -168,11 +168,35 @@ class Planner:
             by_folders=by_folders,
         )
 
-    async def _stored(self, layout: RunLayout, shard: int) -> c.PlannedShard | None:
-        bucket, key = layout.output.bucket, layout.plan(shard)
+    async def _stored(self, task: c.PlanInput, layout: RunLayout) -> c.PlannedShard | None:
+        """What the shard's plan says, if it stands. Then the file of what is gone stands too."""
+        bucket, key = layout.output.bucket, layout.plan(task.shard)
         if await self._storage.head(bucket, key) is None:
             return None
-        return _planned(await asyncio.to_thread(read_footer, self._storage, bucket, key))
+        footer = await asyncio.to_thread(read_footer, self._storage, bucket, key)
+        if footer.deleted and await self._storage.head(bucket, layout.deleted(task.shard)) is None:
+            await self._find_deleted(task, layout, footer)
+        return _planned(footer)
+
+    async def _find_deleted(self, task: c.PlanInput, layout: RunLayout, plan: PlanFooter) -> None:
+        """Whoever made the plan may have died before it wrote what is gone: compares the plan once more."""
+        file = await load_run(self._storage, task.run)
+        keys = SourceKeys(self._storage, file.job.source, manifest_etag=file.manifest_etag)
+        comparison = await self._comparison(file, keys, plan.start_cursor)
+
+        def compare() -> bytes:
+            comparison.begin()
+            for row_group in range(plan.partitions):
+                for document in read_documents(self._storage, layout, plan.shard, row_group):
+                    comparison.judge(document)
+            return comparison.finish(last=plan.last, whole=_is_whole(plan.end_cursor, last=plan.last))[0]
+
+        await self._write_deleted(layout, plan.shard, await asyncio.to_thread(compare))
+
+    async def _write_deleted(self, layout: RunLayout, shard: int, gone: bytes) -> None:
+        """After the plan, whose maker alone knows what is gone: another attempt may have found something else."""
+        with suppress(PreconditionFailed):  # of two that write it, both for the plan that stands
+            await self._storage.create(layout.output.bucket, layout.deleted(shard), gone)
 
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:
@@ -200,6 +224,11 @@ def _refusals() -> Iterator[None]:
         if not _is_refusal_believed():
             raise
         raise ApplicationError(str(error), type=c.STORAGE_REFUSED, non_retryable=True) from None
+
+
+def _is_whole(cursor: str, *, last: bool) -> bool:
+    """Whether a shard that ends there has all of its last object."""
+    return last or parse_cursor(cursor)[1] is None
 
 
 def _cut(entries: list[ObjectEntry], bucket: str, cutter: ShardCutter) -> bool:
