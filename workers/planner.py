@@ -109,18 +109,19 @@ class Planner:
         return _planned(footer)
 
     async def _is_source_readable(self, file: RunFile) -> bool:
-        """Whether some object of the first page can be read: then one that cannot is so by itself."""
+        """Whether one of its first objects can be read: then one that cannot is so by itself."""
         keys = SourceKeys(self._storage, file.job.source, manifest_etag=file.manifest_etag, leave_refused=True)
-        bucket = keys.prefixes.bucket
+        bucket, tried = keys.prefixes.bucket, 0
         async with aclosing(keys.documents()) as pages:
             async for page in pages:
-                readable = [entry for entry in page if entry.size and entry.problem is None]
-                for entry in readable[:OTHERS]:
-                    with suppress(StorageError):
-                        await asyncio.to_thread(self._storage.read_range, bucket, entry.key, 0, 1, etag="")
-                        return True
-                if readable:
-                    return False
+                for entry in page:
+                    if tried == OTHERS:
+                        return False
+                    if entry.size and entry.problem is None:
+                        tried += 1
+                        with suppress(StorageError):
+                            await asyncio.to_thread(self._storage.read_range, bucket, entry.key, 0, 1, etag="")
+                            return True
         return False
 
     async def _list(self, keys: SourceKeys, cutter: ShardCutter, rows: ShardRows, *, after: str) -> bool:
