@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from datetime import date
@@ -55,14 +56,16 @@ class Nights:
             }
         )
 
-    async def night(self, day: int, run_id: str, *, full: bool = False, **changes: Any) -> tuple[Run, RunResult, int]:
+    async def night(
+        self, day: int, run_id: str, *, full: bool = False, ends: str = "completed", **changes: Any
+    ) -> tuple[Run, RunResult, int]:
         """The run, its end, and how many answers were paid for."""
         forget(self.stack)
         started = await self.connection.start(
             self.job(**changes), run_id=f"{self.name}-{run_id}", day=date(2026, 11, day), check_model=False, full=full
         )
         ended = await started.wait()
-        assert ended.state == "completed", ended
+        assert ended.state == ends, ended
         return started, ended, paid(self.stack)
 
     async def equals_a_full_run(self, run: Run, day: int, run_id: str, **changes: Any) -> None:
@@ -174,6 +177,27 @@ async def test_rows_are_compared_by_their_content(nights: Nights) -> None:
     assert (paid, ended.reasons, ended.deleted) == (2, {"new": 2, "unchanged": 98}, 2)
     full, _, paid = await nights.night(2, "two-full", incremental=False)
     assert paid == 100 and table(second).equals(table(full))
+
+
+async def test_rows_of_an_object_that_is_broken_for_a_night(nights: Nights) -> None:
+    """They are not called deleted, and cost nothing when they are back."""
+    rows = [json.dumps({"text": f"ticket {number}"}) for number in range(60)]
+
+    def put(data: bytes) -> None:
+        nights.s3.put_object(Bucket="corpus", Key=f"{nights.name}/tickets.jsonl.gz", Body=data)
+
+    put(gzip.compress("\n".join(rows).encode()))
+    nights.write("z.txt", "another")
+    await nights.night(1, "one")
+    put(b"no gzip at all")
+    nights.remove("z.txt")
+    _, ended, paid = await nights.night(2, "two", ends="completed_with_failures")
+    assert (paid, ended.reasons, ended.deleted) == (0, {"new": 1}, 1)
+    put(gzip.compress("\n".join(rows[1:]).encode()))
+    _, ended, paid = await nights.night(3, "three")
+    assert (paid, ended.reasons, ended.deleted) == (0, {"unchanged": 59}, 2), (
+        "the row that went, and the object's error"
+    )
 
 
 async def test_texts_that_are_kept_are_shared_and_carried(nights: Nights) -> None:
