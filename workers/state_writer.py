@@ -84,6 +84,7 @@ class StateWriter:
                 mine = now.run_id == self._file.run_id
                 compared_with = self._file.state.name if self._file.state is not None else None
                 if mine and now.generation > self._generation:
+                    await self._remove(own.name)
                     return
                 if now.by_folders != own.by_folders:  # of a manifest and of a listing that overlapped: no merge
                     if datetime.fromisoformat(now.listed_at) >= listed_at:

@@ -176,7 +176,9 @@ async def test_a_cancelled_run_concludes_nothing_from_what_it_lacks(rows: dict[s
 async def test_versions_are_cleaned_up_after_a_while() -> None:
     nights = Nights("state-versions")
     for night in range(KEPT + 4):
-        await nights.end(await nights.claimed(night), {"a": night * 24})
+        last = await nights.claimed(night)
+        await nights.end(last, {"a": night * 24}, generation=2)
+    await nights.end(last, {"a": 0})  # too late: a rerun has ended since
     layout = nights.job.state_layout
     keys = [entry.key for entry in await nights.storage.list_all(layout.uri.bucket, layout.folder)]
     assert len(keys) == 1 + 1 + KEPT, keys

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
-from batch.state import Entry
+from batch.state import STATE_SCHEMA, Entry, StatePointer, read_entries
+from batch.store import Storage
+from tests.unit.row_corpus import Memory, job
 from workers import known_entries
 from workers.incremental import Comparison, UnsortedListing
 from workers.state_merge import merged
@@ -213,3 +217,16 @@ def test_rows_of_an_object_that_was_not_read_to_its_end_stay() -> None:
     assert both_ways(night, 1, [*rows(1, listed=2), broken(2)], 2) == {"rows", "rows#1", "rows#2", "rows#3"}
     assert both_ways([*night, broken(1)], 1, rows(2, 4, listed=2), 2) == {"rows#2", "rows#4"}
     assert both_ways([broken(1)], 1, [broken(2)], 2) == {"rows"}
+
+
+def test_states_of_older_versions_are_read() -> None:
+    """They do not say when a document was seen."""
+    at = STATE_SCHEMA.get_field_index("seen_at")
+    known = [entry("a", listed=3), entry("b", listed=4)]
+    table = pa.Table.from_pylist([each._asdict() for each in known], schema=STATE_SCHEMA.remove(at))
+    part = io.BytesIO()
+    pq.write_table(table, part)
+    memory, layout = Memory(), job().state_layout
+    memory.objects[layout.part("before", 0)] = part.getvalue()
+    pointer = StatePointer("before", 1, 2, "n", 1, DAY.isoformat())
+    assert list(read_entries(cast(Storage, memory), layout, pointer)) == known
