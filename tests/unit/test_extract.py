@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.unit.formats import text_of
-from workers.extract import INLINE_BYTES, Unreadable, inline, kind_of
+from workers.extract import INLINE_BYTES, Kind, Unreadable, inline, kind_of
 
 
 def html(body: str) -> str:
@@ -52,6 +52,13 @@ def test_a_page_that_takes_the_parser_too_long_is_refused_at_once(page: str) -> 
 )
 def test_large_and_sloppy_pages_are_read(page: str) -> None:
     assert "words" in html(page).lower()
+
+
+@pytest.mark.parametrize(("end", "kind"), [(b"# Title", Kind.TEXT), (b"<html>", Kind.HTML)])
+def test_comments_before_a_page_or_a_text_are_passed_at_once(end: bytes, kind: Kind) -> None:
+    began = time.monotonic()
+    assert kind_of("s3://b/readme.md", b"<!-- x -->\n" * 24 + end) is kind
+    assert time.monotonic() - began < 0.5
 
 
 def test_what_is_small_or_plain_is_read_where_it_is_and_nothing_else() -> None:
