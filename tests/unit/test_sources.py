@@ -183,6 +183,17 @@ async def test_bad_rows_of_parquet() -> None:
     ]
 
 
+async def test_a_time_of_no_known_zone_is_a_bad_row() -> None:
+    sink = io.BytesIO()
+    times = pa.array([1, None], pa.timestamp("us", "Mars/Phobos"))
+    pq.write_table(pa.table({"text": ["a", "b"], "at": times}), sink)
+    memory = Memory()
+    memory.objects |= {"in/a.parquet": sink.getvalue(), "in/b.txt": b"after"}
+    found = await plan(memory, job(keep=["at"]))
+    assert [document.content for document in found[:2]] == [None, "b"] and found[2].document_id == "in/b.txt"
+    assert (found[0].problem or "").startswith("bad_row: row 1: it cannot be read: ")
+
+
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
 async def test_what_lies_before_a_break_stays(packed: str) -> None:
     rows = [{"text": f"row {n} {digest(str(n).encode())}"} for n in range(9000)]

@@ -19,6 +19,17 @@ BATCH_ROWS, BATCH_BYTES = 1000, 8 * 2**20
 """Rows, and about bytes of them, that are decoded at once."""
 BUFFER = 2**20
 """Bytes of a column that are fetched at once."""
+UNREADABLE = (
+    pa.ArrowException,
+    ArithmeticError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What Arrow raises of what it cannot read, and Python of what it does not have: `KeyError` for a time zone."""
 
 
 def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
@@ -29,7 +40,7 @@ def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator
     try:
         table = pq.ParquetFile(cast(IO[bytes], file), buffer_size=BUFFER, pre_buffer=False)
         yield from _rows(table, wanted, start)
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+    except UNREADABLE as error:
         raise _failure(file, error) from None
 
 
@@ -89,11 +100,11 @@ def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
     batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     try:
         yield from batch.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
+    except UNREADABLE:
         for index in range(batch.num_rows):
             try:
                 yield batch.slice(index, 1).to_pylist()[0]
-            except (ValueError, OverflowError, pa.ArrowException) as error:
+            except UNREADABLE as error:
                 yield f"it cannot be read: {' '.join(str(error).split())[:200]}"
 
 
