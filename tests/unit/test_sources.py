@@ -28,6 +28,7 @@ from batch.store import ObjectEntry, StorageRefused, StorageUnreachable
 from tests.unit.row_corpus import Memory, job, jsonl, parquet, plan, shards
 from workers.planner import REFUSALS
 from workers.sources import objects
+from workers.sources import parquet as parquet_rows
 from workers.sources.jsonl import Line, lines
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import digest
@@ -192,6 +193,23 @@ async def test_a_time_of_no_known_zone_is_a_bad_row() -> None:
     found = await plan(memory, job(keep=["at"]))
     assert [document.content for document in found[:2]] == [None, "b"] and found[2].document_id == "in/b.txt"
     assert (found[0].problem or "").startswith("bad_row: row 1: it cannot be read: ")
+
+
+@pytest.mark.parametrize("row", [{"text": "x" * 20_000}, {"text": "t", "a.b": ["y" * 2000] * 10}])
+async def test_a_dictionary_unfolds_within_a_bound(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "UNFOLDED", 10**6, raising=False)
+    sizes, values = [], parquet_rows._values
+
+    def spy(batch: pa.RecordBatch) -> Any:
+        sizes.append(batch.nbytes)
+        return values(batch)
+
+    monkeypatch.setattr(parquet_rows, "_values", spy)
+    memory = Memory()
+    memory.objects["in/a.parquet"] = parquet([row] * 300, group=300)
+    found = await plan(memory, job(documents=1000, keep=["a.b"]))
+    assert texts(found) == [row["text"]] * 300
+    assert max(sizes) < 10**6, sizes
 
 
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
