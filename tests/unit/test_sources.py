@@ -27,6 +27,7 @@ from batch.planning import PlannedDocument
 from batch.store import ObjectEntry, StorageRefused, StorageUnreachable
 from tests.unit.row_corpus import Memory, job, jsonl, parquet, plan, shards
 from workers.planner import REFUSALS
+from workers.sources import jsonl as jsonl_rows
 from workers.sources import objects
 from workers.sources import parquet as parquet_rows
 from workers.sources.jsonl import Line, lines
@@ -210,6 +211,18 @@ async def test_a_dictionary_unfolds_within_a_bound(row: dict[str, Any], monkeypa
     found = await plan(memory, job(documents=1000, keep=["a.b"]))
     assert texts(found) == [row["text"]] * 300
     assert max(sizes) < 10**6, sizes
+
+
+@pytest.mark.parametrize(("packed", "filler"), [(".zst", b"\n"), (".gz", b" "), (".zst", b"x")])
+async def test_what_unfolds_to_no_row_is_given_up(packed: str, filler: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl_rows, "MOST_WITHOUT_ROW", 100_000, raising=False)
+    rows = jsonl([{"text": f"{n} " + "x" * 200} for n in range(480)])
+    data = rows + filler * 180_000 + b"\n" + rows
+    memory, name = Memory(), f"in/a.jsonl{packed}"
+    memory.objects[name] = gzip.compress(data) if packed == ".gz" else zstd.compress(data)
+    found = await plan(memory, job(documents=200, max_document_bytes=10_000), partitions=1, anew=True)
+    assert len(found) == 481
+    assert (found[-1].document_id, (found[-1].problem or "")[:15]) == (name, "broken_object: ")
 
 
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
