@@ -144,6 +144,14 @@ async def test_fields_travel_if_the_prompt_or_keep_names_them() -> None:
     assert [document.document_id for document in changed] == [document.document_id for document in found]
 
 
+async def test_rows_that_ask_the_same_are_duplicates_whatever_they_keep() -> None:
+    memory = Memory()
+    memory.objects["in/a.jsonl"] = jsonl([{"text": "same", "n": 9}, {"text": "same", "n": 10}])
+    assert [document.same_as for document in await plan(memory, job(keep=["n"]))] == [None, "0/0"]
+    shown = await plan(memory, job(prompt="{{ row.n }} {{ text }}"))
+    assert [document.same_as for document in shown] == [None, None]
+
+
 async def test_bad_lines_are_rows_of_their_own() -> None:
     memory = Memory()
     bad = [
