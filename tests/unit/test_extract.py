@@ -23,8 +23,19 @@ def html(body: str) -> str:
         "".join(f"<p><b id={n}>x</p>" for n in range(4_000)),
         "<ruby>" + "<rt>" * 40_000,
         "<script>'</script><div>'</script>" * 40_000,
+        "</script>" + "<div><script>'</div>'</script>" * 40_000,
+        "<script><a title='</script>" + "<div>" * 40_000,
     ],
-    ids=["divs", "attributes", "formatting", "formatting in paragraphs", "optional", "after scripts"],
+    ids=[
+        "divs",
+        "attributes",
+        "formatting",
+        "formatting in paragraphs",
+        "optional",
+        "after scripts",
+        "stray end",
+        "open quote",
+    ],
 )
 def test_a_page_that_takes_the_parser_too_long_is_refused_at_once(page: str) -> None:
     began = time.monotonic()
