@@ -1,7 +1,7 @@
 """Which documents of a run are the same bytes as an earlier one: found while they are planned, in bounded memory.
 
-Remembers 12 bytes a document: a hash of etag and size, and the partition where these bytes came first. The plan then
-says of a later one `SHARD/PARTITION`: there, a document with its etag is asked about. Hashes of 64 bits may meet by
+Remembers 12 bytes a document: a part of its etag, and the partition where these bytes came first. The plan then
+says of a later one `SHARD/PARTITION`: there, a document with its etag is asked about. 64 bits of two may be the same by
 chance, so who shares an answer compares the etags themselves.
 """
 
@@ -10,17 +10,14 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-
-if TYPE_CHECKING:
-    from batch.planning import PlannedDocument
 
 MOST = 20_000_000
 """Documents that are remembered, at most: 240 MB."""
@@ -31,7 +28,6 @@ _CONTENT_HASH = r'^"?[0-9a-f]{32,128}(-[0-9]{1,5})?"?$'
 _BUCKETS = 16
 """A power of two: what is added to one is copied with it, so a sixteenth of all is in memory twice for a moment."""
 _EDGES = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(64 - _BUCKETS.bit_length() + 1)
-_ODD = 0x9E3779B97F4A7C15
 
 Numbers = npt.NDArray[np.uint64]
 Partitions = npt.NDArray[np.uint32]
@@ -60,13 +56,14 @@ class Duplicates:
         """How many shards are known, from the first on."""
         return len(self._begins) - 1
 
-    def mark(self, documents: Sequence[PlannedDocument], shard: int, partition: int) -> list[str | None]:
-        """For each document of a partition the place of the earlier one with the same bytes; notes those that are new.
+    def mark(self, contents: Iterable[tuple[str, int]], shard: int, partition: int) -> list[str | None]:
+        """For each document of a partition, by etag and size, the place of the earlier one with the same bytes; notes
+        those that are new.
 
         Within the partition too: the place is then the partition itself.
         """
         self._end = partition + 1
-        hashes = [_hash(document.etag, document.size) if document.size else None for document in documents]
+        hashes = [_hash(etag) if size else None for etag, size in contents]
         marks: list[str | None] = []
         for key, known in zip(hashes, self._look_up(hashes), strict=True):
             if known is not None:
@@ -112,7 +109,7 @@ class Duplicates:
             & pc.field("same_as").is_null()
             & (pc.field("size") > 0)  # what is empty is never asked about
         )
-        keys = _hashes(table.column("etag"), table.column("size").to_numpy())
+        keys = _hashes(table.column("etag"))
         keys, first = np.unique(keys, return_index=True)
         room = max(0, self._most - self._remembered)
         self._add(keys[:room], table.column("partition").to_numpy().astype(np.uint32)[first][:room])
@@ -149,14 +146,14 @@ def parse_reference(text: str) -> tuple[int, int]:
 _is_content_hash = re.compile(_CONTENT_HASH).match
 
 
-def _hash(etag: str, size: int) -> int | None:
+def _hash(etag: str) -> int | None:
     """None where the etag says nothing of the content."""
     if not _is_content_hash(etag):
         return None
-    return int(etag.strip('"')[:16], 16) ^ (size * _ODD & 0xFFFFFFFFFFFFFFFF)
+    return int(etag.strip('"')[:16], 16)
 
 
-def _hashes(etags: pa.ChunkedArray[Any], sizes: npt.NDArray[np.int64]) -> Numbers:
+def _hashes(etags: pa.ChunkedArray[Any]) -> Numbers:
     """`_hash` of many at once, all of them content hashes."""
     if not len(etags):
         return np.empty(0, np.uint64)
@@ -166,6 +163,4 @@ def _hashes(etags: pa.ChunkedArray[Any], sizes: npt.NDArray[np.int64]) -> Number
     keys = np.zeros(len(digits), np.uint64)
     for place in range(16):
         keys = keys << np.uint64(4) | digits[:, place]
-    with np.errstate(over="ignore"):
-        mixed: Numbers = keys ^ (sizes.astype(np.uint64) * np.uint64(_ODD))
-    return mixed
+    return keys

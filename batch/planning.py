@@ -45,6 +45,7 @@ MOST_PLAN_BYTES = 32 * 2**20
 _OF_DOCUMENT = [name for name in PLAN_SCHEMA.names if name != "partition"]
 """Columns that are fields of `PlannedDocument`, in its order."""
 _fields_of = attrgetter(*_OF_DOCUMENT)
+_content_of = attrgetter("etag", "size")
 _REPEATING = ["partition", "reason", "previous", "same_as"]
 """Columns with few values: a dictionary of any other is as large as the column, and costs a third of the encoding."""
 
@@ -248,7 +249,7 @@ class ShardCutter:
         columns: dict[str, Sequence[Any]] = dict(zip(_OF_DOCUMENT, zip(*rows, strict=True), strict=True))
         columns["partition"] = [number] * len(self._open)
         if self._duplicates is not None:
-            columns["same_as"] = self._duplicates.mark(self._open, self._shard, number)
+            columns["same_as"] = self._duplicates.mark(map(_content_of, self._open), self._shard, number)
         self._writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(self._open))
         self._partitions += 1
         self._open, self._open_size, self._open_ids = [], 0, set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class RangedFile(io.RawIOBase):
@@ -12,6 +12,7 @@ class RangedFile(io.RawIOBase):
     def __init__(self, size: int, read_range: Callable[[int, int], bytes]) -> None:
         super().__init__()
         self._size, self._read_range, self._at = size, read_range, 0
+        self._ahead: dict[tuple[int, int], bytes] = {}
         self.failure: Exception | None = None
         """What the last read that failed failed of: some readers say only that the file is broken."""
 
@@ -33,10 +34,19 @@ class RangedFile(io.RawIOBase):
         end = self._size if size < 0 else min(self._size, self._at + size)
         if end <= self._at:
             return b""
+        data = self._ahead.pop((self._at, end), None) or self._fetch(self._at, end)
+        self._at += len(data)
+        return data
+
+    def ahead(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each, from a start up to an end. Held until just these are read, or the next call."""
+        within = [(max(0, start), min(self._size, end)) for start, end in ranges]
+        self._ahead = {(start, end): self._fetch(start, end) for start, end in within if start < end}
+        return [self._ahead.get(each, b"") for each in within]
+
+    def _fetch(self, start: int, end: int) -> bytes:
         try:
-            data = self._read_range(self._at, end)
+            return self._read_range(start, end)
         except Exception as error:
             self.failure = error
             raise
-        self._at += len(data)
-        return data

@@ -21,6 +21,17 @@ from workers.llm.errors import Kind
 from workers.prompt import CompiledPrompt, RowFields
 from workers.rows import Row, failed
 
+CANNOT_RENDER = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a template raises of a document whose fields are not what it takes them for; `RecursionError` is among them."""
+
 
 def check_key(document: PlannedDocument) -> None:
     """Raises `Unreadable` for a key that cannot be asked for."""
@@ -74,7 +85,7 @@ def rendered(
     known = {**dates, "document_id": document.document_id, "uri": document.uri, ROW: RowFields(document.row)}
     try:
         return prompt.messages({**known, **shown})
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, OverflowError) as error:
+    except CANNOT_RENDER as error:
         raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
 
 

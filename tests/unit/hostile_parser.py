@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -10,9 +11,12 @@ import time
 from workers.extract import Kind
 from workers.extract.child import main
 
+documents = itertools.count()
+
 
 def read(key: str, data: bytes, kind: Kind, most: int) -> str:
     del key, kind, most
+    earlier = next(documents)
     word, _, argument = data.removeprefix(b"%PDF-").decode().partition(" ")
     match word:
         case "sleep":
@@ -25,6 +29,8 @@ def read(key: str, data: bytes, kind: Kind, most: int) -> str:
         case "abort":
             os.write(2, b"memory allocation of 99 bytes failed\n")
             os.abort()
+        case "first" if earlier:
+            os._exit(4)
         case "exit":
             os._exit(int(argument))
         case "kill":

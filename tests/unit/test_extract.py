@@ -25,8 +25,19 @@ def html(body: str) -> str:
         "".join(f"<p><b id={n}>x</p>" for n in range(4_000)),
         "<ruby>" + "<rt>" * 40_000,
         "<script>'</script><div>'</script>" * 40_000,
+        "</script>" + "<div><script>'</div>'</script>" * 40_000,
+        "<script><a title='</script>" + "<div>" * 40_000,
     ],
-    ids=["divs", "attributes", "formatting", "formatting in paragraphs", "optional", "after scripts"],
+    ids=[
+        "divs",
+        "attributes",
+        "formatting",
+        "formatting in paragraphs",
+        "optional",
+        "after scripts",
+        "stray end",
+        "open quote",
+    ],
 )
 def test_a_page_that_takes_the_parser_too_long_is_refused_at_once(page: str) -> None:
     began = time.monotonic()
@@ -54,6 +65,13 @@ def test_a_page_that_takes_the_parser_too_long_is_refused_at_once(page: str) -> 
 )
 def test_large_and_sloppy_pages_are_read(page: str) -> None:
     assert "words" in html(page).lower()
+
+
+@pytest.mark.parametrize(("end", "kind"), [(b"# Title", Kind.TEXT), (b"<html>", Kind.HTML)])
+def test_comments_before_a_page_or_a_text_are_passed_at_once(end: bytes, kind: Kind) -> None:
+    began = time.monotonic()
+    assert kind_of("s3://b/readme.md", b"<!-- x -->\n" * 24 + end) is kind
+    assert time.monotonic() - began < 0.5
 
 
 def test_what_is_small_or_plain_is_read_where_it_is_and_nothing_else() -> None:

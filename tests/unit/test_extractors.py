@@ -84,6 +84,11 @@ async def test_processes_have_no_secrets_are_few_and_are_kept(extractors: Extrac
     assert set(await asyncio.gather(*(does(extractors, "pid") for _ in range(20)))) <= set(pids)
 
 
+async def test_a_document_that_crashed_a_used_process_gets_a_fresh_one(extractors: Extractors) -> None:
+    await asyncio.gather(does(extractors, "sleep 0.1"), does(extractors, "sleep 0.1"))
+    assert await does(extractors, "first") == "did first"
+
+
 async def test_a_process_that_died_while_idle_is_no_documents_fault(extractors: Extractors) -> None:
     pid = int(await does(extractors, "pid"))
     os.kill(pid, signal.SIGKILL)

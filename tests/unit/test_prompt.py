@@ -6,6 +6,9 @@ import jinja2
 import pytest
 
 from batch.job import Prompt, template_environment
+from batch.planning import PlannedDocument
+from workers.documents import rendered
+from workers.extract import Unreadable
 from workers.prompt import CompiledPrompt, RowFields
 
 VALUES = {"text": "one\ntwo\n", "document_id": "d", "uri": "s3://b/d", "date": "2026-01-02"}
@@ -58,3 +61,13 @@ def test_fields_of_a_row() -> None:
 def test_a_field_that_is_not_there_is_named(row: str | None, message: str) -> None:
     with pytest.raises(jinja2.UndefinedError, match=message):
         CompiledPrompt(Prompt(user="{{ row.title }}")).messages({"row": RowFields(row)})
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ row.meta | dictsort }}", "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"]
+)
+def test_what_a_template_does_not_take_is_that_documents_error(template: str) -> None:
+    document = PlannedDocument("d", "s3://b/d", "e", 1, content="t", row='{"meta": [1]}')
+    with pytest.raises(Unreadable, match="the prompt does not render for this document: ") as refused:
+        rendered(CompiledPrompt(Prompt(user=template)), {}, document, text="t")
+    assert refused.value.error_type == "template"

@@ -27,7 +27,9 @@ from batch.planning import PlannedDocument
 from batch.store import ObjectEntry, StorageRefused, StorageUnreachable
 from tests.unit.row_corpus import Memory, job, jsonl, parquet, plan, shards
 from workers.planner import REFUSALS
+from workers.sources import jsonl as jsonl_rows
 from workers.sources import objects
+from workers.sources import parquet as parquet_rows
 from workers.sources.jsonl import Line, lines
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import digest
@@ -142,6 +144,14 @@ async def test_fields_travel_if_the_prompt_or_keep_names_them() -> None:
     assert [document.document_id for document in changed] == [document.document_id for document in found]
 
 
+async def test_rows_that_ask_the_same_are_duplicates_whatever_they_keep() -> None:
+    memory = Memory()
+    memory.objects["in/a.jsonl"] = jsonl([{"text": "same", "n": 9}, {"text": "same", "n": 10}])
+    assert [document.same_as for document in await plan(memory, job(keep=["n"]))] == [None, "0/0"]
+    shown = await plan(memory, job(prompt="{{ row.n }} {{ text }}"))
+    assert [document.same_as for document in shown] == [None, None]
+
+
 async def test_bad_lines_are_rows_of_their_own() -> None:
     memory = Memory()
     bad = [
@@ -181,6 +191,46 @@ async def test_bad_rows_of_parquet() -> None:
         "bad_row: row 2: it cannot be read: 'utf-",
         "bad_row: row 2: its field 'text' is null",
     ]
+
+
+async def test_a_time_of_no_known_zone_is_a_bad_row() -> None:
+    sink = io.BytesIO()
+    times = pa.array([1, None], pa.timestamp("us", "Mars/Phobos"))
+    pq.write_table(pa.table({"text": ["a", "b"], "at": times}), sink)
+    memory = Memory()
+    memory.objects |= {"in/a.parquet": sink.getvalue(), "in/b.txt": b"after"}
+    found = await plan(memory, job(keep=["at"]))
+    assert [document.content for document in found[:2]] == [None, "b"] and found[2].document_id == "in/b.txt"
+    assert (found[0].problem or "").startswith("bad_row: row 1: it cannot be read: ")
+
+
+@pytest.mark.parametrize("row", [{"text": "x" * 20_000}, {"text": "t", "a.b": ["y" * 2000] * 10}])
+async def test_a_dictionary_unfolds_within_a_bound(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "UNFOLDED", 10**6, raising=False)
+    sizes, values = [], parquet_rows._values
+
+    def spy(batch: pa.RecordBatch) -> Any:
+        sizes.append(batch.nbytes)
+        return values(batch)
+
+    monkeypatch.setattr(parquet_rows, "_values", spy)
+    memory = Memory()
+    memory.objects["in/a.parquet"] = parquet([row] * 300, group=300)
+    found = await plan(memory, job(documents=1000, keep=["a.b"]))
+    assert texts(found) == [row["text"]] * 300
+    assert max(sizes) < 10**6, sizes
+
+
+@pytest.mark.parametrize(("packed", "filler"), [(".zst", b"\n"), (".gz", b" "), (".zst", b"x")])
+async def test_what_unfolds_to_no_row_is_given_up(packed: str, filler: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl_rows, "MOST_WITHOUT_ROW", 100_000, raising=False)
+    rows = jsonl([{"text": f"{n} " + "x" * 200} for n in range(480)])
+    data = rows + filler * 180_000 + b"\n" + rows
+    memory, name = Memory(), f"in/a.jsonl{packed}"
+    memory.objects[name] = gzip.compress(data) if packed == ".gz" else zstd.compress(data)
+    found = await plan(memory, job(documents=200, max_document_bytes=10_000), partitions=1, anew=True)
+    assert len(found) == 481
+    assert (found[-1].document_id, (found[-1].problem or "")[:15]) == (name, "broken_object: ")
 
 
 @pytest.mark.parametrize("packed", [".gz", ".zst"])

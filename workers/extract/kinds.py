@@ -36,9 +36,11 @@ _BY_NAME = {
     **dict.fromkeys(("eml", "mht", "mhtml"), Kind.MAIL),
 }
 _PAGE = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]",
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*+<(?:!doctype\s+html|html)[\s>]",
     re.IGNORECASE | re.DOTALL,
 )
+"""A page without one of its usual names. A comment that was passed is never looked at again: to look twice at each of
+many would take days."""
 
 NEVER_TEXT = frozenset(
     {"pdf", "docx", "docm", "dotx", "pptx", "pptm", "ppsx", "xlsx", "xlsm", "epub", "doc", "xls", "ppt"}
@@ -72,7 +74,7 @@ _UNSUPPORTED = (
 
 
 def kind_of(key: str, data: bytes) -> Kind:
-    """How to read these bytes; `key` is the object's key or URI. Takes less than a microsecond."""
+    """How to read these bytes; `key` is the object's key or URI. Takes a microsecond, or 0.2 ms before comments."""
     if data.startswith(_BEGINNINGS):
         return next(kind for beginning, kind in _MAGIC.items() if data.startswith(beginning))
     suffix = suffix_of(key)

@@ -41,14 +41,14 @@ _IDENTICAL = 3
 
 def is_too_deep(page: str) -> bool:
     """Whether parsing the page would take more than `MOST_WORK`."""
-    tags = page.count("<")
-    if tags * tags * (1 + REOPENED) < 2 * MOST_WORK:
+    count = page.count("<")
+    if count * count * (1 + REOPENED) < 2 * MOST_WORK:
         return False
     opened: list[str] = []
     counts: Counter[str] = Counter()
     formatting: defaultdict[str, list[str]] = defaultdict(list)
     identical: Counter[str] = Counter()
-    depth_of_formatting = reopened = work = at = 0
+    depth_of_formatting = reopened = work = 0
 
     def close_formatting(name: str) -> None:
         nonlocal depth_of_formatting, reopened
@@ -58,9 +58,10 @@ def is_too_deep(page: str) -> bool:
             identical[text] -= 1
             reopened -= identical[text] < _IDENTICAL
 
-    for match in _TAG.finditer(page):
+    tags = _TAG.finditer(page)
+    while (match := next(tags, None)) is not None:
         ends, name = match.groups()
-        if name is None or match.start() < at:  # a comment, or within raw text
+        if name is None:  # a comment
             continue
         name = name.lower()
         work += len(opened) + OPEN_FORMATTING * depth_of_formatting
@@ -86,10 +87,10 @@ def is_too_deep(page: str) -> bool:
         elif name not in _VOID:
             foreign = counts["svg"] or counts["math"]
             if name in _RAW and not foreign:
-                end = re.compile(rf"</{re.escape(name)}[\t\n\f\r />]", re.IGNORECASE).search(page, at)
+                end = re.compile(rf"</{re.escape(name)}[\t\n\f\r />]", re.IGNORECASE).search(page, match.end())
                 if end is None:
                     break
-                at = end.end()
+                tags = _TAG.finditer(page, end.end())
             elif not (foreign and match[0].endswith("/>")):
                 opened.append(name)
                 counts[name] += 1

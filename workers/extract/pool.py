@@ -100,7 +100,7 @@ class Extractors:
             while True:
                 if self._closed:
                     raise RuntimeError(f"{key} is not read: the worker ends")
-                child = await self._child()
+                child = await self._child(fresh=tries > 0)
                 fresh = not child.documents
                 tries += 1
                 try:
@@ -121,8 +121,8 @@ class Extractors:
                 self._idle.append(child)
                 return text
 
-    async def _child(self) -> _Child:
-        while self._idle:
+    async def _child(self, *, fresh: bool) -> _Child:
+        while self._idle and not fresh:
             child = self._idle.pop()
             if child.documents < MOST_DOCUMENTS and not child.has_ended():
                 return child

@@ -18,6 +18,11 @@ from workers.sources.compression import GZIP, ZSTD, gunzip, unzstd
 from workers.sources.objects import SourceObject
 from workers.sources.row import TOO_LARGE, Broken, SourceRow, Wanted
 
+MOST_WITHOUT_ROW = 256 * 2**20
+"""Bytes that compressed JSONL may unfold to since its last row, or twice the longest row if that is more: a few KB of
+Zstandard hold a line without end."""
+BLANK = 64
+"""Bytes that a blank line counts for, as it takes longer than its own: millions of them are no rows either."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -34,27 +39,48 @@ class Line:
 
 def jsonl_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
     """The rows after `start`; empty lines are none. Raises `Broken`, `StorageError`."""
-    number = start.rows
+    number, unfolded = start.rows, _Unfolded(max(MOST_WITHOUT_ROW, 2 * wanted.limit))
     if start.offset:
         found = lines(source.chunks(start.offset), wanted.limit, start.offset)
         plain, skip = True, 0
     else:
         plain, pieces = _opened(source)
-        found, skip = lines(pieces, wanted.limit), start.rows
+        found, skip = lines(pieces if plain else unfolded.counted(pieces), wanted.limit), start.rows
         number = 0
     for line in found:
         number += 1
         if number <= skip:
+            unfolded.since_row = 0
             continue
         place = Place(number, line.end if plain else 0)
         where = f"line {number:,}"
         if line.data is None:
+            unfolded.since_row = 0
             problem = f"{TOO_LARGE}: {where} has {line.size:,} bytes; the limit is {wanted.limit:,}"
             yield SourceRow(line.digest[:16], place, etag=line.digest, problem=problem)
             continue
         data = line.data.removeprefix(_BOM) if number == 1 else line.data
         if data and not data.isspace():
+            unfolded.since_row = 0
             yield _row(data, wanted, place, where)
+        else:
+            unfolded.since_row += BLANK
+
+
+class _Unfolded:
+    """How many bytes came out of the compression `since_row`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.since_row = 0
+
+    def counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The pieces. Raises `Broken` once they are more than may be without a row."""
+        for piece in pieces:
+            self.since_row += len(piece)
+            if self.since_row > self._most:
+                raise Broken(f"it unfolds to more than {self._most:,} bytes without a row")
+            yield piece
 
 
 def _opened(source: SourceObject) -> tuple[bool, Iterator[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
@@ -17,8 +18,26 @@ from workers.sources.row import Broken, SourceRow, Wanted
 
 BATCH_ROWS, BATCH_BYTES = 1000, 8 * 2**20
 """Rows, and about bytes of them, that are decoded at once."""
+UNFOLDED = 128 * 2**20
+"""Bytes that a batch may have, were each of its texts the largest that their dictionary may hold."""
 BUFFER = 2**20
 """Bytes of a column that are fetched at once."""
+LARGEST_PAGE = 2**31
+"""Bytes of a page, by the format."""
+_DATA_PAGES = (b"\x15\x00", b"\x15\x06")
+_DICTIONARY_PAGE = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\x00-\x7f])")
+"""How a page's header begins (Thrift's compact protocol): its type, and its size once unpacked, as a varint."""
+UNREADABLE = (
+    pa.ArrowException,
+    ArithmeticError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What Arrow raises of what it cannot read, and Python of what it does not have: `KeyError` for a time zone."""
 
 
 def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
@@ -28,8 +47,8 @@ def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator
     file = source.file()
     try:
         table = pq.ParquetFile(cast(IO[bytes], file), buffer_size=BUFFER, pre_buffer=False)
-        yield from _rows(table, wanted, start)
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        yield from _rows(file, table, wanted, start)
+    except UNREADABLE as error:
         raise _failure(file, error) from None
 
 
@@ -38,17 +57,18 @@ def _failure(file: RangedFile, error: Exception) -> Exception:
     return file.failure or Broken(f"it is no Parquet file that can be read: {' '.join(str(error).split())[:300]}")
 
 
-def _rows(file: pq.ParquetFile, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
-    schema = file.schema_arrow
+def _rows(file: RangedFile, table: pq.ParquetFile, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
+    schema = table.schema_arrow
     _check(schema, wanted)
     names = [name for name in wanted.names if name in schema.names]
     number = 0
-    for group in range(file.num_row_groups):
-        metadata = file.metadata.row_group(group)
+    for group in range(table.num_row_groups):
+        metadata = table.metadata.row_group(group)
         if number + metadata.num_rows <= start.rows:
             number += metadata.num_rows
             continue
-        for batch in file.iter_batches(_batch_size(metadata, names), [group], columns=names, use_threads=False):
+        size = _batch_size(file, metadata, names)
+        for batch in table.iter_batches(size, [group], columns=names, use_threads=False):
             if number + batch.num_rows <= start.rows:
                 number += batch.num_rows
                 continue
@@ -76,11 +96,40 @@ def _check(schema: pa.Schema, wanted: Wanted) -> None:
         raise Broken(f"its column {wanted.text!r} (source.text_field) holds {found}, not text")
 
 
-def _batch_size(metadata: Any, names: list[str]) -> int:
-    """Rows that make about BATCH_BYTES of these columns."""
-    chunks = (metadata.column(index) for index in range(metadata.num_columns))
-    size: int = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in names)
-    return max(1, min(BATCH_ROWS, BATCH_BYTES * int(metadata.num_rows) // max(1, size)))
+def _batch_size(file: RangedFile, group: Any, names: list[str]) -> int:
+    """Rows of a row group that make about BATCH_BYTES of these columns, and do not unfold to more than UNFOLDED."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    chunks = [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in names)]
+    rows = max(1, int(group.num_rows))
+    encoded = sum(int(chunk.total_uncompressed_size) for chunk in chunks)
+    texts = [chunk for chunk in chunks if chunk.physical_type.endswith("BYTE_ARRAY")]
+    heads = file.ahead([_beginning(chunk) for chunk in texts])
+    dictionaries = zip(map(_dictionary_size, heads), texts, strict=True)
+    largest = sum(size * max(1, -(-int(chunk.num_values) // rows)) for size, chunk in dictionaries)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(1, encoded), UNFOLDED // max(1, largest)))
+
+
+def _beginning(chunk: Any) -> tuple[int, int]:
+    """The range of a column's bytes that Arrow reads first."""
+    start, dictionary = int(chunk.data_page_offset), chunk.dictionary_page_offset
+    if dictionary is not None and 0 < dictionary < start:
+        start = int(dictionary)
+    return start, start + min(BUFFER, int(chunk.total_compressed_size))
+
+
+def _dictionary_size(head: bytes) -> int:
+    """Bytes of the dictionary that a column begins with, 0 without one: no text of it is larger.
+
+    Each row may be a reference to the same huge text, and Arrow unfolds a batch as a whole. The file's metadata do not
+    say how large it is, the first page's header does.
+    """
+    if head.startswith(_DATA_PAGES):
+        return 0
+    found = _DICTIONARY_PAGE.match(head)
+    if found is None:
+        return LARGEST_PAGE
+    digits: bytes = found[1]
+    return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(digits)) >> 1
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
@@ -89,11 +138,11 @@ def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
     batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     try:
         yield from batch.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
+    except UNREADABLE:
         for index in range(batch.num_rows):
             try:
                 yield batch.slice(index, 1).to_pylist()[0]
-            except (ValueError, OverflowError, pa.ArrowException) as error:
+            except UNREADABLE as error:
                 yield f"it cannot be read: {' '.join(str(error).split())[:200]}"
 
 
