@@ -18,6 +18,7 @@ from batch.job import Job
 from batch.layout import RunLayout, S3Uri
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken, ManifestGone
+from batch.state import another_order, read_pointer
 from batch.store import BucketMissing, Storage, StorageError, StorageRefused
 
 LOOK_AT_KEYS = 100_000
@@ -100,6 +101,19 @@ async def _names_one(storage: Storage, keys: SourceKeys) -> bool:
             if keys.seen >= LOOK_AT_ROWS:
                 return True
     return found
+
+
+async def check_state(storage: Storage, job: Job) -> None:
+    """An incremental job's state has the order in which the source's keys come now."""
+    if not job.incremental:
+        return
+    try:
+        found = await read_pointer(storage, job.state_layout)
+        same = found is None or found[0].by_folders == await SourceKeys(storage, job.source).by_folders()
+    except StorageError as error:
+        raise CheckFailed(f"state.uri: {error}") from None
+    if not same:
+        raise CheckFailed(f"state.uri: {another_order(job.state_layout)}")
 
 
 async def check_output(storage: Storage, job: Job) -> None:
@@ -195,3 +209,4 @@ async def check_job(storage: Storage, job: Job, run_id: str) -> None:
     await check_run_id(storage, job, run_id)
     await check_output(storage, job)
     await check_source(storage, job)
+    await check_state(storage, job)

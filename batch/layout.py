@@ -159,6 +159,11 @@ class StateLayout:
         return f"{self.uri.prefix}state/{self.job_name}/"
 
     @property
+    def place(self) -> str:
+        """The folder as people name it."""
+        return object_uri(self.uri.bucket, self.folder)
+
+    @property
     def current(self) -> str:
         return f"{self.folder}current.json"
 

@@ -97,6 +97,14 @@ def place_of(key: str, *, by_folders: bool) -> Any:
     return key.split("/") if by_folders else key
 
 
+def another_order(layout: StateLayout) -> str:
+    """Why a run cannot be compared with a state, and what to do."""
+    return (
+        f"the source lists its keys in another order than when the state at {layout.place} was written; remove that "
+        "folder, and the run asks about everything"
+    )
+
+
 def version_name(run_id: str, generation: int) -> str:
     """A new one for each attempt to write it."""
     return f"{run_id.replace(':', '')}-g{generation}-{secrets.token_hex(4)}"

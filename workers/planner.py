@@ -19,7 +19,7 @@ from batch.planning import PlanFooter, PlannedDocument, ShardCutter
 from batch.run_file import RunFile, load_run
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken
-from batch.state import Entry, read_entries, read_pointer
+from batch.state import Entry, another_order, read_entries, read_pointer
 from batch.store import ObjectEntry, PreconditionFailed, Storage, StorageError, StorageRefused
 from workers.incremental import Comparison, UnsortedListing
 from workers.known_duplicates import KnownDuplicates
@@ -153,10 +153,7 @@ class Planner:
             state = found[0] if found is not None else None
         by_folders = await keys.by_folders()
         if state is not None and state.by_folders != by_folders:
-            raise UnsortedListing(
-                f"the source lists its keys in another order than when the state at {layout.uri}{layout.folder} was "
-                "written; remove that folder, and the run asks about everything"
-            )
+            raise UnsortedListing(another_order(layout))
         key, place, _ = parse_cursor(cursor)
         entries: Iterable[Entry] = ()
         if state is not None:

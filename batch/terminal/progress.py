@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from batch import contracts as c
 from batch.terminal.ending import plain
 from batch.terminal.quantities import (
     COLOURS,
@@ -95,10 +96,12 @@ class PlainDisplay(Display):
         state = (status.state, why(status))
         if state == self._shown and self._clock() < self._due:
             return
-        self._shown, self._due = state, self._clock() + self._every
+        begins, self._shown, self._due = state != self._shown, state, self._clock() + self._every
         self._write(self.line(status))
         if why(status) and not status.ended:
             self._write(f"  {why(status)}")
+        if begins and status.state == c.PAUSED:
+            self._write(f"  docbatch resume {status.run_id} goes on with it, docbatch cancel {status.run_id} ends it")
         errors = _errors(status)
         if errors != self._errors:
             self._errors = errors

@@ -131,7 +131,8 @@ def test_plain_lines_come_every_few_seconds_and_for_each_state() -> None:
     assert lines[-1].startswith("running    1,434/5,000+ documents  ok 1,166  errors 34  in flight 32  ")
     assert "$1.23 (simulated)" in lines[-1]
     display.update(result(documents=1400, state=c.PAUSED, reason="by_user", message="lunch"))
-    assert lines[-2].startswith("paused") and lines[-1].strip() == "by_user: lunch"
+    assert lines[-3].startswith("paused") and lines[-2].strip() == "by_user: lunch"
+    assert lines[-1].startswith("  docbatch resume ") and lines[-1].endswith("ends it")
     display.note("no answer")
     display.note("no answer")
     display.note("")
