@@ -12,7 +12,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ _EDGES = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(64 - _BUCKETS.bit_
 
 Numbers = npt.NDArray[np.uint64]
 Partitions = npt.NDArray[np.uint32]
+N = TypeVar("N", np.uint64, np.uint32)
 log = logging.getLogger(__name__)
 
 
@@ -122,8 +124,18 @@ class Duplicates:
             log.warning("duplicates of documents after the first %d are not looked for", self._remembered)
         for bucket, part in enumerate(_by_bucket(keys)):
             at = np.searchsorted(self._hashes[bucket], keys[part], side="right")
-            self._hashes[bucket] = np.insert(self._hashes[bucket], at, keys[part])
-            self._partitions[bucket] = np.insert(self._partitions[bucket], at, partitions[part])
+            self._hashes[bucket] = _kept(np.insert(self._hashes[bucket], at, keys[part]))
+            self._partitions[bucket] = _kept(np.insert(self._partitions[bucket], at, partitions[part]))
+
+
+def _kept(values: npt.NDArray[N]) -> npt.NDArray[N]:
+    """A copy in pages of its own. What grows bit by bit on the heap leaves holes there, as large as all of it."""
+    if not len(values):
+        return values
+    pages = mmap(-1, values.nbytes, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    copy = np.frombuffer(pages, values.dtype)
+    copy[:] = values
+    return copy
 
 
 def _by_bucket(keys: Numbers) -> list[slice]:
