@@ -176,8 +176,8 @@ class Ledger:
 
     def is_ready(self) -> bool:
         """Whether intake may go on: nothing has waited too long to become durable."""
-        now = time.monotonic()
-        return all(since is None or now - since < HOLD_AFTER for since in (self._oldest, self._sending_since))
+        since = self._oldest if self._sending_since is None else self._sending_since  # what is sent is older
+        return since is None or time.monotonic() - since < HOLD_AFTER
 
     async def close(self) -> None:
         """Flushes all there is, for as long as that takes."""

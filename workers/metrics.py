@@ -237,8 +237,7 @@ class Metrics:
         self._budgeted_jobs: set[str] = set()
         for status in ("written", "ignored"):
             self.ledger_segments.labels(status)
-        for operation in STORAGE_OPERATIONS:
-            self.storage_seconds.labels(operation)
+        self._storage = {operation: self.storage_seconds.labels(operation) for operation in STORAGE_OPERATIONS}
 
     def start_job(self, job_name: str) -> None:
         """Starts the label sets of a job at 0; called whenever this process works on it."""
@@ -285,7 +284,7 @@ class Metrics:
             gauge.clear()
 
     def observe_storage(self, operation: str, seconds: float) -> None:
-        self.storage_seconds.labels(operation).observe(seconds)
+        self._storage[operation].observe(seconds)
 
     def llm(self, model: str) -> LlmMetrics:
         return LlmMetrics(self, model)

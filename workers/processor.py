@@ -63,7 +63,7 @@ from workers.rows import Row, RowMaker, carried, shared
 from workers.runs import ActiveRun, Runs
 from workers.shared_answers import SharedAnswers, content_of, usable
 
-BURST = 16
+BURST = 32
 BURST_BYTES = 2**20
 """Documents, and bytes of them, that are fetched at one go: half the CPU of fetching them one by one (measured)."""
 SOURCE_OUTAGE_AFTER, SOURCE_REFUSED_AFTER = 60.0, 5.0
@@ -385,6 +385,8 @@ class Attempt:
 
         None of it goes into the ledger: another attempt finds it again, unpaid.
         """
+        if not documents:
+            return
         elsewhere = self._share_here(documents)
         if not elsewhere or self._stopping():
             return

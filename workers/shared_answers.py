@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +25,7 @@ from batch.layout import RunLayout
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs
 from batch.store import Storage
+from workers.extract import suffix_of
 from workers.ledger import LedgerName, read_ledger
 from workers.rows import Row
 from workers.waiting import sleep_unless
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def content_of(etag: str, uri: str) -> Content:
-    return etag, PurePosixPath(uri).suffix.lower()
+    return etag, suffix_of(uri)
 
 
 def usable(rows: Iterable[Row]) -> dict[Content, Row]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,8 @@ import openai
 import orjson
 
 MAX_BODY_BYTES = 16 * 2**20
+OF_THE_SDK = "X-Stainless-"
+"""Headers in which the SDK tells of itself: these requests are not its own."""
 
 
 class TransportError(Exception):
@@ -54,8 +57,10 @@ class Transport:
         client = sdk_client()
         self.base_url = str(client.base_url)
         self.key = client.api_key
-        headers = {**client.default_headers, **client.auth_headers}
-        self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
+        headers = {**client.default_headers, **client.auth_headers, "User-Agent": f"docbatch/{version('docbatch')}"}
+        self._headers = {
+            name: value for name, value in headers.items() if isinstance(value, str) and not name.startswith(OF_THE_SDK)
+        }
         self._session: aiohttp.ClientSession | None = None
 
     def _open(self) -> aiohttp.ClientSession:
