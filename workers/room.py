@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 MOST_BYTES = 256 * 2**20
-AHEAD = 64
+AHEAD = 128
 """Documents fetched and rendered ahead of those in flight, so that a freed permit finds one ready."""
 
 
