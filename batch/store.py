@@ -202,9 +202,13 @@ class Storage:
         try:
             for key, etag in wanted:
                 await self._slots.acquire()
-                answer: asyncio.Future[Any] = asyncio.ensure_future(
-                    obstore.get_async(store, key, options={"if_match": etag} if etag else None)
-                )
+                answer: asyncio.Future[Any]
+                try:
+                    version = {"if_match": etag} if etag else None
+                    answer = asyncio.ensure_future(obstore.get_async(store, key, options=cast(Any, version)))
+                except ValueError as error:  # a key that cannot be asked for is refused at once
+                    answer = asyncio.get_running_loop().create_future()
+                    answer.set_exception(error)
                 answer.add_done_callback(lambda _: self._slots.release())
                 asked.append(answer)
             answers = await asyncio.gather(*asked, return_exceptions=True)

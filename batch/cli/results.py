@@ -60,6 +60,11 @@ def results(
         if output is not None:
             raise CliError("--output names the place of a run; with --current JOB.yaml says where its state is")
         frame = _current(Path(run_id))
+    elif run_id.endswith((".yaml", ".yml")):
+        raise CliError(
+            f"{run_id} is a job file and no run: name a run (docbatch list shows them), or, for the newest row of each "
+            "document of an incremental job, add --current"
+        )
     else:
         found, committed = asyncio.run(_look(run_id, output))
         if not committed:

@@ -225,6 +225,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run"], "Missing argument 'JOB.yaml'"),
         (["run", "job.yaml", "--nonsense"], "No such option"),
         (["results", "t-1", "--head", "many"], "Invalid value for '--head'"),
+        (["results", "job.yaml"], "job.yaml is a job file and no run"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,21 @@ async def test_a_missing_bucket_and_an_absent_server(bucket: str, monkeypatch: p
         await listed(Storage(), "keys")
 
 
+async def test_a_burst_gives_what_it_can_whatever_else_is_asked_for(bucket: str) -> None:
+    """More than may be under way at once, twice: whatever fails gives its place back."""
+    storage = Storage(concurrency=2)
+    wanted = ["p/sub-1.txt", "a//b.txt", "gone", "a/./b.txt", "ü b+c%20.txt", "p/sub/a.txt"]
+    for most, found in ((1, b"x"), (0, None)):
+        assert await storage.get_many(bucket, [(key, None) for key in wanted], max_bytes=most) == [
+            found, None, None, None, found, found
+        ]  # fmt: skip
+    assert await storage.get_many(bucket, [("p/sub-1.txt", '"another"'), ("p/sub/a.txt", None)], max_bytes=1) == [
+        None,
+        b"x",
+    ]
+    assert await storage.get(bucket, "p/sub-1.txt") == b"x"
+
+
 async def test_a_missing_bucket_is_no_missing_object_whatever_its_name(bucket: str) -> None:
     with pytest.raises(BucketMissing):
         await Storage().get("none", "a")
