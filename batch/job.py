@@ -110,8 +110,9 @@ class Source(_Part):
     id_field: str | None = None
     keep: list[str] = Field(default_factory=list, max_length=100)
     max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
-    duplicates: Literal["share", "ask"] | None = None
-    """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart."""
+    duplicates: Literal["share", "text", "ask"] | None = None
+    """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart. `text`:
+    about those of the same text too, whatever their bytes."""
     html: Literal["all", "main"] = "all"
     """What is taken of HTML pages: all that they show, or their main text, without navigation, banners and footers."""
 
@@ -403,15 +404,19 @@ class Job(_Part):
         return self.source.uri if isinstance(self.source.uri, str) else place
 
     def _check_duplicates(self) -> None:
-        if self.source.duplicates != "share":
+        wanted = self.source.duplicates
+        if wanted not in ("share", "text"):
             return
-        if named := sorted(self._prompt_variables() & _OF_ONE_DOCUMENT):
+        named = sorted(self._prompt_variables() & _OF_ONE_DOCUMENT)
+        if wanted == "text":
+            named += [f"row.{field}" for field in self.prompt_fields]
+        if named:
             raise ValueError(
-                f"source.duplicates: share, but the prompt names {', '.join(named)}, which differ between documents of "
-                "the same content; leave out one or the other"
+                f"source.duplicates: {wanted}, but the prompt names {', '.join(named)}, which differ between documents "
+                "of the same content; leave out one or the other"
             )
         if self.model.mode == "batch":
-            raise ValueError("source.duplicates: share is not supported yet in model.mode: batch; leave it out")
+            raise ValueError(f"source.duplicates: {wanted} is not supported yet in model.mode: batch; leave it out")
 
     @property
     def shares_answers(self) -> bool:

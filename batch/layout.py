@@ -104,6 +104,14 @@ class RunLayout:
     def ledgers(self) -> str:
         return f"{self.root}ledger/"
 
+    @property
+    def texts(self) -> str:
+        return f"{self.root}texts/"
+
+    def text(self, digest: str) -> str:
+        """Which document asks about the text of this hash."""
+        return f"{self.texts}{digest}"
+
     def plan(self, shard: int) -> str:
         return f"{self.plans}shard-{shard:05d}.parquet"
 

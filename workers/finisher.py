@@ -72,6 +72,9 @@ class Finisher:
         manifest = _manifest(task, file, account, state)
         await write_manifest(self._storage, layout, manifest)
         await self._clean(layout, account)
+        if file.job.source.duplicates == "text" and len(account.settled) == account.planned_partitions:
+            async for page in self._storage.pages(layout.output.bucket, layout.texts):  # else a rerun goes by them
+                await self._storage.delete(layout.output.bucket, [entry.key for entry in page])
         if account.problem_count and not cancelled:
             log.error("run %s does not reconcile: %s", task.run.run_id, "; ".join(account.problems[:10]))
         return c.Finished(

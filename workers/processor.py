@@ -61,7 +61,8 @@ from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer,
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, carried, shared
 from workers.runs import ActiveRun, Runs
-from workers.shared_answers import SharedAnswers, content_of, usable
+from workers.same_texts import SameText, TextClaims
+from workers.shared_answers import Content, SharedAnswers, content_of, is_usable, usable
 
 BURST = 32
 BURST_BYTES = 2**20
@@ -169,6 +170,12 @@ class Attempt:
         """Of documents that are asked about, in an incremental run: the hash of their content."""
         self._paid_chunks: dict[str, dict[str, Answer]] = {}
         """Of documents without a row: what the ledger holds of their chunks."""
+        share_texts = run.file.job.source.duplicates == "text"
+        self._claims = TextClaims(storage, run.layout, task.shard, task.partition) if share_texts else None
+        self._likes: dict[str, PlannedDocument] = {}
+        """Of documents whose text another one asks about: themselves, with that one's content and place."""
+        self._by_themselves: set[str] = set()
+        """Documents that are asked about although another one has their content: it has no answer to share."""
         self._failed_before: set[str] = set()
         """Documents with an error row of an earlier generation that does not stand."""
         self._total = 0
@@ -227,6 +234,7 @@ class Attempt:
             self._ledger.start()
             try:
                 await self._ask_all([document for document in todo if not self._may_share(document)])
+                await self._share([document for document in todo if document.document_id in self._likes])
                 await self._share([document for document in todo if self._may_share(document)])
             finally:
                 await self._ledger.close()
@@ -374,17 +382,26 @@ class Attempt:
         if self._failure is not None:
             raise self._failure
 
-    # -- documents of the same bytes ----------------------------------------------------------------------------------
+    # -- documents of the same content --------------------------------------------------------------------------------
 
     def _may_share(self, document: PlannedDocument) -> bool:
-        """One that failed is asked about itself in a rerun."""
-        return document.same_as is not None and document.document_id not in self._failed_before
+        return document.same_as is not None and not self._asks_itself(document)
+
+    def _asks_itself(self, document: PlannedDocument) -> bool:
+        """One that failed, in a rerun, or for whose content nobody has an answer."""
+        return document.document_id in self._failed_before or document.document_id in self._by_themselves
+
+    def _like(self, document: PlannedDocument) -> PlannedDocument:
+        """The document as the one whose answer it shares."""
+        return self._likes.get(document.document_id, document)
+
+    def _content(self, document: PlannedDocument) -> Content:
+        """By which the row that it shares is found."""
+        like = self._like(document)
+        return content_of(like.etag, like.uri)
 
     async def _share(self, documents: list[PlannedDocument]) -> None:
-        """Rows with the answers of other documents of the same bytes; asks about those for which there is none.
-
-        None of it goes into the ledger: another attempt finds it again, unpaid.
-        """
+        """Rows with the answers of other documents of the same content; asks about those for which there is none."""
         if not documents:
             return
         elsewhere = self._share_here(documents)
@@ -393,7 +410,7 @@ class Attempt:
         answers = SharedAnswers(self._storage, self._active.layout, self._name)
         here = reference(self._task.shard, self._task.partition)
         found = await answers.find(
-            [document for document in elsewhere if document.same_as != here], self._must_stop, self._ledger.mark
+            [like for like in map(self._like, elsewhere) if like.same_as != here], self._must_stop, self._ledger.mark
         )
         if found.too_early:
             message = "documents share answers of partitions that are not committed yet"
@@ -405,23 +422,50 @@ class Attempt:
             if row is not None and isinstance(row["processed_at"], str):  # of a ledger
                 row = self._restore(dict(row))
             if row is not None:
-                self._keep(shared(row, self._maker, document))
+                self._keep_shared(row, document)
             else:
                 left.append(document)
-        firsts = {content_of(document.etag, document.uri): document for document in reversed(left)}
-        await self._ask_all([*firsts.values()])
-        await self._ask_all(self._share_here(document for document in left if document.document_id not in self._rows))
+        await self._ask_in_place_of_others(left)
 
     def _share_here(self, documents: Iterable[PlannedDocument]) -> list[PlannedDocument]:
         """Makes the rows of those whose answer is among this partition's own; gives the others."""
         here = usable(self._rows.values())
         left = []
         for document in documents:
-            if (row := here.get(content_of(document.etag, document.uri))) is not None:
-                self._keep(shared(row, self._maker, document))
+            if (row := here.get(self._content(document))) is not None:
+                self._keep_shared(row, document)
             else:
                 left.append(document)
         return left
+
+    async def _ask_in_place_of_others(self, documents: list[PlannedDocument]) -> None:
+        """Of documents whose answer nobody has: asks about the first of each content, and shares its answer."""
+        self._by_themselves.update(document.document_id for document in documents)
+        firsts = {self._content(document): document for document in reversed(documents)}
+        await self._ask_all([*firsts.values()])
+        left = []
+        for document in documents:
+            if document.document_id in self._rows:
+                continue
+            first = self._rows.get(firsts[self._content(document)].document_id)
+            if first is not None and is_usable(first):
+                self._keep_shared(first, document)
+            else:
+                left.append(document)
+        await self._ask_all(left)
+
+    def _keep_shared(self, row: Row, document: PlannedDocument) -> None:
+        """Another document's answer as this one's row.
+
+        One of the same bytes is not in the ledger: another attempt finds it again, unpaid. One of the same text is, as
+        others of its bytes may wait for it: they would wait for each other's commits.
+        """
+        made = shared(row, self._maker, document)
+        if document.document_id in self._likes:
+            if self._active.file.job.incremental:
+                made["content_hash"] = self._hashes.pop(document.document_id, None)
+            self._ledger.add({name: value for name, value in made.items() if name != "result"})
+        self._keep(made)
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
         """A mistake of ours in one document's task ends the attempt, after the others' answers are kept."""
@@ -458,6 +502,9 @@ class Attempt:
                 return
             except Unchanged as same:
                 self._keep(same.row)
+                return
+            except SameText as same:
+                self._likes[document.document_id] = same.like
                 return
             ask = partial(
                 active.chat.ask,
@@ -510,7 +557,7 @@ class Attempt:
         return {**row, "chunks": found.chunks}
 
     async def _prepare(self, document: PlannedDocument, found: bytes | None) -> Question:
-        """What to ask about the document. Raises `Unreadable`, `Unchanged`, `Stopped`."""
+        """What to ask about the document. Raises `Unreadable`, `Unchanged`, `SameText`, `Stopped`."""
         etag, text = document.etag, planned_text(document)
         if text is None:
             check_key(document)
@@ -520,6 +567,8 @@ class Attempt:
             source = self._active.file.job.source
             text = await self._active.extractors.text_of(document.uri, data, html=source.html)
         active = self._active
+        if self._claims is not None and not self._asks_itself(document):
+            await self._claims.claim(document, etag, text)
         if active.file.job.output.keep_text:
             self._texts[document.document_id] = await asyncio.to_thread(pack, text)
         shown = await active.long.shown(text)

@@ -1,9 +1,10 @@
-"""The answers that documents of the same bytes share: rows of another partition of the run, waited for if need be.
+"""The answers that documents of the same content share: rows of another partition of the run, waited for if need be.
 
-The plan says in which partition such a document came first. While that one is not committed, its ledger tells: what is
-asked about itself is asked first, so no partition waits for another one's waiting. If the answer is not there after a
-while, this one yields its slot and comes again after the others of its shard, twice; then it waits. Not for ever:
-without progress of the other one the document is asked about after all, which is correct, and merely paid twice.
+The plan, or a text's claim (`workers.same_texts`), says in which partition such a document came first. While that one
+is not committed, its ledger tells: what is asked about itself is asked first, so no partition waits for another one's
+waiting. If the answer is not there after a while, this one yields its slot and comes again after the others of its
+shard, twice; then it waits. Not for ever: without progress of the other one the document is asked about after all,
+which is correct, and merely paid twice.
 """
 
 from __future__ import annotations
@@ -51,12 +52,16 @@ def content_of(etag: str, uri: str) -> Content:
     return etag, suffix_of(uri)
 
 
+def is_usable(row: Row) -> bool:
+    """Whether others may share the row's answer: a good one, or an error that asking again would not mend."""
+    return row["status"] == OK or (row["status"] == ERROR and not row["retryable"] and bool(row["attempts"]))
+
+
 def usable(rows: Iterable[Row]) -> dict[Content, Row]:
-    """Those with an answer that others may share: a usable one, or an error that asking again would not mend."""
+    """Those with an answer that others may share, by their content."""
     found: dict[Content, Row] = {}
     for row in rows:
-        asked_in_vain = row["status"] == ERROR and not row["retryable"] and row["attempts"]
-        if row["status"] != OK and not asked_in_vain:
+        if not is_usable(row):
             continue
         content = content_of(row["etag"], row["uri"])
         if content not in found or found[content].get("same_as") is not None:

@@ -84,3 +84,36 @@ async def test_all_are_asked_where_the_job_says_so(env: LocalStack) -> None:
     run = await (await connect()).start(changed(job(name), duplicates="ask"), check_model=False)
     assert (await run.wait()).ok == 60
     assert ask(env, "/stats")["answered"] == 60
+
+
+async def test_documents_of_the_same_text_are_asked_about_once_where_the_job_says_so(env: LocalStack) -> None:
+    """Texts in files of two kinds, some of them several times: shared by text, by bytes, and by both."""
+    name, words = "same-texts", [f"Label this. Ticket {number}" for number in range(60)]
+    chosen = [*words, *random.Random(34).choices(words, k=60)]
+    random.Random(34).shuffle(chosen)
+    forms = ("{}", "<html><body><p>{}</p></body></html>")
+    documents = {
+        f"{number:05d}.{('txt', 'html')[number % 2]}": forms[number % 2].format(text).encode()
+        for number, text in enumerate(chosen)
+    }
+    await put(env, name, documents)
+    forget(env)
+    connection = await connect()
+    data = json.loads(changed(job(name), duplicates="text").to_json())
+    data["partitions"]["documents"] = 10
+    run = await connection.start(Job.parse(data), tuning=replace(c.Tuning(), shard_partitions=3), check_model=False)
+    result = await run.wait()
+    assert (result.state, result.documents, result.ok) == (c.COMPLETED, 120, 120)
+    assert ask(env, "/stats")["answered"] == 60
+    rows = run.results().collect()
+    assert rows["same_as"].null_count() == 60
+    text_of = {f"{name}/{key}": text for key, text in zip(documents, chosen, strict=True)}
+    answers: dict[str, set[str]] = {}
+    for row in rows.to_dicts():
+        answers.setdefault(text_of[row["document_id"]], set()).add(row["output_text"])
+        assert row["same_as"] is None or text_of[row["same_as"]] == text_of[row["document_id"]]
+    assert len(answers) == 60 and all(len(each) == 1 for each in answers.values())
+    assert rows.filter(pl.col("same_as").is_not_null())["attempts"].sum() == 0
+    manifest = await run.manifest()
+    assert manifest is not None and (await run.verify(manifest)).problems == []
+    assert await connection.storage.list_all("results", run.layout.texts) == [], "the claims went with the ledgers"

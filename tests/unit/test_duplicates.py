@@ -136,3 +136,17 @@ def test_answers_are_shared_where_nothing_tells_documents_apart(changes: dict[st
 def test_sharing_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(JobError, match=message):
         Job.parse(job(source__duplicates="share", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"prompt__user": "{{ row.title }} {{ text }}"}, "source.duplicates: text, but the prompt names row.title"),
+        ({"model__mode": "batch"}, "source.duplicates: text is not supported yet in model.mode: batch"),
+    ],
+)
+def test_texts_are_shared_only_where_prompts_show_nothing_else(changes: dict[str, Any], problem: str) -> None:
+    assert Job.parse(job(source__duplicates="text")).shares_answers
+    assert Job.parse(job()).fingerprint == Job.parse(job(source__duplicates="text")).fingerprint
+    with pytest.raises(JobError, match=problem):
+        Job.parse(job(source__duplicates="text", **changes))
