@@ -155,12 +155,17 @@ def parse_reference(text: str) -> tuple[int, int]:
     return int(shard), int(partition)
 
 
+def is_content_hash(etag: str) -> bool:
+    """Whether documents of this etag have the same content, for all that one can tell."""
+    return _is_content_hash(etag) is not None
+
+
 _is_content_hash = re.compile(_CONTENT_HASH).match
 
 
 def _hash(etag: str) -> int | None:
     """None where the etag says nothing of the content."""
-    if not _is_content_hash(etag):
+    if not is_content_hash(etag):
         return None
     return int(etag.strip('"')[:16], 16)
 

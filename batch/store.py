@@ -206,7 +206,7 @@ class Storage:
                 try:
                     version = {"if_match": etag} if etag else None
                     answer = asyncio.ensure_future(obstore.get_async(store, key, options=cast(Any, version)))
-                except ValueError as error:  # a key that cannot be asked for is refused at once
+                except Exception as error:  # a key that cannot be asked for, say, is refused at once
                     answer = asyncio.get_running_loop().create_future()
                     answer.set_exception(error)
                 answer.add_done_callback(lambda _: self._slots.release())

@@ -147,6 +147,13 @@ def _fast_mail_parser(data: bytes) -> str:
     return "\n".join([*people, mail.subject, *(part.filename for part in mail.attachments), *mail.text_plain])
 
 
+def _pyth(data: bytes) -> str:
+    from pyth.plugins.plaintext.writer import PlaintextWriter
+    from pyth.plugins.rtf15.reader import Rtf15Reader
+
+    return str(PlaintextWriter.write(Rtf15Reader.read(io.BytesIO(data))).getvalue())
+
+
 def _charset_normalizer(data: bytes) -> str:
     from charset_normalizer import from_bytes
 
@@ -167,7 +174,7 @@ ALTERNATIVES: dict[str, dict[str, Reader]] = {
     "a.html": {"inscriptis": _inscriptis, "resiliparse": _resiliparse},
     "main.html": {"resiliparse": _resiliparse_main, "justext": _justext},
     "a.epub": {"fast-ebook": _fast_ebook, "firecrawl-anydoc": _anydoc},
-    "a.rtf": {"firecrawl-anydoc": _anydoc},  # all others are GPL, need something that is, or are kept by nobody
+    "a.rtf": {"firecrawl-anydoc": _anydoc, "pyth3": _pyth},
     "a.eml": {"mail-parser": _mail_parser, "fast-mail-parser": _fast_mail_parser},
     "a.txt": {"charset-normalizer": _charset_normalizer, "uchardet (resiliparse)": _uchardet},
 }

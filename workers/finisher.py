@@ -37,6 +37,8 @@ from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, carried, failed
 from workers.state_writer import StateWriter
 
+DELETES_AT_ONCE = 8
+"""Pages of claims, of 1,000 keys, that are deleted at once."""
 GIVEN_UP = "the partition was given up after several attempts without progress; see the worker's log"
 
 log = logging.getLogger(__name__)
@@ -72,9 +74,9 @@ class Finisher:
         manifest = _manifest(task, file, account, state)
         await write_manifest(self._storage, layout, manifest)
         await self._clean(layout, account)
-        if file.job.source.duplicates == "text" and len(account.settled) == account.planned_partitions:
-            async for page in self._storage.pages(layout.output.bucket, layout.texts):  # else a rerun goes by them
-                await self._storage.delete(layout.output.bucket, [entry.key for entry in page])
+        settled = task.plan_complete and len(account.settled) == account.planned_partitions
+        if file.job.source.duplicates == "text" and settled:  # else a rerun goes by the claims
+            await self._forget_texts(layout)
         if account.problem_count and not cancelled:
             log.error("run %s does not reconcile: %s", task.run.run_id, "; ".join(account.problems[:10]))
         return c.Finished(
@@ -103,6 +105,16 @@ class Finisher:
                 if match and int(match[2]) <= account.settled.get(int(match[1]), 0):
                     keys.append(entry.key)
             await self._storage.delete(layout.output.bucket, keys)
+
+    async def _forget_texts(self, layout: RunLayout) -> None:
+        """Removes the claims, several pages at once: there may be as many as documents."""
+        bucket, going = layout.output.bucket, set[asyncio.Task[None]]()
+        async for page in self._storage.pages(bucket, layout.texts):
+            going.add(asyncio.create_task(self._storage.delete(bucket, [entry.key for entry in page])))
+            if len(going) == DELETES_AT_ONCE:
+                await asyncio.gather(*going)
+                going.clear()
+        await asyncio.gather(*going)
 
 
 def _state(task: c.FinishInput, account: Account) -> str:

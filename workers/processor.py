@@ -174,6 +174,8 @@ class Attempt:
         self._claims = TextClaims(storage, run.layout, task.shard, task.partition) if share_texts else None
         self._likes: dict[str, PlannedDocument] = {}
         """Of documents whose text another one asks about: themselves, with that one's content and place."""
+        self._read_etags: dict[str, str] = {}
+        """Of the same: of the version that has the text."""
         self._by_themselves: set[str] = set()
         """Documents that are asked about although another one has their content: it has no answer to share."""
         self._failed_before: set[str] = set()
@@ -448,11 +450,16 @@ class Attempt:
             if document.document_id in self._rows:
                 continue
             first = self._rows.get(firsts[self._content(document)].document_id)
-            if first is not None and is_usable(first):
+            if first is not None and is_usable(first) and self._is_of(first, document):
                 self._keep_shared(first, document)
             else:
                 left.append(document)
         await self._ask_all(left)
+
+    def _is_of(self, row: Row, document: PlannedDocument) -> bool:
+        """Whether the row is of the content that the document shares, and not of a version that came after it."""
+        read = self._read_etags.get(row["document_id"])
+        return content_of(row["etag"], row["uri"]) == self._content(document) if read is None else row["etag"] == read
 
     def _keep_shared(self, row: Row, document: PlannedDocument) -> None:
         """Another document's answer as this one's row.
@@ -462,6 +469,7 @@ class Attempt:
         """
         made = shared(row, self._maker, document)
         if document.document_id in self._likes:
+            made["etag"] = self._read_etags[document.document_id]
             if self._active.file.job.incremental:
                 made["content_hash"] = self._hashes.pop(document.document_id, None)
             self._ledger.add({name: value for name, value in made.items() if name != "result"})
@@ -505,6 +513,7 @@ class Attempt:
                 return
             except SameText as same:
                 self._likes[document.document_id] = same.like
+                self._read_etags[document.document_id] = same.etag
                 return
             ask = partial(
                 active.chat.ask,

@@ -88,7 +88,8 @@ def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
         "processed_at": datetime.now(UTC),
     }
     unpaid = {"attempts": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0}
-    return {**row, **own, **made, **maker.kept(document), **unpaid, "latency_seconds": None}
+    kept = {"row": None, **maker.kept(document)} if maker.keep else {}
+    return {**row, **own, **made, **kept, **unpaid, "latency_seconds": None}
 
 
 def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:

@@ -11,18 +11,21 @@ from dataclasses import replace
 
 import orjson
 
-from batch.duplicates import reference
+from batch.duplicates import is_content_hash, reference
 from batch.layout import RunLayout
 from batch.planning import PlannedDocument
-from batch.store import PreconditionFailed, Storage
+from batch.store import PreconditionFailed, Storage, StorageUnreachable
 
 
 class SameText(Exception):
-    """Another document asks about this text: `like` is this one, with the etag, the URI and the place of that."""
+    """Another document asks about this text: `like` is this one, with the etag, the URI and the place of that.
 
-    def __init__(self, like: PlannedDocument) -> None:
+    `etag`: of the version of this one that has the text.
+    """
+
+    def __init__(self, like: PlannedDocument, etag: str) -> None:
         super().__init__(like.document_id)
-        self.like = like
+        self.like, self.etag = like, etag
 
 
 class TextClaims:
@@ -35,16 +38,19 @@ class TextClaims:
     async def claim(self, document: PlannedDocument, etag: str, text: str) -> None:
         """Returns if it is for this document to ask. `etag`: of the version that was read.
 
-        Raises `SameText` if another one does, `StorageError` if it cannot be found out.
+        So it is where an etag does not tell contents apart: the other's answer could not be known again. Raises
+        `SameText` if another one asks, `StorageError` if it cannot be found out.
         """
+        if not is_content_hash(etag):
+            return
         bucket = self._layout.output.bucket
         key = self._layout.text(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest())
         own = {"document_id": document.document_id, "uri": document.uri, "etag": etag, "same_as": self._here}
         try:
             await self._storage.create(bucket, key, orjson.dumps(own))
             return
-        except PreconditionFailed:
+        except (PreconditionFailed, StorageUnreachable):  # the second: sent once, so it may be there, or not
             found = await self._storage.get_entry(bucket, key)
         owner = orjson.loads(found[0]) if found is not None else own
         if owner["document_id"] != document.document_id:
-            raise SameText(replace(document, uri=owner["uri"], etag=owner["etag"], same_as=owner["same_as"]))
+            raise SameText(replace(document, uri=owner["uri"], etag=owner["etag"], same_as=owner["same_as"]), etag)

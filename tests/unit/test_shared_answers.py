@@ -18,7 +18,7 @@ from workers import shared_answers
 from workers.ledger import LedgerName, encode_segment
 from workers.llm.chat import Answer
 from workers.rows import Row, RowMaker, failed, shared
-from workers.shared_answers import BETWEEN, Found, SharedAnswers
+from workers.shared_answers import BETWEEN, Found, SharedAnswers, content_of
 
 LAYOUT = RunLayout.of("s3://results/x/", "r")
 MAKER = RowMaker("r", "f", 1, 0, 0)
@@ -84,6 +84,11 @@ async def test_the_answer_of_the_same_etag_and_suffix_is_found() -> None:
     assert store.looks == 1 and "waited" not in store.objects
 
 
+def test_the_suffix_is_that_of_the_name_alone() -> None:
+    assert content_of("E", "s3://data.example/v1.2/README") == content_of("E", "s3://data.example/v1.3/LICENSE")
+    assert content_of("E", "s3://b/a.TXT") == content_of("E", "s3://b/c.d/b.txt") != content_of("E", "s3://b/README")
+
+
 async def test_only_answers_and_errors_that_stay_are_shared() -> None:
     store = Store()
     never_asked = MAKER.row(document("c.txt", "E3"), "E3", Answer(None, None), 0.0)
@@ -105,6 +110,15 @@ def test_a_shared_row_costs_nothing_and_names_the_one_that_was_asked() -> None:
     assert (found["shard"], found["partition"], found["output_text"], found["extra"]) == (2, 9, "yes", "kept")
     assert (found["attempts"], found["prompt_tokens"], found["completion_tokens"], found["cost_usd"]) == (0, 0, 0, 0.0)
     assert totals_of([found], "r").ok == 1 and totals_of([found], "r").unpriced == 0
+
+
+def test_a_shared_row_keeps_no_field_of_the_others() -> None:
+    """A text file with the text of a row, which has a title."""
+    maker = RowMaker("r", "f", 1, 2, 9, keep=("title",))
+    whole = shared({**row("a.jsonl"), "row": '{"title":"T"}'}, maker, document("x.txt"))
+    assert whole["row"] is None
+    other = shared(whole, maker, replace(document("y.jsonl"), row='{"title":"U","text":"yes"}'))
+    assert other["row"] == '{"title":"U"}'
 
 
 async def test_a_partition_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,8 @@ def kind_of(key: str, data: bytes) -> Kind:
 
 def suffix_of(key: str) -> str:
     """What follows the last dot of the name, in small letters; empty without one."""
-    return key.rpartition("/")[2].rpartition(".")[2].lower() if "." in key else ""
+    name = key.rpartition("/")[2]
+    return name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def unsupported(data: bytes) -> str | None:
