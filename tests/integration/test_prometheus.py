@@ -178,8 +178,8 @@ def number(stack: LocalStack, query: str) -> float | None:
 
 
 async def eventful_run(stack: LocalStack) -> Manifest:
-    documents = list(synthetic_documents(200, 300, 11))
-    documents += [(f"poison/{index}.txt", f"{POISON} number {index}".encode()) for index in range(50)]
+    documents = list(synthetic_documents(160, 300, 11))
+    documents += [(f"poison/{index}.txt", f"{POISON} number {index}".encode()) for index in range(30)]
     documents += [(f"zz/empty-{index}.txt", b"") for index in range(3)]
     await upload_async(stack.environment(), "corpus", JOB, documents)
     job = Job.parse(
@@ -218,7 +218,7 @@ async def eventful_run(stack: LocalStack) -> Manifest:
     await in_batches(connection)
     result = await run.wait()
     assert result.state == c.COMPLETED_WITH_FAILURES, result
-    assert (result.documents, result.partitions["failed"]) == (253, 1)
+    assert (result.documents, result.partitions["failed"]) == (193, 1)
     manifest = await run.manifest()
     assert manifest is not None
     return manifest
@@ -336,7 +336,7 @@ def test_a_finished_runs_numbers_stand_and_begin_at_0(scraped: Scraped) -> None:
     for status, count in (("ok", totals.ok), ("error", totals.errors)):
         where = f'{{job_name="{JOB}",status="{status}"}}'
         assert scraped.last(f"sum(docbatch_documents_total{where})") == count
-    assert scraped.last(f'sum(docbatch_planned_documents_total{{job_name="{JOB}"}})') == totals.documents == 253
+    assert scraped.last(f'sum(docbatch_planned_documents_total{{job_name="{JOB}"}})') == totals.documents == 193
     failed = scraped.manifest.totals.errors_by_type["partition_failed"]
     assert scraped.last('sum(docbatch_answers_total{outcome="partition_failed"})') == failed > 0
     for name in ("docbatch_documents_total", "docbatch_planned_documents_total", "docbatch_llm_requests_total"):
