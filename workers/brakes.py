@@ -42,7 +42,6 @@ class Brakes:
         self._failing_since: float | None = None
         self._last_success = 0.0
         self._recent: deque[bool] = deque(maxlen=ERROR_WINDOW)
-        self._recent_failed = 0
 
     @property
     def epoch(self) -> int:
@@ -56,7 +55,6 @@ class Brakes:
             self._stop = None
             self._failing_since = None
             self._recent.clear()
-            self._recent_failed = 0
         elif control.state == c.RUNNING:
             return  # within an epoch the way leads from running to paused only
         self._control = control
@@ -110,12 +108,9 @@ class Brakes:
 
     def documents(self, failed: bool) -> None:
         """One document ended, for the rolling error rate."""
-        if len(self._recent) == ERROR_WINDOW:
-            self._recent_failed -= self._recent[0]
         self._recent.append(failed)
-        self._recent_failed += failed
         if len(self._recent) == ERROR_WINDOW:
-            rate = self._recent_failed / ERROR_WINDOW
+            rate = sum(self._recent) / ERROR_WINDOW
             if rate > self._max_error_rate:
                 self._brake(
                     c.ERROR_RATE,

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -38,7 +39,7 @@ from workers.rows import Row, RowMaker, carried, failed
 from workers.state_writer import StateWriter
 
 DELETES_AT_ONCE = 8
-"""Pages of claims, of 1,000 keys, that are deleted at once."""
+"""Pages of 1,000 keys that are deleted at once: there may be as many claims as documents."""
 GIVEN_UP = "the partition was given up after several attempts without progress; see the worker's log"
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Finisher:
         await self._clean(layout, account)
         settled = task.plan_complete and len(account.settled) == account.planned_partitions
         if file.job.source.duplicates == "text" and settled:  # else a rerun goes by the claims
-            await self._forget_texts(layout)
+            await self._delete(layout, layout.texts)
         if account.problem_count and not cancelled:
             log.error("run %s does not reconcile: %s", task.run.run_id, "; ".join(account.problems[:10]))
         return c.Finished(
@@ -98,19 +99,19 @@ class Finisher:
 
     async def _clean(self, layout: RunLayout, account: Account) -> None:
         """Removes the ledger segments whose answers stand in a result file of their generation or a later one."""
-        async for page in self._storage.pages(layout.output.bucket, layout.ledgers):
-            keys = []
-            for entry in page:
-                match = re.search(r"/partition-(\d+)/g(\d+)-", entry.key)
-                if match and int(match[2]) <= account.settled.get(int(match[1]), 0):
-                    keys.append(entry.key)
-            await self._storage.delete(layout.output.bucket, keys)
 
-    async def _forget_texts(self, layout: RunLayout) -> None:
-        """Removes the claims, several pages at once: there may be as many as documents."""
+        def is_settled(key: str) -> bool:
+            match = re.search(r"/partition-(\d+)/g(\d+)-", key)
+            return match is not None and int(match[2]) <= account.settled.get(int(match[1]), 0)
+
+        await self._delete(layout, layout.ledgers, is_settled)
+
+    async def _delete(self, layout: RunLayout, prefix: str, goes: Callable[[str], bool] = lambda key: True) -> None:
+        """Removes the objects below a prefix whose key `goes`, several pages at once."""
         bucket, going = layout.output.bucket, set[asyncio.Task[None]]()
-        async for page in self._storage.pages(bucket, layout.texts):
-            going.add(asyncio.create_task(self._storage.delete(bucket, [entry.key for entry in page])))
+        async for page in self._storage.pages(bucket, prefix):
+            keys = [entry.key for entry in page if goes(entry.key)]
+            going.add(asyncio.create_task(self._storage.delete(bucket, keys)))
             if len(going) == DELETES_AT_ONCE:
                 await asyncio.gather(*going)
                 going.clear()

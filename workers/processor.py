@@ -172,10 +172,9 @@ class Attempt:
         """Of documents without a row: what the ledger holds of their chunks."""
         share_texts = run.file.job.source.duplicates == "text"
         self._claims = TextClaims(storage, run.layout, task.shard, task.partition) if share_texts else None
-        self._likes: dict[str, PlannedDocument] = {}
-        """Of documents whose text another one asks about: themselves, with that one's content and place."""
-        self._read_etags: dict[str, str] = {}
-        """Of the same: of the version that has the text."""
+        self._likes: dict[str, tuple[PlannedDocument, str]] = {}
+        """Of documents whose text another one asks about: themselves, with that one's content and place, and the etag
+        of their own version that has the text."""
         self._by_themselves: set[str] = set()
         """Documents that are asked about although another one has their content: it has no answer to share."""
         self._failed_before: set[str] = set()
@@ -395,7 +394,7 @@ class Attempt:
 
     def _like(self, document: PlannedDocument) -> PlannedDocument:
         """The document as the one whose answer it shares."""
-        return self._likes.get(document.document_id, document)
+        return self._likes.get(document.document_id, (document, ""))[0]
 
     def _content(self, document: PlannedDocument) -> Content:
         """By which the row that it shares is found."""
@@ -458,8 +457,9 @@ class Attempt:
 
     def _is_of(self, row: Row, document: PlannedDocument) -> bool:
         """Whether the row is of the content that the document shares, and not of a version that came after it."""
-        read = self._read_etags.get(row["document_id"])
-        return content_of(row["etag"], row["uri"]) == self._content(document) if read is None else row["etag"] == read
+        if row["document_id"] in self._likes:
+            return bool(row["etag"] == self._likes[row["document_id"]][1])
+        return content_of(row["etag"], row["uri"]) == self._content(document)
 
     def _keep_shared(self, row: Row, document: PlannedDocument) -> None:
         """Another document's answer as this one's row.
@@ -469,10 +469,10 @@ class Attempt:
         """
         made = shared(row, self._maker, document)
         if document.document_id in self._likes:
-            made["etag"] = self._read_etags[document.document_id]
+            made["etag"] = self._likes[document.document_id][1]
             if self._active.file.job.incremental:
                 made["content_hash"] = self._hashes.pop(document.document_id, None)
-            self._ledger.add({name: value for name, value in made.items() if name != "result"})
+            self._record(made)
         self._keep(made)
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
@@ -512,8 +512,7 @@ class Attempt:
                 self._keep(same.row)
                 return
             except SameText as same:
-                self._likes[document.document_id] = same.like
-                self._read_etags[document.document_id] = same.etag
+                self._likes[document.document_id] = same.like, same.etag
                 return
             ask = partial(
                 active.chat.ask,
@@ -625,11 +624,15 @@ class Attempt:
                 pause = min(pause * 2, 5.0)
 
     def _take(self, row: Row) -> None:
-        """An answered document: into the ledger without its typed result, which is read anew on replay."""
+        """An answered document."""
         self._keep(row)
-        self._ledger.add({name: value for name, value in row.items() if name != "result"})
+        self._record(row)
         self._active.brakes.documents(row["status"] == ERROR)
         self._metrics.answers(self._active.file.job.name, row["error_type"] or OK)
+
+    def _record(self, row: Row) -> None:
+        """Into the ledger without its typed result, which is read anew on replay."""
+        self._ledger.add({name: value for name, value in row.items() if name != "result"})
 
     def _keep(self, row: Row) -> None:
         self._rows[row["document_id"]] = row
