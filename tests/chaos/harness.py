@@ -18,7 +18,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -232,12 +232,15 @@ class Chaos:
         self.ends.append((by, await worker.kill()))
         return by
 
-    async def kill_in_flight(self, worker: ChaosWorker, at_least: int, *, within: float = 60.0) -> Loss | None:
-        """SIGKILL while at least so many of its requests are in flight; None if that came not in time."""
+    async def kill_in_flight(
+        self, workers: Sequence[ChaosWorker], at_least: int, *, within: float = 60.0
+    ) -> Loss | None:
+        """SIGKILL of any of the workers with so many requests in flight; None if that came not in time."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            if self.journal.refresh().in_flight(worker.by) >= at_least:
-                by = await self.kill(worker)
+            self.journal.refresh()
+            if busy := [worker for worker in workers if self.journal.in_flight(worker.by) >= at_least]:
+                by = await self.kill(self.random.choice(busy))
                 await asyncio.sleep(0.3)  # the journal is written every 0.1 s
                 return self.journal.refresh().loss(by, self.ends[-1][1])
             await asyncio.sleep(0.02)

@@ -34,7 +34,7 @@ async def test_kill_9_in_the_middle_of_100_chunks(chaos: Chaos) -> None:
 
     await chaos.until(lambda: bool(at_work()))
     (worker,) = at_work()
-    assert await chaos.kill_in_flight(worker, AT_ONCE // 2) is not None
+    assert await chaos.kill_in_flight([worker], AT_ONCE // 2) is not None
     await chaos.complete(run, corpus)
     (loss,) = chaos.losses()
     rows = await chaos.check_rows(run, corpus)
