@@ -27,11 +27,11 @@ import uvloop
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from batch.connection import TemporalUnreachable, connect_temporal
 from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.coordinator import WORKFLOWS
+from batch.sandbox import workflow_runner
 from batch.store import Storage, StorageError
 from workers.batching import BatchAttempt
 from workers.beating import ControlActivities
@@ -194,7 +194,8 @@ class WorkerProcess:
             exposition.serve(options.metrics_host, options.metrics_port)
         chores = [asyncio.create_task(self._measure_lag()), asyncio.create_task(_collect_always())]
         _calm_collector()
-        version = f" as {self._deployment.version.to_canonical_string()}" if self._deployment else ""
+        versioned = self._deployment.use_worker_versioning
+        version = f" as {self._deployment.version.to_canonical_string()}" if versioned else ""
         log.info("polling %s%s", " and ".join(worker.task_queue for worker in workers), version)
         try:
             await self._run_workers(workers, drain, exposition)
@@ -272,7 +273,7 @@ class WorkerProcess:
             max_concurrent_activities=CONTROL_SLOTS,
             interceptors=[ControlActivities()],
             graceful_shutdown_timeout=timedelta(seconds=self._options.grace_seconds),
-            workflow_runner=SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default),
+            workflow_runner=workflow_runner(),
             deployment_config=self._deployment,
         )
 
@@ -386,6 +387,7 @@ def _calm_collector() -> None:
     """Collects cycles seldom, and never looks at what start-up made: a tenth of the CPU a document (measured)."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 50)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 from temporalio.common import VersioningBehavior
 
@@ -13,12 +15,14 @@ NAME, BUILD = "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID"
 
 @pytest.mark.parametrize("environment", [{}, {NAME: "", BUILD: ""}, {"TEMPORAL_ADDRESS": "localhost:7233"}])
 def test_without_the_controllers_variables_a_worker_has_no_version(environment: dict[str, str]) -> None:
-    assert deployment_config(environment) is None
+    config = deployment_config(environment)
+    assert not config.use_worker_versioning
+    assert config.version.to_canonical_string() == f"docbatch.{version('docbatch')}"
 
 
 def test_the_controllers_variables_make_a_version_whose_executions_are_pinned() -> None:
     config = deployment_config({NAME: "batches/nightly-control", BUILD: "0.1.0-1a2b"})
-    assert config is not None and config.use_worker_versioning
+    assert config.use_worker_versioning
     assert (config.version.deployment_name, config.version.build_id) == ("batches/nightly-control", "0.1.0-1a2b")
     assert config.default_versioning_behavior is VersioningBehavior.PINNED
 

@@ -20,6 +20,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 from batch import contracts as c
 from batch.budget import WAIT, BudgetAnswer, BudgetRequest
 from batch.coordinator import WORKFLOWS
+from batch.sandbox import workflow_runner
 
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
 
@@ -151,6 +152,7 @@ class StandIns:
             client,
             task_queue=c.control_queue(queue),
             workflows=WORKFLOWS,
+            workflow_runner=workflow_runner(),
             activities=[self.claim, self.plan, self.plan_rerun, self.control, self.closed, self.check, self.finish],
             deployment_config=control,
         )

@@ -14,6 +14,7 @@ from temporalio.worker import Worker
 
 from batch import contracts as c
 from batch.coordinator import WORKFLOWS
+from batch.sandbox import workflow_runner
 from tests.workflow.standin import until
 from workers.beating import ControlActivities
 
@@ -55,7 +56,13 @@ class StandIn:
 )
 async def test_what_may_be_paid_is_tried_once(workflow: str, asks: int, begun: list[str], temporal: Client) -> None:
     queue, work = f"queue-{uuid.uuid4()}", StandIn()
-    async with Worker(temporal, task_queue=queue, workflows=WORKFLOWS, activities=[work.preview, work.estimate]):
+    async with Worker(
+        temporal,
+        task_queue=queue,
+        workflows=WORKFLOWS,
+        workflow_runner=workflow_runner(),
+        activities=[work.preview, work.estimate],
+    ):
         start = c.PreviewInput("s3://results/", "token", asks, ask_within=1.0, within=30.0)
         with pytest.raises(WorkflowFailureError) as failed:
             await temporal.execute_workflow(workflow, start, id=queue, task_queue=queue)
@@ -70,6 +77,7 @@ async def test_a_cancellation_reaches_the_worker(temporal: Client) -> None:
         temporal,
         task_queue=queue,
         workflows=WORKFLOWS,
+        workflow_runner=workflow_runner(),
         activities=[work.preview],
         interceptors=[ControlActivities()],
         max_heartbeat_throttle_interval=timedelta(seconds=0.5),

@@ -13,6 +13,7 @@ from batch import contracts as c
 from batch import quota_workflow
 from batch.coordinator import WORKFLOWS
 from batch.job import Job
+from batch.sandbox import workflow_runner
 from tests.workflow.standin import until
 from workers.metrics import Metrics
 from workers.quotas import QuotaClient, Quotas, quota_name
@@ -40,7 +41,7 @@ def process(client: Client | None) -> Quotas:
 
 
 def control(client: Client) -> Worker:
-    return Worker(client, task_queue=c.control_queue(QUEUE), workflows=WORKFLOWS)
+    return Worker(client, task_queue=c.control_queue(QUEUE), workflows=WORKFLOWS, workflow_runner=workflow_runner())
 
 
 async def calls_in(lanes: list, seconds: float) -> list[int]:  # type: ignore[type-arg]

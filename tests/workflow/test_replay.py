@@ -15,6 +15,7 @@ from temporalio.workflow import NondeterminismError
 
 from batch import contracts as c
 from batch.coordinator import WORKFLOWS
+from batch.sandbox import workflow_runner
 from tests.workflow.scenarios import HISTORIES, SCENARIOS
 
 FILES = sorted(HISTORIES.glob("*.json"))
@@ -34,7 +35,7 @@ def test_every_scenario_is_there() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_committed_histories_replay(path: Path) -> None:
-    await Replayer(workflows=WORKFLOWS).replay_workflow(history(path))
+    await Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner()).replay_workflow(history(path))
 
 
 @workflow.defn(name=c.SHARD_WORKFLOW)
@@ -51,4 +52,4 @@ class ReorderedShard:
 async def test_a_reordered_workflow_is_caught() -> None:
     path = next(path for path in FILES if path.name.startswith("normal-shard"))
     with pytest.raises(NondeterminismError):
-        await Replayer(workflows=[ReorderedShard]).replay_workflow(history(path))
+        await Replayer(workflows=[ReorderedShard], workflow_runner=workflow_runner()).replay_workflow(history(path))
