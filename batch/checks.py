@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -25,6 +26,9 @@ LOOK_AT_KEYS = 100_000
 """Keys of the source that are looked through for a first document; after so many the planner may find out."""
 LOOK_AT_ROWS = 1_000_000
 """Rows of a manifest that are looked through for what breaks its order: seconds. The planner looks at all."""
+
+FIRST_POLL = 2.0
+"""Seconds in which a worker that has just started polls for the first time: it is healthy a moment before."""
 
 
 class CheckFailed(Exception):
@@ -170,10 +174,13 @@ def no_worker(queue: str, then: str) -> str:
 
 
 async def check_control_polled(client: Client, task_queue: str) -> None:
-    """A worker is there for what only workers can do: ask the model."""
+    """A worker is there, or comes right now, for what only workers can do: ask the model."""
     queue = c.control_queue(task_queue)
-    if not await pollers(client, queue):
-        raise CheckFailed(no_worker(queue, "start one"))
+    deadline = time.monotonic() + FIRST_POLL
+    while not await pollers(client, queue):
+        if time.monotonic() > deadline:
+            raise CheckFailed(no_worker(queue, "start one"))
+        await asyncio.sleep(0.2)
 
 
 async def check_model(client: Client, job: Job, task_queue: str) -> None:
