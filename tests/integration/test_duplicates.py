@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from dataclasses import replace
@@ -75,6 +76,26 @@ async def test_a_duplicate_of_what_failed_is_asked_about_itself(env: LocalStack)
     assert (again.state, again.ok) == (c.COMPLETED, 40)
     assert ask(env, "/stats")["answered"] == 40
     assert run.results().collect()["same_as"].null_count() == 40
+
+
+async def test_in_a_rerun_nobody_shares_the_answer_of_a_version_that_came_later(env: LocalStack) -> None:
+    """Four of one content; before the rerun, the one that is asked for all and the one that would be next change."""
+    name = "changed-duplicates"
+    await put(env, name, dict.fromkeys(("a.txt", "b.txt", "c.txt", "d.txt"), b"The same ticket."))
+    behave(env, fail_all="insufficient_quota")
+    run = await (await connect()).start(job(name), check_model=False)
+    while (await run.status()).state != c.PAUSED:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.1)
+    await run.cancel()
+    assert (await run.wait()).state == c.CANCELLED
+    behave(env, fail_all=None)
+    await put(env, name, {"a.txt": b"Another ticket.", "b.txt": b"And another."})
+    forget(env)
+    assert (await (await run.rerun()).wait()).ok == 4
+    rows = {row["document_id"].removeprefix(f"{name}/"): row for row in run.results().collect().to_dicts()}
+    assert [row["same_as"] for row in rows.values()] == [None] * 4
+    assert len({row["etag"] for row in rows.values()}) == 3 and rows["c.txt"]["etag"] == rows["d.txt"]["etag"]
+    assert ask(env, "/stats")["distinct"] == 3
 
 
 async def test_all_are_asked_where_the_job_says_so(env: LocalStack) -> None:
