@@ -15,7 +15,7 @@ from tests.workflow.standin import StandIns, until
 from workers.versioning import deployment_config
 
 
-def version(name: str, build_id: str) -> WorkerDeploymentConfig | None:
+def version(name: str, build_id: str) -> WorkerDeploymentConfig:
     return deployment_config({"TEMPORAL_DEPLOYMENT_NAME": name, "TEMPORAL_WORKER_BUILD_ID": build_id})
 
 
@@ -56,7 +56,7 @@ async def test_a_run_moves_to_a_new_version_and_its_old_shards_end_on_theirs(tem
 async def test_the_first_version_takes_over_a_run_of_workers_without_versions(temporal: Client) -> None:
     name = f"batches/control-{uuid.uuid4()}"
     work = StandIns(shards=2, partitions=10, seconds=0.3, in_flight=4)
-    async with work.worker(temporal) as queue:
+    async with work.worker(temporal, control=deployment_config({})) as queue:
         handle = await work.start(temporal, queue, c.Tuning(shard_partitions=10, window=4, heartbeat_timeout=3.0))
         await until(lambda: len(work.begun) > 4)
     async with work.worker(temporal, queue=queue, control=version(name, "one")):
