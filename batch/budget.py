@@ -1,5 +1,7 @@
 """A run's `max_cost_usd`: how much each worker process may still spend. Pure accounting, held by the coordinator.
 
+Without state or clock of its own: it passes through the workflow sandbox (`workers/sandbox.py`).
+
     worker process                                       coordinator
     a call: reserve what it may cost
             settle what it did cost    -- request -->    spent so far, what it keeps, what it wants

@@ -1,6 +1,7 @@
 """What passes through Temporal: names, inputs and outputs of workflows, activities, signals and queries.
 
 Small dataclasses of identifiers and counters only. Documents, plans, answers and lists of failures stay in S3.
+Nothing here has state: the module passes through the workflow sandbox (`workers/sandbox.py`).
 """
 
 from __future__ import annotations

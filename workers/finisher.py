@@ -109,13 +109,17 @@ class Finisher:
     async def _delete(self, layout: RunLayout, prefix: str, goes: Callable[[str], bool] = lambda key: True) -> None:
         """Removes the objects below a prefix whose key `goes`, several pages at once."""
         bucket, going = layout.output.bucket, set[asyncio.Task[None]]()
-        async for page in self._storage.pages(bucket, prefix):
-            keys = [entry.key for entry in page if goes(entry.key)]
-            going.add(asyncio.create_task(self._storage.delete(bucket, keys)))
-            if len(going) == DELETES_AT_ONCE:
-                await asyncio.gather(*going)
-                going.clear()
-        await asyncio.gather(*going)
+        try:
+            async for page in self._storage.pages(bucket, prefix):
+                keys = [entry.key for entry in page if goes(entry.key)]
+                going.add(asyncio.create_task(self._storage.delete(bucket, keys)))
+                if len(going) == DELETES_AT_ONCE:
+                    await asyncio.gather(*going)
+                    going.clear()
+            await asyncio.gather(*going)
+        finally:
+            for task in going:
+                task.cancel()
 
 
 def _state(task: c.FinishInput, account: Account) -> str:

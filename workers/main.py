@@ -31,7 +31,6 @@ from temporalio.worker import Worker
 from batch.connection import TemporalUnreachable, connect_temporal
 from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.coordinator import WORKFLOWS
-from batch.sandbox import workflow_runner
 from batch.store import Storage, StorageError
 from workers.batching import BatchAttempt
 from workers.beating import ControlActivities
@@ -47,6 +46,7 @@ from workers.previewer import Previewer
 from workers.processor import Attempt, Processor
 from workers.quotas import QuotaClient, Quotas
 from workers.runs import Runs
+from workers.sandbox import workflow_runner
 from workers.versioning import VersionIncomplete, deployment_config
 
 log = logging.getLogger("docbatch.worker")
@@ -387,7 +387,6 @@ def _calm_collector() -> None:
     """Collects cycles seldom, and never looks at what start-up made: a tenth of the CPU a document (measured)."""
     gc.collect()
     gc.freeze()
-    gc.enable()
     gc.set_threshold(50_000, 20, 50)
 
 

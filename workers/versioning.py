@@ -15,6 +15,8 @@ from temporalio.worker import WorkerDeploymentConfig
 
 DEPLOYMENT_NAME = "TEMPORAL_DEPLOYMENT_NAME"
 BUILD_ID = "TEMPORAL_WORKER_BUILD_ID"
+UNVERSIONED = "docbatch-unversioned"
+"""What workers without versioning tell: one name must not be used with it and without."""
 
 
 class VersionIncomplete(Exception):
@@ -31,7 +33,7 @@ def deployment_config(environment: Mapping[str, str]) -> WorkerDeploymentConfig:
     name, build_id = environment.get(DEPLOYMENT_NAME, ""), environment.get(BUILD_ID, "")
     if not name and not build_id:
         return WorkerDeploymentConfig(
-            version=WorkerDeploymentVersion(deployment_name="docbatch", build_id=version("docbatch")),
+            version=WorkerDeploymentVersion(deployment_name=UNVERSIONED, build_id=version("docbatch")),
             use_worker_versioning=False,
         )
     if not name or not build_id:

@@ -17,7 +17,7 @@ NAME, BUILD = "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID"
 def test_without_the_controllers_variables_a_worker_has_no_version(environment: dict[str, str]) -> None:
     config = deployment_config(environment)
     assert not config.use_worker_versioning
-    assert config.version.to_canonical_string() == f"docbatch.{version('docbatch')}"
+    assert config.version.to_canonical_string() == f"docbatch-unversioned.{version('docbatch')}"
 
 
 def test_the_controllers_variables_make_a_version_whose_executions_are_pinned() -> None:

@@ -20,7 +20,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 from batch import contracts as c
 from batch.budget import WAIT, BudgetAnswer, BudgetRequest
 from batch.coordinator import WORKFLOWS
-from batch.sandbox import workflow_runner
+from workers.sandbox import workflow_runner
 
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
 

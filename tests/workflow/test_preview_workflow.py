@@ -14,9 +14,9 @@ from temporalio.worker import Worker
 
 from batch import contracts as c
 from batch.coordinator import WORKFLOWS
-from batch.sandbox import workflow_runner
 from tests.workflow.standin import until
 from workers.beating import ControlActivities
+from workers.sandbox import workflow_runner
 
 
 class StandIn:

@@ -13,10 +13,10 @@ from batch import contracts as c
 from batch import quota_workflow
 from batch.coordinator import WORKFLOWS
 from batch.job import Job
-from batch.sandbox import workflow_runner
 from tests.workflow.standin import until
 from workers.metrics import Metrics
 from workers.quotas import QuotaClient, Quotas, quota_name
+from workers.sandbox import workflow_runner
 
 QUEUE = "quotas"
 

@@ -15,8 +15,8 @@ from temporalio.workflow import NondeterminismError
 
 from batch import contracts as c
 from batch.coordinator import WORKFLOWS
-from batch.sandbox import workflow_runner
 from tests.workflow.scenarios import HISTORIES, SCENARIOS
+from workers.sandbox import workflow_runner
 
 FILES = sorted(HISTORIES.glob("*.json"))
 
