@@ -155,12 +155,8 @@ def parse_reference(text: str) -> tuple[int, int]:
     return int(shard), int(partition)
 
 
-def is_content_hash(etag: str) -> bool:
-    """Whether documents of this etag have the same content, for all that one can tell."""
-    return _is_content_hash(etag) is not None
-
-
-_is_content_hash = re.compile(_CONTENT_HASH).match
+is_content_hash = re.compile(_CONTENT_HASH).match
+"""Whether documents of an etag have the same content, for all that one can tell."""
 
 
 def _hash(etag: str) -> int | None:

@@ -188,9 +188,12 @@ async def write_answer(
 async def delete_left(storage: Storage, layout: PreviewLayout) -> None:
     """Deletes what clients that died have left behind."""
     before = datetime.now(UTC) - LEFT_AFTER
-    async for page in storage.pages(layout.folder.bucket, layout.folder.prefix):
-        made = ((entry.key, preview_made_at(entry.key)) for entry in page)
-        await storage.delete(layout.folder.bucket, [key for key, at in made if at is not None and at < before])
+
+    def is_left(key: str) -> bool:
+        made = preview_made_at(key)
+        return made is not None and made < before
+
+    await storage.delete_below(layout.folder.bucket, layout.folder.prefix, is_left)
 
 
 def cut(text: str, most: int) -> str:

@@ -68,6 +68,8 @@ RETRIES: RetryConfig = {
 }
 NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
 DELETE_BATCH = 500
+DELETES_AT_ONCE = 8
+"""Pages of 1,000 keys that are deleted at once: there may be as many objects as documents."""
 
 
 class Storage:
@@ -269,6 +271,21 @@ class Storage:
                         await obstore.delete_async(self._store(bucket), batch)
                 except ObjectMissing:
                     pass
+
+    async def delete_below(self, bucket: str, prefix: str, goes: Callable[[str], bool] = lambda key: True) -> None:
+        """Deletes our own objects below `prefix` whose key `goes`, several pages at once."""
+        going = set[asyncio.Task[None]]()
+        try:
+            async for page in self.pages(bucket, prefix):
+                keys = [entry.key for entry in page if goes(entry.key)]
+                going.add(asyncio.create_task(self.delete(bucket, keys)))
+                if len(going) == DELETES_AT_ONCE:
+                    await asyncio.gather(*going)
+                    going.clear()
+            await asyncio.gather(*going)
+        finally:
+            for task in going:
+                task.cancel()
 
     async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[ObjectEntry]]:
         """Pages of our own objects below `prefix`."""

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -38,8 +37,6 @@ from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, carried, failed
 from workers.state_writer import StateWriter
 
-DELETES_AT_ONCE = 8
-"""Pages of 1,000 keys that are deleted at once: there may be as many claims as documents."""
 GIVEN_UP = "the partition was given up after several attempts without progress; see the worker's log"
 
 log = logging.getLogger(__name__)
@@ -77,7 +74,7 @@ class Finisher:
         await self._clean(layout, account)
         settled = task.plan_complete and len(account.settled) == account.planned_partitions
         if file.job.source.duplicates == "text" and settled:  # else a rerun goes by the claims
-            await self._delete(layout, layout.texts)
+            await self._storage.delete_below(layout.output.bucket, layout.texts)
         if account.problem_count and not cancelled:
             log.error("run %s does not reconcile: %s", task.run.run_id, "; ".join(account.problems[:10]))
         return c.Finished(
@@ -104,22 +101,7 @@ class Finisher:
             match = re.search(r"/partition-(\d+)/g(\d+)-", key)
             return match is not None and int(match[2]) <= account.settled.get(int(match[1]), 0)
 
-        await self._delete(layout, layout.ledgers, is_settled)
-
-    async def _delete(self, layout: RunLayout, prefix: str, goes: Callable[[str], bool] = lambda key: True) -> None:
-        """Removes the objects below a prefix whose key `goes`, several pages at once."""
-        bucket, going = layout.output.bucket, set[asyncio.Task[None]]()
-        try:
-            async for page in self._storage.pages(bucket, prefix):
-                keys = [entry.key for entry in page if goes(entry.key)]
-                going.add(asyncio.create_task(self._storage.delete(bucket, keys)))
-                if len(going) == DELETES_AT_ONCE:
-                    await asyncio.gather(*going)
-                    going.clear()
-            await asyncio.gather(*going)
-        finally:
-            for task in going:
-                task.cancel()
+        await self._storage.delete_below(layout.output.bucket, layout.ledgers, is_settled)
 
 
 def _state(task: c.FinishInput, account: Account) -> str:

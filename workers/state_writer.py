@@ -141,9 +141,7 @@ class StateWriter:
         return replace(self._pointer(version.name, *await version.close(), max(listed)), merged=True)
 
     async def _remove(self, name: str) -> None:
-        bucket = self._layout.uri.bucket
-        async for page in self._storage.pages(bucket, self._layout.version(name)):
-            await self._storage.delete(bucket, [entry.key for entry in page])
+        await self._storage.delete_below(self._layout.uri.bucket, self._layout.version(name))
 
 
 class _Version:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from dataclasses import replace
@@ -13,6 +12,7 @@ import polars as pl
 from batch import Job, connect
 from batch import contracts as c
 from batch.local.stack import LocalStack
+from tests.integration.test_batch_mode import reason_of_pause
 from tests.integration.test_pipeline import job, put, texts
 from tests.provider import ask, behave, forget
 
@@ -84,8 +84,7 @@ async def test_in_a_rerun_nobody_shares_the_answer_of_a_version_that_came_later(
     await put(env, name, dict.fromkeys(("a.txt", "b.txt", "c.txt", "d.txt"), b"The same ticket."))
     behave(env, fail_all="insufficient_quota")
     run = await (await connect()).start(job(name), check_model=False)
-    while (await run.status()).state != c.PAUSED:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.1)
+    assert await reason_of_pause(run) == "insufficient_quota"
     await run.cancel()
     assert (await run.wait()).state == c.CANCELLED
     behave(env, fail_all=None)
