@@ -118,6 +118,13 @@ class Storage:
                 self._config["endpoint"] = settings.endpoint
         return self._config
 
+    def open(self) -> None:
+        """Reads the settings, and loads what talks to S3: half a second, else spent by the first request of all.
+
+        Blocking. Raises `StorageRefused` where the settings do not do.
+        """
+        self._lister()
+
     def _lister(self) -> Any:
         """boto3's client, for listings; safe to share between threads."""
         if self._boto3 is None:

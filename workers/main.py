@@ -183,6 +183,7 @@ class WorkerProcess:
         transport, batches = Transport(), BatchApi()
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
+        storage.open()  # before anything polls: a run's first calls would wait for it
         quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
         limits = Limits(seconds=options.extraction_seconds, memory=options.extraction_mib * 2**20)
         extractors = Extractors(options.extractors, limits)

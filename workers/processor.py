@@ -190,6 +190,7 @@ class Attempt:
         """The generation whose result stands with an answer for every document; 0 if there is none."""
         self._failure: BaseException | None = None
         self._asking: set[asyncio.Task[None]] = set()
+        self._turn, self._has_begun = run.room.turn(), False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -361,14 +362,15 @@ class Attempt:
     # -- the documents -------------------------------------------------------------------------------------------------
 
     async def _ask_all(self, todo: list[PlannedDocument]) -> None:
-        """A task a document, as many at once as the run has room for in this process."""
+        """A task a document, as many at once as the run has room for in this process, the oldest partition's first."""
         room = self._active.room
         tasks = self._asking
         limit = self._active.file.job.source.max_document_bytes
         try:
             for group in groups(todo, limit):
                 sizes = [min(document.size, limit) for document in group]
-                await room.enter(sum(sizes), len(group))
+                await room.enter(sum(sizes), len(group), turn=self._turn if self._has_begun else 0)
+                self._has_begun = True
                 if self._stopping():
                     room.leave(sum(sizes), len(group))
                     break
