@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_PYTHON_DOWNLOADS := never
+# Where it is set, as in images, each process compiles all that it imports: a worker's start takes 5 s of CPU in place of 2.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 UV := $(shell command -v uv || echo $(CURDIR)/.tools/bin/uv)
 

@@ -66,7 +66,11 @@ def answer_rate(stats: dict[str, Any]) -> float:
 
 @contextmanager
 def stack(*, workers: int = 0, provider_args: Sequence[str] = (), s3_args: Sequence[str] = ()) -> Iterator[LocalStack]:
-    """A stack on temporary data, its environment applied to this process; heartbeats as seldom as in production."""
+    """A stack on temporary data, its environment applied to this process; heartbeats as seldom as in production.
+
+    S3 and Temporal, which in earnest run elsewhere, stand aside where a core is wanted by a worker or by the provider,
+    whose answers would come late.
+    """
     throttle = ["--heartbeat-throttle-seconds", "60"]
     options = StackOptions(
         workers=workers, worker_args=throttle, provider_args=provider_args, s3_args=s3_args, ui=False
@@ -75,7 +79,15 @@ def stack(*, workers: int = 0, provider_args: Sequence[str] = (), s3_args: Seque
         LocalStack(options, on_event=lambda line: print(f"  {line}", flush=True)) as running,
         running.applied_environment(),
     ):
+        for server in (running.s3, running.temporal):
+            _stand_aside(server.pid)
         yield running
+
+
+def _stand_aside(pid: int) -> None:
+    """By the share of the CPU that the kernel gives the process' session; its nice value counts within that alone."""
+    with suppress(OSError):  # where sessions have none, see sched(7)
+        Path(f"/proc/{pid}/autogroup").write_text("10")
 
 
 def upload(running: LocalStack, count: int, *, prefix: str = "docs") -> str:

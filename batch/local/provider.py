@@ -54,7 +54,7 @@ def _rate(what: str) -> Any:
 class ProviderOptions:
     """How the provider behaves; each is a flag of the same name, and changes while it runs by `POST /control`."""
 
-    latency: float = _option(0.0, "seconds that every answer takes")
+    latency: float = _option(0.0, "seconds that every answer takes, from its request's arrival on")
     latency_median: float = _option(0.0, "median of a lognormal latency in seconds, on top of the fixed one")
     latency_sigma: float = _option(0.0, "sigma of the lognormal latency")
     capacity: float = _option(0.0, "answers a second of the whole service; more wait in line (0: no limit)")
@@ -456,7 +456,7 @@ class Provider:
         return Refused(name, retry_after=self.options.retry_after if name in ("429", "503") else None)
 
     async def _chat(self, request: BaseRequest) -> Response:
-        account = self.account
+        account, arrived = self.account, time.monotonic()
         account.requests += 1
         self.in_flight += 1
         account.max_in_flight = max(account.max_in_flight, self.in_flight)
@@ -466,9 +466,9 @@ class Provider:
             key, answer = self._accept(_asked(body), account)
             self.journal.note(key, "accepted", caller(request))
             response = self._json(answer, more=self._limit_headers() if self._buckets else None)
-            delay = self._delay(key, account)
-            if delay > 0:
-                await asyncio.sleep(delay)
+            left = arrived + self._delay(key, account) - time.monotonic()
+            if left > 0:
+                await asyncio.sleep(left)
             gone = request.transport is None or request.transport.is_closing()
             account.answer(gone=gone)
             self.journal.note(key, "abandoned" if gone else "answered", caller(request))
