@@ -32,6 +32,8 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 MODEL = "simulated-small"
+CORPUS, RESULTS = "corpus", "results"
+FOLDER = "docs"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -90,13 +92,13 @@ def _stand_aside(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text("10")
 
 
-def upload(running: LocalStack, count: int, *, prefix: str = "docs") -> str:
+def upload(running: LocalStack, count: int, *, prefix: str = FOLDER) -> str:
     """Synthetic documents, the same ones for the same count, and the URI of their folder."""
     documents = corpus.synthetic_documents(count, DOCUMENT_BYTES)
     began = time.monotonic()
-    corpus.upload(running.environment(), "corpus", prefix, documents)
+    corpus.upload(running.environment(), CORPUS, prefix, documents)
     print(f"  {count:,} documents of {DOCUMENT_BYTES:,} bytes uploaded in {time.monotonic() - began:.1f} s", flush=True)
-    return f"s3://corpus/{prefix}/"
+    return f"s3://{CORPUS}/{prefix}/"
 
 
 def job(source: str, *, concurrency: int, partition: int = 500) -> Job:
@@ -107,7 +109,7 @@ def job(source: str, *, concurrency: int, partition: int = 500) -> Job:
             "source": {"uri": source},
             "prompt": {"user": PROMPT + "{{ text }}"},
             "model": {"name": MODEL},
-            "output": {"uri": "s3://results/benchmarks/", "schema": SCHEMA},
+            "output": {"uri": f"s3://{RESULTS}/benchmarks/", "schema": SCHEMA},
             "limits": {"concurrency": concurrency},
             "partitions": {"documents": partition},
         }

@@ -4,12 +4,15 @@
 
 Asks the provider of the environment the very questions that docbatch asks, with texts from memory, nothing stored, and
 prints the process's CPU and wall seconds of the loop as JSON. KIND: `openai` (`AsyncOpenAI.chat.completions.create`),
-`aiohttp` (aiohttp and orjson) or `raw` (prepared bytes on bare connections: hardly any CPU, to load a server).
+`aiohttp` (aiohttp and orjson), `raw` (prepared bytes on bare connections: hardly any CPU, to load a server), or
+`pipeline`: `aiohttp` with the texts from S3 (obstore) and the answers to it, one Parquet file at the very end; no
+ledger, no retries, no limits, and whoever kills it pays for everything again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -22,16 +25,22 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import aiohttp
+import obstore
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import uvloop
+from obstore.store import S3Store
 from openai import AsyncOpenAI
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from batch.local import corpus
 from batch.response_format import response_format
-from benchmarks.lab import DOCUMENT_BYTES, MODEL, PROMPT, SCHEMA
+from benchmarks.lab import CORPUS, DOCUMENT_BYTES, FOLDER, MODEL, PROMPT, RESULTS, SCHEMA
 
 Send = Callable[[str], Awaitable[None]]
+READERS = 32
+"""GETs at once of the pipeline."""
 _FORMAT = cast(ResponseFormatJSONSchema, response_format(SCHEMA))
 
 
@@ -89,9 +98,13 @@ async def _openai(prompts: Iterator[str], concurrency: int) -> None:
         await _at_once(prompts, concurrency, send)
 
 
-async def _aiohttp(prompts: Iterator[str], concurrency: int) -> None:
-    url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
+def _endpoint() -> tuple[str, dict[str, str]]:
     headers = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}", "Content-Type": "application/json"}
+    return os.environ["OPENAI_BASE_URL"] + "/chat/completions", headers
+
+
+async def _aiohttp(prompts: Iterator[str], concurrency: int) -> None:
+    url, headers = _endpoint()
     async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def send(prompt: str) -> None:
@@ -100,6 +113,42 @@ async def _aiohttp(prompts: Iterator[str], concurrency: int) -> None:
                 orjson.loads(orjson.loads(await answer.read())["choices"][0]["message"]["content"])
 
         await _at_once(prompts, concurrency, send)
+
+
+async def _pipeline(prompts: Iterator[str], concurrency: int) -> None:
+    source, results = (
+        S3Store(bucket, endpoint=os.environ["AWS_ENDPOINT_URL_S3"], client_options={"allow_http": True})
+        for bucket in (CORPUS, RESULTS)
+    )
+    url, headers = _endpoint()
+    keys = iter([meta["path"] async for page in obstore.list(source, FOLDER) for meta in page])
+    ahead: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(concurrency)
+    rows: list[dict[str, str]] = []
+
+    async def read() -> None:
+        for key in keys:
+            text = bytes(await (await obstore.get_async(source, key)).bytes_async()).decode()
+            await ahead.put((key, text))
+
+    async def read_all() -> None:
+        await asyncio.gather(*(read() for _ in range(READERS)))
+        for _ in range(concurrency):
+            await ahead.put(None)
+
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def ask() -> None:
+            while (document := await ahead.get()) is not None:
+                key, text = document
+                async with session.post(url, data=_body(PROMPT + text)) as answer:
+                    answer.raise_for_status()
+                    content = orjson.loads(await answer.read())["choices"][0]["message"]["content"]
+                    rows.append({"document_id": key, **orjson.loads(content)})
+
+        await asyncio.gather(read_all(), *(ask() for _ in range(concurrency)))
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    await obstore.put_async(results, "pipeline.parquet", file.getvalue())
 
 
 class _Connection(asyncio.Protocol):
@@ -151,7 +200,7 @@ async def _raw(prompts: Iterator[str], concurrency: int) -> None:
     await asyncio.gather(*ends)
 
 
-_KINDS = {"openai": _openai, "aiohttp": _aiohttp, "raw": _raw}
+_KINDS = {"openai": _openai, "aiohttp": _aiohttp, "pipeline": _pipeline, "raw": _raw}
 
 
 def main() -> None:

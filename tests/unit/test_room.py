@@ -24,6 +24,27 @@ async def test_bytes_and_documents_are_bounded_first_come_first_served() -> None
     assert big.done() and small.done()
 
 
+async def test_the_lowest_turn_is_first_and_those_without_one_before_all() -> None:
+    room = Room(documents=1, size=100)
+    older, newer = room.turn(), room.turn()
+    assert 0 < older < newer
+    await room.enter(100)
+    order: list[str] = []
+
+    async def enter(name: str, turn: int) -> None:
+        await room.enter(60, turn=turn)
+        order.append(name)
+
+    comers = [("newer", newer), ("older", older), ("older again", older), ("its first", 0), ("another's first", 0)]
+    waiting = [asyncio.create_task(enter(*comer)) for comer in comers]
+    await settled()
+    room.leave(100)
+    for _ in waiting:
+        await settled()
+        room.leave(60)
+    assert order == ["its first", "another's first", "older", "older again", "newer"]
+
+
 async def test_one_document_always_fits() -> None:
     room = Room(documents=1, size=10)
     await asyncio.wait_for(room.enter(1_000_000), 1)
