@@ -42,6 +42,12 @@ SLOT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 JOB, STATE = SearchAttributeKey.for_keyword(c.JOB_ATTRIBUTE), SearchAttributeKey.for_keyword(c.STATE_ATTRIBUTE)
 
 
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def control_activity(
     name: str, argument: Any, result: type[R], summary: str = "", *, within: timedelta = timedelta(hours=4)
 ) -> R:
@@ -202,10 +208,10 @@ class Coordinator:
             for task in tasks:
                 if has_failed(task):
                     task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        except (Exception, asyncio.CancelledError):  # whoever is thrown away, by GeneratorExit, can wait for nothing
+            await _end(tasks)
+            raise
+        await _end(tasks)
 
     def _done(self) -> bool:
         if self._leaving:

@@ -1,4 +1,5 @@
-"""A run waits for the model alone: one worker at a slow provider, beside bare loops of requests in the same minutes.
+"""A run waits for the model alone: one worker at a slow provider, beside bare loops of requests in the same minutes. S3
+and Temporal, which share the machine, stand aside for worker and provider.
 
 The ladder of one run: bare loops of aiohttp and of AsyncOpenAI with documents from memory, a bare pipeline from S3 to
 Parquet with nothing durable in between, docbatch; at 200 ms, with lognormal latency, and with an instant provider.
@@ -18,7 +19,7 @@ OF_A_PIPELINE = 0.6 / 0.45
 
 
 def run(quick: bool) -> list[Figure]:
-    """Must show 5 of the spine, 1 and 2 of the model layer. That asks for 0.6 ms, which a bare pipeline misses here."""
+    """Must show 5 of the spine, 1 and 2 of the model layer."""
     count = 4_000 if quick else 20_000
     with stack() as running:
         work = job(upload(running, count), concurrency=CONCURRENCY)
@@ -55,6 +56,7 @@ def run(quick: bool) -> list[Figure]:
         ),
         Figure(f"share of the ideal {IDEAL:.0f}/s at {where}", fixed.answer_rate / IDEAL, "%", at_least=0.95),
         Figure("worker CPU a document", fixed.cpu_ms, "ms", at_most=1.2),
+        Figure("worker CPU, by the 0.6 ms that were asked for", fixed.cpu_ms / 0.6),
         Figure("worker CPU, by a bare pipeline's", fixed.cpu_ms / pipeline_cpu, at_most=OF_A_PIPELINE),
         Figure("lognormal latency: share of a bare loop", lognormal.answer_rate / bare_rate, "%", at_least=0.93),
         Figure("worker CPU a document, lognormal", lognormal.cpu_ms, "ms"),

@@ -39,8 +39,8 @@ from batch.response_format import response_format
 from benchmarks.lab import CORPUS, DOCUMENT_BYTES, FOLDER, MODEL, PROMPT, RESULTS, SCHEMA
 
 Send = Callable[[str], Awaitable[None]]
-READERS = 32
-"""GETs at once of the pipeline."""
+BURST = 32
+"""Objects that the pipeline reads at one go, as docbatch does."""
 _FORMAT = cast(ResponseFormatJSONSchema, response_format(SCHEMA))
 
 
@@ -115,23 +115,26 @@ async def _aiohttp(prompts: Iterator[str], concurrency: int) -> None:
         await _at_once(prompts, concurrency, send)
 
 
+def _texts(found: list[obstore.GetResult]) -> list[str]:
+    return [bytes(each.bytes()).decode() for each in found]
+
+
 async def _pipeline(prompts: Iterator[str], concurrency: int) -> None:
     source, results = (
         S3Store(bucket, endpoint=os.environ["AWS_ENDPOINT_URL_S3"], client_options={"allow_http": True})
         for bucket in (CORPUS, RESULTS)
     )
     url, headers = _endpoint()
-    keys = iter([meta["path"] async for page in obstore.list(source, FOLDER) for meta in page])
+    keys = [meta["path"] async for page in obstore.list(source, FOLDER) for meta in page]
     ahead: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(concurrency)
     rows: list[dict[str, str]] = []
 
     async def read() -> None:
-        for key in keys:
-            text = bytes(await (await obstore.get_async(source, key)).bytes_async()).decode()
-            await ahead.put((key, text))
-
-    async def read_all() -> None:
-        await asyncio.gather(*(read() for _ in range(READERS)))
+        for start in range(0, len(keys), BURST):
+            burst = keys[start : start + BURST]
+            found = await asyncio.gather(*(obstore.get_async(source, key) for key in burst))
+            for document in zip(burst, await asyncio.to_thread(_texts, found), strict=True):
+                await ahead.put(document)
         for _ in range(concurrency):
             await ahead.put(None)
 
@@ -145,7 +148,7 @@ async def _pipeline(prompts: Iterator[str], concurrency: int) -> None:
                     content = orjson.loads(await answer.read())["choices"][0]["message"]["content"]
                     rows.append({"document_id": key, **orjson.loads(content)})
 
-        await asyncio.gather(read_all(), *(ask() for _ in range(concurrency)))
+        await asyncio.gather(read(), *(ask() for _ in range(concurrency)))
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), file)
     await obstore.put_async(results, "pipeline.parquet", file.getvalue())

@@ -183,7 +183,7 @@ class WorkerProcess:
         transport, batches = Transport(), BatchApi()
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
-        storage.open()  # before anything polls: a run's first calls would wait for it
+        await asyncio.to_thread(storage.open)  # before anything polls: a run's first calls would wait for it
         quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
         limits = Limits(seconds=options.extraction_seconds, memory=options.extraction_mib * 2**20)
         extractors = Extractors(options.extractors, limits)
@@ -337,6 +337,7 @@ class Supervisor:
         self._argv = argv
         self._children: list[subprocess.Popen[bytes]] = []
         self._told: set[int] = set()
+        self._restarted: set[int] = set()
         self._stopping = False
 
     def run(self) -> int:
@@ -352,13 +353,14 @@ class Supervisor:
                 alive = alive or code is None
                 if code is None or self._stopping:
                     continue
-                if code == 2:  # it cannot start at all: neither can the others
+                if code == 2 and index not in self._restarted:  # it cannot start at all: neither can the others
                     self._on_signal()
                     return 2
                 log.error("worker process %d ended with code %d; starting it again", index, code)
                 time.sleep(self.RESTART_AFTER)
                 if not self._stopping:  # a signal may have come while it slept
                     self._children[index] = self._start(index)
+                    self._restarted.add(index)
                     alive = True
             if self._stopping:  # also one that was being started when the signal came
                 self._stop_children()

@@ -190,7 +190,7 @@ class Attempt:
         """The generation whose result stands with an answer for every document; 0 if there is none."""
         self._failure: BaseException | None = None
         self._asking: set[asyncio.Task[None]] = set()
-        self._turn, self._has_begun = run.room.turn(), False
+        self._has_recorded = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -362,15 +362,16 @@ class Attempt:
     # -- the documents -------------------------------------------------------------------------------------------------
 
     async def _ask_all(self, todo: list[PlannedDocument]) -> None:
-        """A task a document, as many at once as the run has room for in this process, the oldest partition's first."""
+        """A task a document, as many at once as the run has room for in this process, the first partition's first."""
         room = self._active.room
         tasks = self._asking
         limit = self._active.file.job.source.max_document_bytes
         try:
             for group in groups(todo, limit):
                 sizes = [min(document.size, limit) for document in group]
-                await room.enter(sum(sizes), len(group), turn=self._turn if self._has_begun else 0)
-                self._has_begun = True
+                turn = self._task.partition + 1 if self._has_recorded else 0
+                if not await room.enter(sum(sizes), len(group), turn=turn, stopped=self._must_stop):
+                    break
                 if self._stopping():
                     room.leave(sum(sizes), len(group))
                     break
@@ -546,6 +547,7 @@ class Attempt:
         active = self._active
 
         def note(key: str, answer: Answer) -> None:
+            self._has_recorded = True
             self._ledger.add_chunk(document.document_id, key, chunk_fields(answer))
 
         question = ChunkedQuestion(
@@ -634,6 +636,7 @@ class Attempt:
 
     def _record(self, row: Row) -> None:
         """Into the ledger without its typed result, which is read anew on replay."""
+        self._has_recorded = True
         self._ledger.add({name: value for name, value in row.items() if name != "result"})
 
     def _keep(self, row: Row) -> None:

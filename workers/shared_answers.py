@@ -3,8 +3,8 @@
 The plan, or a text's claim (`workers.same_texts`), says in which partition such a document came first. While that one
 is not committed, its ledger tells: what is asked about itself is asked first, so no partition waits for another one's
 waiting. If the answer is not there after a while, this one yields its slot and comes again after the others of its
-shard, twice; then it waits. Not for ever: without progress of the other one the document is asked about after all,
-which is correct, and merely paid twice.
+shard, twice; then it waits. Not for ever: if the other one has not come so far by then, the document is asked about
+after all, which is correct, and merely paid twice.
 """
 
 from __future__ import annotations
@@ -31,12 +31,10 @@ from workers.ledger import LedgerName, read_ledger
 from workers.rows import Row
 from workers.waiting import sleep_unless
 
-PATIENCE = 120.0
-"""Seconds to wait for a partition that adds nothing to its ledger: one whose worker died is begun again before."""
 NOT_BEGUN = 90.0
 """Seconds to wait for one that has no ledger yet. It lies before in the plan, so it is dispatched, or soon will be."""
 LONGEST = 600.0
-"""Seconds to wait in all."""
+"""Seconds to wait in all. A partition whose ledger does not grow may wait for its turn in its process."""
 BETWEEN = (1.5, 5.0)
 """Seconds to wait at the first dispatches of a partition, before it yields."""
 POLL_FIRST, POLL_MOST = 0.5, 4.0
@@ -75,7 +73,7 @@ class _Source:
 
     documents: list[PlannedDocument]
     segments: int = 0
-    moved_at: float = field(default_factory=time.monotonic)
+    seen_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class SharedAnswers:
                 return True
             segments = len(await self._storage.list_all(bucket, self._layout.ledger(partition)))
             if segments > source.segments:
-                source.segments, source.moved_at = segments, time.monotonic()
+                source.segments = segments
                 ledger = await read_ledger(self._storage, self._layout, replace(self._name, partition=partition))
                 rows |= _shared_with(source.documents, ledger.rows.values())
                 settled = {content_of(row["etag"], row["uri"]) for row in ledger.rows.values()}
@@ -147,8 +145,7 @@ class SharedAnswers:
                 ]
                 if not source.documents:
                     return True
-        now = time.monotonic()
-        if now - source.moved_at > (PATIENCE if segments else NOT_BEGUN):
+        if not segments and time.monotonic() - source.seen_at > NOT_BEGUN:
             log.info("not waiting any longer for partition %d, whose answers are shared", partition)
             return True
         return False

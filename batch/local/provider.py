@@ -466,9 +466,9 @@ class Provider:
             key, answer = self._accept(_asked(body), account)
             self.journal.note(key, "accepted", caller(request))
             response = self._json(answer, more=self._limit_headers() if self._buckets else None)
-            left = arrived + self._delay(key, account) - time.monotonic()
-            if left > 0:
-                await asyncio.sleep(left)
+            delay = self._delay(key, account, arrived)
+            if delay > 0:
+                await asyncio.sleep(delay)
             gone = request.transport is None or request.transport.is_closing()
             account.answer(gone=gone)
             self.journal.note(key, "abandoned" if gone else "answered", caller(request))
@@ -572,15 +572,16 @@ class Provider:
                 return name
         return None
 
-    def _delay(self, key: bytes, account: _Account) -> float:
-        """Seconds until an accepted request is answered: its place in the line, then its latency."""
+    def _delay(self, key: bytes, account: _Account, arrived: float) -> float:
+        """Seconds until an accepted request is answered: its place in the line, then what is left of its latency."""
         options = self.options
         delay = options.latency
         if options.latency_median:
             spread = NormalDist().inv_cdf(self._draw(key, account, b"latency")) if options.latency_sigma else 0.0
             delay += options.latency_median * math.exp(options.latency_sigma * spread)
+        now = time.monotonic()
+        delay = max(0.0, delay - (now - arrived))
         if options.capacity:
-            now = time.monotonic()
             self._free_at = max(now, self._free_at) + 1 / options.capacity
             delay += self._free_at - now
         return delay

@@ -259,6 +259,23 @@ def test_provider_unreachable(failed: Failed, stack: LocalStack, tmp_path: Path)
     assert "OPENAI_BASE_URL" in message
 
 
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        ("OPENAI_API_KEY", "the worker's environment sets it: OPENAI_API_KEY"),
+        ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together"),
+    ],
+)
+def test_worker_without_its_settings(without: str, message: str, stack: LocalStack) -> None:
+    """Before it takes a run's partitions, which could only pause."""
+    environment = {name: value for name, value in stack.child_environment().items() if name != without}
+    command = [sys.executable, "-P", "-m", "workers", "--task-queue", "nobodys", "--metrics-port", "0"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert message in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
 # -- runs
 
 

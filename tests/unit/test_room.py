@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from workers import room as rooms
 from workers.room import AHEAD, Room
 
 
@@ -24,10 +27,28 @@ async def test_bytes_and_documents_are_bounded_first_come_first_served() -> None
     assert big.done() and small.done()
 
 
+async def test_who_is_stopped_or_cancelled_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "LOOK_EVERY", 0.01)
+    room = Room(documents=1, size=100)
+    await room.enter(50)
+    stopped = False
+    large = asyncio.create_task(room.enter(80, turn=1, stopped=lambda: stopped))
+    larger = asyncio.create_task(room.enter(90, turn=2))
+    small = asyncio.create_task(room.enter(20, turn=3))
+    await settled()
+    assert await asyncio.wait_for(room.enter(10), 1), "the lowest turn, and it fits"
+    stopped = True
+    assert not await asyncio.wait_for(large, 1)
+    assert not small.done(), "a lower turn waits still"
+    larger.cancel()
+    assert await asyncio.wait_for(small, 1)
+    room.leave(50), room.leave(10), room.leave(20)
+    assert await asyncio.wait_for(room.enter(100), 1), "nothing is left of those that went"
+
+
 async def test_the_lowest_turn_is_first_and_those_without_one_before_all() -> None:
     room = Room(documents=1, size=100)
-    older, newer = room.turn(), room.turn()
-    assert 0 < older < newer
+    older, newer = 1, 2
     await room.enter(100)
     order: list[str] = []
 

@@ -145,8 +145,8 @@ async def test_a_partition_at_work_tells_by_its_ledger() -> None:
 async def test_one_without_progress_is_given_up(
     monkeypatch: pytest.MonkeyPatch, segments: int, patience: float
 ) -> None:
-    """Sooner when it has not begun."""
-    for name, value in {"POLL_FIRST": 0.05, "POLL_MOST": 0.05, "PATIENCE": 0.6, "NOT_BEGUN": 0.2}.items():
+    """Sooner when it has not begun; one that has may wait for its turn in its process."""
+    for name, value in {"POLL_FIRST": 0.05, "POLL_MOST": 0.05, "LONGEST": 0.6, "NOT_BEGUN": 0.2}.items():
         monkeypatch.setattr(shared_answers, name, value)
     store = Store()
     for number in range(segments):

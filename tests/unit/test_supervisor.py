@@ -83,6 +83,26 @@ def test_nothing_is_started_after_a_signal(supervisor: Supervisor, monkeypatch: 
     assert len(FakeChild.made) == 2
 
 
+def test_only_one_that_never_worked_ends_the_others(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started again, it may fail for a while: S3's credentials or Temporal cannot be had."""
+
+    def end(number: int, code: int) -> None:
+        FakeChild.made[number].returncode = code
+
+    actions = {1: lambda: end(0, -9), 3: lambda: end(2, 2), 6: lambda: end(1, 2)}
+    sleeps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        actions.get(len(sleeps), lambda: None)()
+        assert len(sleeps) < 20
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert supervisor.run() == 2
+    assert len(FakeChild.made) == 4, "the first one twice again"
+    assert len(sleeps) == 6
+
+
 def test_a_signal_while_a_process_starts_reaches_it(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     start = supervisor._start
 

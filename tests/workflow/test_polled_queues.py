@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
+import pytest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from batch import checks
 from batch import contracts as c
-from batch.checks import unpolled_queue
+from batch.checks import CheckFailed, check_control_polled, unpolled_queue
 from tests.workflow.standin import StandIns, until
 from workers.versioning import deployment_config
 
@@ -30,3 +33,16 @@ async def test_both_queues_are_looked_at(temporal: Client) -> None:
         await until(only_partitions_polled)
         async with control:
             await until(both_polled)
+
+
+async def test_a_worker_that_comes_right_now_is_waited_for(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = f"queue-{uuid.uuid4()}"
+    monkeypatch.setattr(checks, "FIRST_POLL", 0.0)
+    with pytest.raises(CheckFailed, match="start one"):
+        await check_control_polled(temporal, queue)
+    monkeypatch.setattr(checks, "FIRST_POLL", 30.0)
+    looking = asyncio.create_task(check_control_polled(temporal, queue))
+    await asyncio.sleep(0.3)
+    assert not looking.done()
+    async with Worker(temporal, task_queue=c.control_queue(queue), activities=[StandIns().claim]):
+        await looking
