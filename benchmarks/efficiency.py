@@ -14,8 +14,8 @@ from benchmarks.lab import Provider, answer_rate, job, measure, stack, upload
 CONCURRENCY = 128
 LATENCY = 0.2
 IDEAL = CONCURRENCY / LATENCY
-OF_A_PIPELINE = 0.6 / 0.45
-"""Milliseconds of CPU that docbatch may take, by those of a bare pipeline, as both were given for one machine."""
+ASKED_MS = 0.6
+"""What the model layer's issue asks for; of a bare pipeline it says 0.45."""
 
 
 def run(quick: bool) -> list[Figure]:
@@ -56,8 +56,8 @@ def run(quick: bool) -> list[Figure]:
         ),
         Figure(f"share of the ideal {IDEAL:.0f}/s at {where}", fixed.answer_rate / IDEAL, "%", at_least=0.95),
         Figure("worker CPU a document", fixed.cpu_ms, "ms", at_most=1.2),
-        Figure("worker CPU, by the 0.6 ms that were asked for", fixed.cpu_ms / 0.6),
-        Figure("worker CPU, by a bare pipeline's", fixed.cpu_ms / pipeline_cpu, at_most=OF_A_PIPELINE),
+        Figure(f"worker CPU, by the {ASKED_MS} ms that were asked for", fixed.cpu_ms / ASKED_MS),
+        Figure("worker CPU, by a bare pipeline's", fixed.cpu_ms / pipeline_cpu),
         Figure("lognormal latency: share of a bare loop", lognormal.answer_rate / bare_rate, "%", at_least=0.93),
         Figure("worker CPU a document, lognormal", lognormal.cpu_ms, "ms"),
         Figure(f"docbatch at {where}", fixed.answer_rate, "documents/s"),

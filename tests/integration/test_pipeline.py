@@ -99,20 +99,19 @@ async def test_every_document_becomes_one_typed_row_paid_once(env: LocalStack) -
 
 async def test_partitions_that_begin_together_end_one_after_the_other(env: LocalStack) -> None:
     """Each has some answers at once; then the oldest one's documents come first."""
-    await put(env, "in-turn", texts(8 * 128, 9))
+    await put(env, "in-turn", texts(1000, 9))
     behave(env, latency=0.1)
     try:
-        work = json.loads(job("in-turn", concurrency=16).to_json()) | {"partitions": {"documents": 128}}
+        work = json.loads(job("in-turn").to_json()) | {"partitions": {"documents": 200}}
         run = await (await connect()).start(Job.parse(work), check_model=False)
         result = await run.wait()
     finally:
         behave(env, latency=0)
-    assert (result.state, result.ok) == (c.COMPLETED, 8 * 128)
+    assert (result.state, result.ok) == (c.COMPLETED, 1000)
     answered = run.results().sort("processed_at").with_row_index("place").collect()
     ends = sorted(answered.group_by("partition").agg(pl.col("place").max())["place"] / answered.height)
-    assert ends[3] < 0.7, f"half of them have ended long before the last ones: {ends}"
-    begun = answered.head(answered.height // 2)["partition"].n_unique()
-    assert begun == 8, "and every one has begun"
+    assert ends[4] - ends[1] > 0.25, f"one after the other: {ends}"
+    assert answered.head(500)["partition"].n_unique() == 5, "and every one has begun"
 
 
 async def test_bad_documents_become_error_rows_and_a_rerun_mends_what_can_be(env: LocalStack) -> None:
