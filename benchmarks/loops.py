@@ -98,19 +98,23 @@ async def _openai(prompts: Iterator[str], concurrency: int) -> None:
         await _at_once(prompts, concurrency, send)
 
 
-def _endpoint() -> tuple[str, dict[str, str]]:
+def _session() -> aiohttp.ClientSession:
     headers = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}", "Content-Type": "application/json"}
-    return os.environ["OPENAI_BASE_URL"] + "/chat/completions", headers
+    return aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0))
+
+
+async def _answer(session: aiohttp.ClientSession, prompt: str) -> dict[str, str]:
+    async with session.post(os.environ["OPENAI_BASE_URL"] + "/chat/completions", data=_body(prompt)) as answer:
+        answer.raise_for_status()
+        content = orjson.loads(await answer.read())["choices"][0]["message"]["content"]
+        return cast(dict[str, str], orjson.loads(content))
 
 
 async def _aiohttp(prompts: Iterator[str], concurrency: int) -> None:
-    url, headers = _endpoint()
-    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with _session() as session:
 
         async def send(prompt: str) -> None:
-            async with session.post(url, data=_body(prompt)) as answer:
-                answer.raise_for_status()
-                orjson.loads(orjson.loads(await answer.read())["choices"][0]["message"]["content"])
+            await _answer(session, prompt)
 
         await _at_once(prompts, concurrency, send)
 
@@ -119,13 +123,12 @@ def _texts(found: list[obstore.GetResult]) -> list[str]:
     return [bytes(each.bytes()).decode() for each in found]
 
 
-async def _pipeline(prompts: Iterator[str], concurrency: int) -> None:
+async def _pipeline(count: int, concurrency: int) -> None:
     source, results = (
         S3Store(bucket, endpoint=os.environ["AWS_ENDPOINT_URL_S3"], client_options={"allow_http": True})
         for bucket in (CORPUS, RESULTS)
     )
-    url, headers = _endpoint()
-    keys = [meta["path"] async for page in obstore.list(source, FOLDER) for meta in page]
+    keys = [meta["path"] async for page in obstore.list(source, FOLDER) for meta in page][:count]
     ahead: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(concurrency)
     rows: list[dict[str, str]] = []
 
@@ -138,15 +141,12 @@ async def _pipeline(prompts: Iterator[str], concurrency: int) -> None:
         for _ in range(concurrency):
             await ahead.put(None)
 
-    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with _session() as session:
 
         async def ask() -> None:
             while (document := await ahead.get()) is not None:
                 key, text = document
-                async with session.post(url, data=_body(PROMPT + text)) as answer:
-                    answer.raise_for_status()
-                    content = orjson.loads(await answer.read())["choices"][0]["message"]["content"]
-                    rows.append({"document_id": key, **orjson.loads(content)})
+                rows.append({"document_id": key, **await _answer(session, PROMPT + text)})
 
         await asyncio.gather(read(), *(ask() for _ in range(concurrency)))
     file = io.BytesIO()
@@ -203,15 +203,15 @@ async def _raw(prompts: Iterator[str], concurrency: int) -> None:
     await asyncio.gather(*ends)
 
 
-_KINDS = {"openai": _openai, "aiohttp": _aiohttp, "pipeline": _pipeline, "raw": _raw}
+_KINDS = {"openai": _openai, "aiohttp": _aiohttp, "raw": _raw}
 
 
 def main() -> None:
     """The process of one loop."""
     kind, count, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    prompts = _prompts(count)
+    loop = _pipeline(count, concurrency) if kind == "pipeline" else _KINDS[kind](iter(_prompts(count)), concurrency)
     began, cpu = time.monotonic(), time.process_time()
-    uvloop.run(_KINDS[kind](iter(prompts), concurrency))
+    uvloop.run(loop)
     took = {"requests": count, "wall_seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
     sys.stdout.write(json.dumps(took))
 

@@ -130,6 +130,8 @@ class Ledger:
         self._storage, self._layout, self._name = storage, layout, name
         self._written = metrics.ledger_segments.labels("written")
         self.token = secrets.token_hex(6)
+        self.has_answers = False
+        """Whether it was given any, durable or about to be."""
         self._number = 0
         self._buffer: list[Row] = []
         self._size = 0
@@ -149,6 +151,7 @@ class Ledger:
 
     def add(self, row: Row) -> None:
         """Takes an answer; it is durable at the latest one flush later."""
+        self.has_answers = True
         self._buffer.append(row)
         self._size += len(row.get("output_text") or "") + len(row.get("text") or "") + 512
         if self._oldest is None:

@@ -190,7 +190,6 @@ class Attempt:
         """The generation whose result stands with an answer for every document; 0 if there is none."""
         self._failure: BaseException | None = None
         self._asking: set[asyncio.Task[None]] = set()
-        self._has_recorded = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -369,7 +368,7 @@ class Attempt:
         try:
             for group in groups(todo, limit):
                 sizes = [min(document.size, limit) for document in group]
-                turn = self._task.partition + 1 if self._has_recorded else 0
+                turn = self._task.partition + 1 if self._ledger.has_answers else 0
                 if not await room.enter(sum(sizes), len(group), turn=turn, stopped=self._must_stop):
                     break
                 if self._stopping():
@@ -547,7 +546,6 @@ class Attempt:
         active = self._active
 
         def note(key: str, answer: Answer) -> None:
-            self._has_recorded = True
             self._ledger.add_chunk(document.document_id, key, chunk_fields(answer))
 
         question = ChunkedQuestion(
@@ -636,7 +634,6 @@ class Attempt:
 
     def _record(self, row: Row) -> None:
         """Into the ledger without its typed result, which is read anew on replay."""
-        self._has_recorded = True
         self._ledger.add({name: value for name, value in row.items() if name != "result"})
 
     def _keep(self, row: Row) -> None:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -73,7 +73,6 @@ class _Source:
 
     documents: list[PlannedDocument]
     segments: int = 0
-    seen_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,9 @@ class SharedAnswers:
                 await waiting()
             if pause and await sleep_unless(stopped, pause):
                 break
-            slots = asyncio.Semaphore(AT_ONCE)
-            ended = await asyncio.gather(*(self._look(place, each, rows, slots) for place, each in sources.items()))
+            slots, waited = asyncio.Semaphore(AT_ONCE), time.monotonic() - began
+            looks = (self._look(place, each, rows, slots, waited) for place, each in sources.items())
+            ended = await asyncio.gather(*looks)
             sources = {place: each for (place, each), over in zip(sources.items(), ended, strict=True) if not over}
             if not sources or time.monotonic() - began >= self._longest:
                 break
@@ -122,9 +122,9 @@ class SharedAnswers:
         return Found(rows, too_early=bool(sources) and self._yields)
 
     async def _look(
-        self, place: tuple[int, int], source: _Source, rows: dict[str, Row], slots: asyncio.Semaphore
+        self, place: tuple[int, int], source: _Source, rows: dict[str, Row], slots: asyncio.Semaphore, waited: float
     ) -> bool:
-        """Takes the rows that a partition has. Tells whether there is nothing more to wait for."""
+        """Takes the rows that a partition has. Tells whether there is nothing more to wait for, after `waited` s."""
         shard, partition = place
         async with slots:
             bucket = self._layout.output.bucket
@@ -145,7 +145,7 @@ class SharedAnswers:
                 ]
                 if not source.documents:
                     return True
-        if not segments and time.monotonic() - source.seen_at > NOT_BEGUN:
+        if not segments and waited > NOT_BEGUN:
             log.info("not waiting any longer for partition %d, whose answers are shared", partition)
             return True
         return False

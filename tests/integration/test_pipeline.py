@@ -98,7 +98,7 @@ async def test_every_document_becomes_one_typed_row_paid_once(env: LocalStack) -
 
 
 async def test_partitions_that_begin_together_end_one_after_the_other(env: LocalStack) -> None:
-    """Each has some answers at once; then the oldest one's documents come first."""
+    """Each has some answers at once; then the first one's documents come first."""
     await put(env, "in-turn", texts(1000, 9))
     behave(env, latency=0.1)
     try:

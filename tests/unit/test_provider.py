@@ -377,6 +377,18 @@ async def test_latency(api: Api) -> None:
     assert max(found) > 2 * min(found)
 
 
+async def test_latency_counts_from_the_requests_arrival(api: Api) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.6)
+        yield json.dumps({"model": "simulated-small", "messages": [{"role": "user", "content": "x"}]}).encode()
+
+    await api.control(latency=0.5)
+    started = time.monotonic()
+    headers = {"Authorization": "Bearer sk-test", "Content-Type": "application/json"}
+    assert (await api.call("POST", "/v1/chat/completions", data=slowly(), headers=headers)).status == 200
+    assert time.monotonic() - started < 1.0
+
+
 async def test_capacity_makes_requests_wait_in_line(api: Api) -> None:
     await api.control(capacity=100)
     started = time.monotonic()

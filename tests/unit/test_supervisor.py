@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,6 +36,11 @@ class FakeChild:
         self.returncode = 0
 
 
+def ended(number: int, code: int) -> None:
+    """The n-th child that was started ends."""
+    FakeChild.made[number].returncode = code
+
+
 @pytest.fixture
 def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     """Two processes, none of them real."""
@@ -45,23 +51,23 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     return Supervisor(parser().parse_args(arguments), arguments)
 
 
-def at_sleep(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
-    """Does something during the supervisor's n-th sleep."""
+def at_sleeps(monkeypatch: pytest.MonkeyPatch, actions: dict[int, Callable[[], None]]) -> list[float]:
+    """Does something during the supervisor's n-th sleeps, whose seconds it returns as they come."""
     sleeps: list[float] = []
 
     def sleep(seconds: float) -> None:
         sleeps.append(seconds)
-        if len(sleeps) == number:
-            action()
+        actions.get(len(sleeps), lambda: None)()
         assert len(sleeps) < 20
 
     monkeypatch.setattr(time, "sleep", sleep)
+    return sleeps
 
 
 def test_each_process_has_its_port_and_takes_no_package_from_the_folder(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_sleep(monkeypatch, 2, supervisor._on_signal)
+    at_sleeps(monkeypatch, {2: supervisor._on_signal})
     assert supervisor.run() == 0
     commands = [child.command for child in FakeChild.made]
     assert [command[:4] for command in commands] == [[sys.executable, "-P", "-m", "workers"]] * 2
@@ -70,7 +76,7 @@ def test_each_process_has_its_port_and_takes_no_package_from_the_folder(
 
 
 def test_nothing_is_started_after_a_signal(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_sleep(monkeypatch, 1, lambda: setattr(FakeChild.made[0], "returncode", 1))
+    at_sleeps(monkeypatch, {1: lambda: ended(0, 1)})
     first = time.sleep
 
     def sleep(seconds: float) -> None:
@@ -85,19 +91,8 @@ def test_nothing_is_started_after_a_signal(supervisor: Supervisor, monkeypatch: 
 
 def test_only_one_that_never_worked_ends_the_others(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Started again, it may fail for a while: S3's credentials or Temporal cannot be had."""
-
-    def end(number: int, code: int) -> None:
-        FakeChild.made[number].returncode = code
-
-    actions = {1: lambda: end(0, -9), 3: lambda: end(2, 2), 6: lambda: end(1, 2)}
-    sleeps: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        sleeps.append(seconds)
-        actions.get(len(sleeps), lambda: None)()
-        assert len(sleeps) < 20
-
-    monkeypatch.setattr(time, "sleep", sleep)
+    actions = {1: lambda: ended(0, -9), 3: lambda: ended(2, 2), 6: lambda: ended(1, 2)}
+    sleeps = at_sleeps(monkeypatch, actions)
     assert supervisor.run() == 2
     assert len(FakeChild.made) == 4, "the first one twice again"
     assert len(sleeps) == 6
@@ -113,7 +108,7 @@ def test_a_signal_while_a_process_starts_reaches_it(supervisor: Supervisor, monk
         return child
 
     monkeypatch.setattr(supervisor, "_start", signalled)
-    at_sleep(monkeypatch, 0, None)
+    at_sleeps(monkeypatch, {})
     assert supervisor.run() == 0
     assert [child.terminated for child in FakeChild.made] == [1, 1]
 
