@@ -379,6 +379,7 @@ async def test_latency(api: Api) -> None:
 
 async def test_latency_counts_from_the_requests_arrival(api: Api) -> None:
     async def slowly() -> AsyncIterator[bytes]:
+        yield b" "  # with the request's head
         await asyncio.sleep(0.6)
         yield json.dumps({"model": "simulated-small", "messages": [{"role": "user", "content": "x"}]}).encode()
 
