@@ -25,13 +25,14 @@ from functools import partial
 
 import uvloop
 from temporalio.client import Client
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import PrometheusConfig
 from temporalio.worker import Worker
 
 from batch.connection import TemporalUnreachable, connect_temporal
 from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.coordinator import WORKFLOWS
 from batch.store import Storage, StorageError
+from batch.telemetry import make_runtime
 from workers.batching import BatchAttempt
 from workers.beating import ControlActivities
 from workers.control import RunControl
@@ -169,15 +170,13 @@ class WorkerProcess:
         drain = asyncio.Event()
         self._install_signals(drain)
         sdk_port = _free_port()
-        runtime = Runtime(
-            telemetry=TelemetryConfig(
-                metrics=PrometheusConfig(
-                    bind_address=f"127.0.0.1:{sdk_port}",
-                    durations_as_seconds=True,
-                    unit_suffix=True,
-                    counters_total_suffix=True,
-                    histogram_bucket_overrides=dict.fromkeys(LONG_LATENCIES, LONG_ACTIVITY_BUCKETS),
-                )
+        runtime = make_runtime(
+            PrometheusConfig(
+                bind_address=f"127.0.0.1:{sdk_port}",
+                durations_as_seconds=True,
+                unit_suffix=True,
+                counters_total_suffix=True,
+                histogram_bucket_overrides=dict.fromkeys(LONG_LATENCIES, LONG_ACTIVITY_BUCKETS),
             )
         )
         transport, batches = Transport(), BatchApi()

@@ -38,6 +38,9 @@ def up(
 
     Temporal with its UI, an S3 server, a simulated provider and workers.
     """
+    from batch.local.isolation import isolate_process
+
+    isolate_process()
     from batch.local.prometheus import dashboards_folder
     from batch.local.stack import LocalStack, StackOptions
 
@@ -99,6 +102,9 @@ def demo(
 
     Starts everything, runs a job with live progress, shows rows, cleans up.
     """
+    from batch.local.isolation import isolate_process
+
+    isolate_process()
     from batch.local.demo import run_demo
 
     raise typer.Exit(run_demo(llm=llm, keep=keep, documents=documents))

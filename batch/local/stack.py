@@ -5,7 +5,8 @@
         stack.wait()
 
 It can reach no real account: every server listens on 127.0.0.1 and has its calls home switched off, and the children
-see none of the user's own `AWS_*`, `OPENAI_*` and `TEMPORAL_*` variables and settings files.
+see none of the user's own variables and settings files (`batch.local.isolation`). Nor can a web page reach it, though a
+browser opens any page's connections to 127.0.0.1: what answers HTTP there asks for something that no page knows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import functools
 import json
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import sys
@@ -29,11 +29,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from batch.aws import new_session
 from batch.contracts import JOB_ATTRIBUTE, STATE_ATTRIBUTE
 from batch.local.errors import StackError
 from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_abandoned, write_private
-from batch.local.isolation import bypass_proxies, isolated_environment
+from batch.local.isolation import bypass_proxies, env_file, isolated_environment, isolated_session, own_settings
 from batch.local.ports import GRPC_OFFSET, LOOPBACK, choose_ports
 from batch.local.processes import Process, ProcessError, http_answers, port_answers, stop_all
 from batch.local.prometheus import INSTALL, ScrapeTargets, find_prometheus
@@ -290,8 +289,8 @@ class LocalStack:
         return f"http://{LOOPBACK}:{self._ports[worker.name]}/metrics"
 
     def environment(self) -> dict[str, str]:
-        """The endpoints and credentials, under the ecosystem's own names."""
-        variables = {
+        """The endpoints and credentials, under the ecosystem's own names, and what keeps settings files out."""
+        variables = own_settings() | {
             "TEMPORAL_ADDRESS": self.temporal_address,
             "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
             **self._credentials,
@@ -302,7 +301,7 @@ class LocalStack:
         return variables | dict(self.options.environment or {})
 
     def child_environment(self) -> dict[str, str]:
-        """Our own environment, without what could lead to a real account, plus `environment()`."""
+        """What `isolated_environment` lets pass of ours, plus `environment()`."""
         return isolated_environment() | self.environment()
 
     @contextlib.contextmanager
@@ -320,15 +319,19 @@ class LocalStack:
             os.environ = before  # noqa: B003
 
     def write_env_file(self, path: Path) -> None:
-        """Write `environment()` as KEY=VALUE lines for a shell to source: in one step, readable by the user alone.
+        """Write `environment()` for a shell to source or docker's `--env-file`: in one step, for the user's eyes alone.
 
         Raises:
-            StackError: The stack is not up; a file that exists means that everything is healthy.
+            StackError: The stack is not up; a file that exists means that everything is healthy. Or a value of
+                `StackOptions.environment` cannot be written so.
         """
         if not self._started:
             raise StackError(f"{path} is not written before the stack is up")
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.environment().items()]
-        write_private(path, "".join(lines))
+        try:
+            text = env_file(self.environment())
+        except ValueError as error:
+            raise StackError(str(error)) from None
+        write_private(path, text)
 
     def s3_client(self) -> S3Client:
         """A boto3 client of the stack's S3 server, whatever the environment says. It does not retry."""
@@ -336,7 +339,7 @@ class LocalStack:
         from botocore.config import Config
 
         session = boto3.session.Session(
-            botocore_session=new_session(),
+            botocore_session=isolated_session(),
             aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
             region_name=REGION,
