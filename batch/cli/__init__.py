@@ -12,12 +12,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from batch.cli import previews, results, runs, schedule, stack
-from batch.cli.app import EXIT_WRONG, CliError, app
+from batch.cli.app import EXIT_WRONG, CliError, app, say
+from batch.printable import LineFormatter
 
 __all__ = ["command_line", "main", "previews", "results", "runs", "schedule", "stack"]
 
@@ -40,11 +41,9 @@ def command_line(arguments: Sequence[str]) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else EXIT_WRONG
     except Exception as error:
-        if not isinstance(error, _expected_errors()):
-            traceback.print_exc()
-            return EXIT_WRONG
-        for line in _message(error).splitlines():
-            typer.echo(f"docbatch: {line}", err=True)
+        text = _message(error) if isinstance(error, _expected_errors()) else None
+        for line in (traceback.format_exc() if text is None else text).strip("\n").split("\n"):
+            say(line if text is None else f"docbatch: {line}", err=True)
         return EXIT_WRONG
     return 0
 
@@ -86,8 +85,16 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"docbatch {version('docbatch')}")
+        say(f"docbatch {version('docbatch')}")
         raise typer.Exit
+
+
+class _Messages(logging.StreamHandler[Any]):
+    """Writes to what is stderr now: above a live display while there is one, which takes its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 @app.callback()
@@ -96,6 +103,7 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("docbatch: %(message)s"))
-    logging.getLogger("batch").handlers = [handler]
+    handler = _Messages()
+    handler.setFormatter(LineFormatter("docbatch: %(message)s"))
+    for name in ("batch", "temporalio", "asyncio"):
+        logging.getLogger(name).handlers = [handler]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from batch.cli.app import app
+from batch.cli.app import app, say
 
 SCRAPE_SECONDS = 5.0
 """Between two scrapes of `up`'s Prometheus: a run on a laptop lasts minutes."""
@@ -58,7 +58,7 @@ def up(
     def on_event(line: str) -> None:
         if not written:  # while the file is there, all is healthy; before the first event the folder may be another's
             env_file.unlink(missing_ok=True)
-        typer.echo(line)
+        say(line)
 
     stopped = False
     try:
@@ -67,13 +67,12 @@ def up(
             written = True
             if stack.prometheus_url:
                 files = dashboards_folder() / "*.json"
-                typer.echo(f"grafana   add the Prometheus data source {stack.prometheus_url}, import {files}")
+                say(f"grafana   add the Prometheus data source {stack.prometheus_url}, import {files}")
             for note in stack.notes:
-                typer.echo(f"note      {note}")
-            typer.echo(f"data      {stack.data}, logs in {stack.logs}")
-            typer.echo("\nThe provider is simulated: its models are simulated-small and simulated-large.")
-            typer.echo(f"Ready. In another shell:\n\n    set -a; . {shlex.quote(str(env_file))}; set +a")
-            typer.echo("    docbatch run JOB.yaml\n\nCtrl-C ends it; the data stays.")
+                say(f"note      {note}")
+            say(f"data      {stack.data}, logs in {stack.logs}")
+            for line in _ready(env_file):
+                say(line)
             stack.wait()
     except KeyboardInterrupt:
         stopped = True
@@ -85,7 +84,20 @@ def up(
         if written:
             env_file.unlink(missing_ok=True)
     if stopped:
-        typer.echo("stopped")
+        say("stopped")
+
+
+def _ready(env_file: Path) -> list[str]:
+    return [
+        "",
+        "The provider is simulated: its models are simulated-small and simulated-large.",
+        "Ready. In another shell:",
+        "",
+        f"    set -a; . {shlex.quote(str(env_file))}; set +a",
+        "    docbatch run JOB.yaml",
+        "",
+        "Ctrl-C ends it; the data stays.",
+    ]
 
 
 @app.command()

@@ -25,7 +25,8 @@ _UNSAFE = re.compile(r"[^\w@%+=:,./*\[\]-]", re.ASCII)
 _SHELL_LINE = """\
 # For a shell, `set -a; . FILE; set +a`, and for docker's --env-file alike. A shell forgets by the next line what it has
 # of other AWS_, OPENAI_ and TEMPORAL_ settings; elsewhere that is a variable which nobody reads.
-DOCBATCH_STACK=local unset AWS_SESSION_TOKEN `awk 'BEGIN {for (n in ENVIRON) if (n ~ /^(AWS|OPENAI|TEMPORAL)_/) print n}'`
+DOCBATCH_STACK=local unset AWS_SESSION_TOKEN \
+`awk 'BEGIN {for (n in ENVIRON) if (n ~ /^(AWS|OPENAI|TEMPORAL)_/) print n}'`
 """
 
 

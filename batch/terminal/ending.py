@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from batch import contracts as c
+from batch.printable import printable
 from batch.terminal.quantities import COLOURS, budget, by_type, money, partitions_and_shards, total, why
 
 if TYPE_CHECKING:
@@ -92,4 +93,4 @@ def print_account(console: Console, status: RunResult, *, simulated: bool) -> No
 
 def plain(console: Console, text: str, *, style: str = "") -> None:
     """A line as it is: no markup, no wrapping, so that a URI can be copied."""
-    console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+    console.print(Text(printable(text), style=style), soft_wrap=True, highlight=False)
