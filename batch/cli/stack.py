@@ -32,11 +32,11 @@ def up(
     worker_args: Annotated[
         str, typer.Option(metavar="ARGS", help='Options of every worker, such as "--slots 4".')
     ] = "",
-    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Serve Temporal's web UI.")] = True,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Serve Temporal's web UI.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C.
 
-    Temporal with its UI, an S3 server, a simulated provider and workers.
+    Temporal, an S3 server, a simulated provider and workers.
     """
     from batch.local.isolation import isolate_process
 

@@ -188,5 +188,5 @@ async def _problems(run: Run, ended: RunResult) -> list[str]:
 
 def _where_next(keep: Path | None) -> str:
     if keep is not None:
-        return f"All data stays in {keep}; servers and Temporal's UI again: docbatch up --data {keep}"
-    return "Servers and data are gone again. `docbatch up` starts them to stay, with Temporal's UI."
+        return f"All data stays in {keep}; servers and Temporal's UI again: docbatch up --ui --data {keep}"
+    return "Servers and data are gone again. `docbatch up` starts them to stay, `docbatch up --ui` with Temporal's UI."

