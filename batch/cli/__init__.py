@@ -18,6 +18,7 @@ import typer
 
 from batch.cli import previews, results, runs, schedule, stack
 from batch.cli.app import EXIT_WRONG, CliError, app, say
+from batch.entry import INTERRUPTED, STOPPED
 from batch.printable import LineFormatter
 
 __all__ = ["command_line", "main", "previews", "results", "runs", "schedule", "stack"]
@@ -39,7 +40,12 @@ def command_line(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="docbatch")
     except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            say(STOPPED, err=True)
         return exit_.code if isinstance(exit_.code, int) else EXIT_WRONG
+    except KeyboardInterrupt:
+        say(STOPPED, err=True)
+        return INTERRUPTED
     except Exception as error:
         text = _message(error) if isinstance(error, _expected_errors()) else None
         for line in (traceback.format_exc() if text is None else text).strip("\n").split("\n"):
@@ -69,6 +75,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         *(BudgetTooSmall, CliError, CheckFailed, JobError, RunBusy, RunMissing, RunNotFound, UnknownFormat),
         *(ScheduleError, ScheduleForeign, ScheduleNotFound),
         *(StorageError, TemporalUnreachable, RPCError, PolarsError, StackError, ProcessError),
+        OSError,  # a full disk, a folder that is not there: what the system says, and of which file
     )
 
 
@@ -78,7 +85,9 @@ def _message(error: Exception) -> str:
     if isinstance(error, RPCError):
         address = os.environ.get("TEMPORAL_ADDRESS", "localhost:7233")
         return f"Temporal at {address} (TEMPORAL_ADDRESS) answers {error.status.name}: {error.message}"
-    return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join([*(str(name) for name in (error.filename, error.filename2) if name), error.strerror])
+    return str(error) or type(error).__name__
 
 
 def _version(wanted: bool) -> None:

@@ -20,6 +20,7 @@ from batch.cli.app import (
     say,
 )
 from batch.cli.watching import find
+from batch.whole_files import whole_file
 
 ROWS_SHOWN = 10
 
@@ -121,8 +122,8 @@ def _export(frame: pl.LazyFrame, path: Path) -> None:
 
     try:
         export(frame, path)
-    except OSError as error:
-        raise CliError(f"{path} cannot be written: {error}") from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise CliError(f"{path} is not written: {error}") from None
     say(f"{frame.select(pl.len()).collect().item():,} rows in {path}", err=True)
 
 
@@ -164,9 +165,10 @@ def report(
         return
     path = export or Path(f"{run_id}.html")
     try:
-        path.write_text(render(found), encoding="utf-8")
+        with whole_file(path) as unfinished:
+            unfinished.write_text(render(found), encoding="utf-8")
     except OSError as error:
-        raise CliError(f"{path} cannot be written: {error}") from None
+        raise CliError(f"{path} is not written: {error.strerror or error}") from None
     say(str(path))
     if found.verdict[0] == "different":
         say(f"the rows are not those of the manifest: {found.verdict[1]}", err=True)

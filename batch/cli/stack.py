@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from batch.cli.app import app, say
+from batch.cli.app import CliError, app, say
+from batch.entry import InterruptEndsAtOnce
 
 SCRAPE_SECONDS = 5.0
 """Between two scrapes of `up`'s Prometheus: a run on a laptop lasts minutes."""
@@ -38,13 +39,16 @@ def up(
 
     Temporal, an S3 server, a simulated provider and workers.
     """
-    from batch.local.isolation import isolate_process
+    with InterruptEndsAtOnce():
+        from batch.local.isolation import isolate_process
 
-    isolate_process()
-    from batch.local.prometheus import dashboards_folder
-    from batch.local.stack import LocalStack, StackOptions
+        isolate_process()
+        from batch.local.prometheus import dashboards_folder
+        from batch.local.stack import LocalStack, StackOptions
 
     env_file = env_file or data / "env"
+    if env_file.is_dir():
+        raise CliError(f"--env-file: {env_file} is a folder; name a file")
     options = StackOptions(
         data=data,
         workers=workers,
@@ -114,10 +118,11 @@ def demo(
 
     Starts everything, runs a job with live progress, shows rows, cleans up.
     """
-    from batch.local.isolation import isolate_process
+    with InterruptEndsAtOnce():
+        from batch.local.isolation import isolate_process
 
-    isolate_process()
-    from batch.local.demo import run_demo
+        isolate_process()
+        from batch.local.demo import run_demo
 
     raise typer.Exit(run_demo(llm=llm, keep=keep, documents=documents))
 

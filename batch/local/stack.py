@@ -157,6 +157,7 @@ class LocalStack:
         self._credentials: dict[str, str] = {}
         self._locks: tuple[int, ...] = ()  # the last is for the children to hold
         self._handlers: dict[int, Any] = {}
+        self._temporary: Path | None = None
 
     # -- life
 
@@ -182,7 +183,10 @@ class LocalStack:
         self.notes, self.workers, self._servers = [], [], []
         self._handle_signals()
         try:
-            self._prepare_data()
+            try:
+                self._prepare_data()
+            except OSError as error:
+                raise StackError(f"the data folder cannot be used: {error}") from None
             self._servers = self._prepare_servers()
             starts: list[Callable[[], object]] = [self._start_temporal, self._start_s3]
             if self.provider:
@@ -375,7 +379,7 @@ class LocalStack:
     def _prepare_data(self) -> None:
         if self.options.data is None:
             remove_abandoned()
-            self.data = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+            self.data = self._temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
         else:
             self.data = self.options.data.expanduser().resolve()
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -386,9 +390,15 @@ class LocalStack:
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
         }
         last_ports: dict[str, int] = {}
-        with contextlib.suppress(FileNotFoundError):
+        try:
             last = json.loads((self.data / "stack.json").read_text())
-            self._credentials, last_ports = last["credentials"], last["ports"]
+            self._credentials, last_ports = dict(last["credentials"]), dict(last["ports"])
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            raise StackError(
+                f"{self.data / 'stack.json'} is damaged ({error!r}): remove it; data stays, endpoints become new ones"
+            ) from None
         asked = {
             "temporal": self.options.temporal_port,
             "temporal_ui": self.options.temporal_ui_port,
@@ -414,11 +424,15 @@ class LocalStack:
         for lock in self._locks:
             os.close(lock)
         self._locks = ()
-        if self.options.data is None and failed:
-            (self.data / KEPT).touch()
-            self._on_event(f"logs and data are kept in {self.data}")
-        elif self.options.data is None:
-            shutil.rmtree(self.data, ignore_errors=True)
+        if self._temporary is None:
+            return
+        if failed:
+            with contextlib.suppress(OSError):  # on a full disk the message alone has to do
+                (self._temporary / KEPT).touch()
+            self._on_event(f"logs and data are kept in {self._temporary}")
+        else:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary = None
 
     # -- the servers
 
