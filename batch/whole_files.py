@@ -31,7 +31,10 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
         yield path
         return
     # The ending stays: writers choose a format by it.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     unfinished = Path(name)
     try:
         yield unfinished
@@ -39,8 +42,10 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
         if not private:
             unfinished.chmod(0o666 & ~_umask() if before is None else stat.S_IMODE(before.st_mode))
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     finally:
         os.close(descriptor)

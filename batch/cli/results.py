@@ -123,7 +123,8 @@ def _export(frame: pl.LazyFrame, path: Path) -> None:
     try:
         export(frame, path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise CliError(f"{path} is not written: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise CliError(f"{path} is not written: {reason}") from None
     say(f"{frame.select(pl.len()).collect().item():,} rows in {path}", err=True)
 
 

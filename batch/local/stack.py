@@ -186,7 +186,8 @@ class LocalStack:
             try:
                 self._prepare_data()
             except OSError as error:
-                raise StackError(f"the data folder cannot be used: {error}") from None
+                folder = self.options.data or tempfile.gettempdir()
+                raise StackError(f"the data folder {folder} cannot be used: {error.strerror}") from None
             self._servers = self._prepare_servers()
             starts: list[Callable[[], object]] = [self._start_temporal, self._start_s3]
             if self.provider:

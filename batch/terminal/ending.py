@@ -61,7 +61,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
 
 def fact(name: str, value: str) -> str:
     """A line of an account."""
-    return f"{name:<13}{value}"
+    return f"{name:<13}{printable(value)}"
 
 
 def next_steps(status: RunResult) -> list[str]:

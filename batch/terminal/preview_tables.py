@@ -106,7 +106,7 @@ def preview_summary(found: PreviewResult, *, simulated: bool) -> list[str]:
     cost = money(found.cost_usd, simulated=simulated, unpriced=found.unpriced)
     lines = [f"{len(found.documents):,} documents: {', '.join(parts)}   {_tokens(found)}   cost {cost}"]
     if found.stopped:
-        lines.append(f"stopped early: {found.stopped}")
+        lines.append(f"stopped early: {printable(found.stopped)}")
     if not found.whole:
         lines.append(
             f"the source has more than {found.listed:,} keys: the documents are spread over their names, in no known "

@@ -84,7 +84,7 @@ class PlainDisplay(Display):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(simulated=simulated, clock=clock)
-        self._write = write
+        self._write = lambda line: write(printable(line))
         self._every = every
         self._shown = ("", "")
         self._due = 0.0

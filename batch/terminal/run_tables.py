@@ -11,6 +11,7 @@ from rich.text import Text
 
 from batch import contracts as c
 from batch.printable import printable
+from batch.terminal.ending import fact
 from batch.terminal.quantities import COLOURS, duration, money, tokens
 from batch.terminal.row_tables import cell
 
@@ -124,7 +125,7 @@ def schedule_account(status: ScheduleStatus) -> list[str]:
         ]
     else:
         facts.append(("next", "never: no slot lies ahead"))
-    return [f"{name:<13}{value}" for name, value in facts]
+    return [fact(name, value) for name, value in facts]
 
 
 def _skipped(status: ScheduleStatus) -> str:
