@@ -56,7 +56,7 @@ def rows_table(
         types = {"error_type": "", "retryable": "", "error_message": ""}
     for name, kind in (types or {"output_text": ""}).items():
         heading = printable(name)
-        table.add_column(Text(f"{heading}\n{kind}" if kind else heading), overflow="fold")
+        table.add_column(Text(f"{heading}\n{printable(kind)}" if kind else heading), overflow="fold")
     longest = 4 * width if errors else CELL_LINES * max(12, width // len(table.columns) - 2)
     for row in rows:
         shown = [Text(cell(str(row["document_id"])[len(folder) :], longest))]

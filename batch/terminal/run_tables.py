@@ -98,7 +98,7 @@ def schedules_table(statuses: Iterable[ScheduleStatus]) -> Table:
         table.add_row(
             *(Text(printable(text)) for text in (status.name, status.job.name, when(status))),
             Text("paused" if status.paused else upcoming, style="yellow" if status.paused else ""),
-            Text(_SHORT.get(last, last), style=COLOURS.get(last, "")),
+            Text(printable(_SHORT.get(last, last)), style=COLOURS.get(last, "")),
         )
     return table
 

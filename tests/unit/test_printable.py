@@ -80,7 +80,7 @@ def test_the_function(name: str) -> None:
 
 
 def test_what_people_write_is_left_as_it_is() -> None:
-    text = "Übersicht – naïve 東京 نعم עברית हिन्दी e\u0301 👍🏽 ❤\ufe0f 50 % \xa0 \u3000 [sic] C:\\x1b ﷽"
+    text = "Übersicht — naïve 東京 نعم עברית हिन्दी e\u0301 👍🏽 ❤\ufe0f 50 % \xa0 \u3000 [sic] C:\\x1b ﷽"
     assert printable(text) == text
     assert printable("a\tb\r\nc\n", lines=True) == "a\tb\nc\n"
     assert printable("\x1b\x9b\u202e\U000e0041") == r"\x1b\x9b\u202e\U000e0041"
