@@ -113,7 +113,7 @@ class ShardRows:
 
     def _open(self, entry: ObjectEntry, start: Place, seen: Occurrences) -> OpenObject:
         source = SourceObject(self._storage, self._bucket, entry)
-        rows = READERS[kind_of(self._job.source, entry.key)](source, self._wanted, start)
+        rows = READERS[kind_of(self._job.source, entry.key)](source, self._wanted.within(entry.key), start)
         return OpenObject(entry.key, row_documents(source, rows, seen, leave_refused=self._leave_refused), seen)
 
     async def _fill(self, found: OpenObject) -> bool:

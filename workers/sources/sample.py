@@ -28,7 +28,7 @@ def first_rows(storage: Storage, job: Job, document: PlannedDocument, count: int
     """Up to `count` rows of an object, as a run plans them. Blocking. Raises `StorageError`."""
     bucket, key = bucket_and_key(document.uri)
     source = SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))
-    rows = READERS[kind_of(job.source, key)](source, Wanted.of(job), Place())
+    rows = READERS[kind_of(job.source, key)](source, Wanted.of(job).within(key), Place())
     seen = Occurrences()
     try:
         return [found for found, _ in islice(row_documents(source, rows, seen), count)]
