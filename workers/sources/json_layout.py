@@ -18,6 +18,8 @@ from workers.sources.row import Broken
 
 HEAD = 64 * 2**10
 """Bytes by which the layout is judged, or more where the first object is larger."""
+BEGINNING = 32
+"""Bytes that tell a compression and an encoding."""
 LAYERS = 3
 """Compressions within one another, at most: what is packed on upload and once more by the client."""
 _UTF32, _UTF16 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -27,8 +29,7 @@ def text_of(chunks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
     """Whether the text is stored as it is, and its pieces in UTF-8. Raises `Broken` for packings that are not read."""
     as_stored, pieces = True, chunks
     for _ in range(LAYERS):
-        first = next(pieces, b"")
-        pieces = chain([first], pieces)
+        first, pieces = _begun(pieces)
         if (refused := refused_packing(first)) is not None:
             raise Broken(f"it is {refused}, which is not read: write gzip, Zstandard, bzip2, xz, or no compression")
         if not first.startswith(PACKINGS):
@@ -38,6 +39,17 @@ def text_of(chunks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
         raise Broken(f"it is compressed more than {LAYERS - 1} times")
     encoding = _encoding(first)
     return (as_stored, pieces) if encoding is None else (False, _decoded(pieces, encoding))
+
+
+def _begun(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The beginning of a stream, enough to tell what it is, and all of it."""
+    first = b""
+    try:
+        while len(first) < BEGINNING and (piece := next(pieces, None)) is not None:
+            first += piece
+    except Exception as error:  # what lies before a break stays
+        return first, chain([first], _raising(error))
+    return first, chain([first], pieces)
 
 
 def _encoding(first: bytes) -> str | None:

@@ -61,12 +61,17 @@ def _failure(file: RangedFile, error: Exception) -> Exception:
     why = " ".join(str(error).split())[:300]
     if "crypt" in why:
         return Broken(f"it is an encrypted Parquet file, whose keys docbatch does not have: {why}")
-    file.seek(0)
-    begins = file.read(4)
-    file.seek(-4, 2)
-    if begins == _MAGIC and file.read(4) != _MAGIC:
+    if _is_cut_off(file):
         return Broken(f"it is a Parquet file that is cut off: it does not end as one: {why}")
     return Broken(f"it is no Parquet file that can be read: {why}")
+
+
+def _is_cut_off(file: RangedFile) -> bool:
+    """Whether it begins as Parquet and does not end so."""
+    file.seek(0)
+    begins = file.read(len(_MAGIC))
+    file.seek(-len(_MAGIC), 2)
+    return begins == _MAGIC and file.read() != _MAGIC
 
 
 def _rows(file: RangedFile, table: pq.ParquetFile, wanted: Wanted, start: Place) -> Iterator[SourceRow]:

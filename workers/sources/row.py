@@ -145,7 +145,10 @@ class Wanted:
             there = ", ".join(map(str, values)) if whole else ""
             return f"it has no field {name!r}" + (f"; its fields are {there[:200]}" if there else "")
         value = values[name]
-        return f"its field {name!r} is {_kind(value)}, not {wanted}"
+        kind = _kind(value)
+        if isinstance(value, str):
+            kind = f"a text of {len(value):,} characters" if value else "an empty text"
+        return f"its field {name!r} is {kind}, not {wanted}"
 
 
 def id_text(value: object) -> str | None:
