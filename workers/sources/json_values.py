@@ -234,8 +234,9 @@ _DECODER = json.JSONDecoder(
 
 def is_inexact(value: object) -> bool:
     """Whether a number in it may be an integer that was too large to be read exactly."""
-    if isinstance(value, float):
-        return abs(value) >= 2**63
-    if isinstance(value, dict):
-        return any(map(is_inexact, value.values()))
-    return isinstance(value, list) and any(map(is_inexact, value))
+    kind = type(value)
+    if kind is float:
+        return abs(value) >= 2**63  # type: ignore[arg-type]
+    if kind is dict:
+        return any(map(is_inexact, value.values()))  # type: ignore[attr-defined]
+    return kind is list and any(map(is_inexact, value))  # type: ignore[call-overload]

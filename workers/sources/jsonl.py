@@ -26,6 +26,8 @@ Zstandard hold a line without end."""
 BLANK = 64
 """Bytes that a blank line counts for, as it takes longer than its own: millions of them are no rows either."""
 _BOM = b"\xef\xbb\xbf"
+_EXPONENT = re.compile(r"[0-9]e[0-9]")
+"""How a number of 2^63 and more is written that was read as a float."""
 _MAY_BE_SEVERAL = re.compile(rb"\}[\s,\x1e]*\{")
 
 
@@ -149,9 +151,11 @@ def _strict(data: bytes, wanted: Wanted, place: Place, where: str) -> SourceRow 
         return None
     if not isinstance(found, dict):
         return wanted.bad(f"{where} is no JSON object", place, data)
-    if wanted.others and any(is_inexact(found.get(name)) for name in wanted.others):
-        return None
-    return wanted.row(found, place, where, data)
+    row = wanted.row(found, place, where, data)
+    may_be_inexact = row.fields is not None and _EXPONENT.search(row.fields) is not None
+    if not may_be_inexact and (wanted.id is None or type(found.get(wanted.id)) is not float):
+        return row
+    return None if any(is_inexact(found.get(name)) for name in wanted.others) else row
 
 
 def _tolerant(data: bytes, wanted: Wanted, place: Place, where: str) -> SourceRow:

@@ -100,15 +100,10 @@ class Wanted:
         if self.of_folders:
             values = {**self.of_folders, **values}
         text = values.get(self.text)
-        if isinstance(text, bytes):
-            try:
-                text = text.decode()
-            except UnicodeDecodeError as error:
-                wrong = f"its field {self.text!r} is bytes that are not UTF-8: {text[error.start]:#04x} at {error.start}"
-                return self.bad(f"{where}: {wrong}", place, raw or text, self._identity(values))
         if not isinstance(text, str):
-            wrong = self._about(values, self.text, "a text", whole=raw is not None)
-            return self.bad(f"{where}: {wrong}", place, raw or _json(values), self._identity(values))
+            problem, text = self._text(values, whole=raw is not None)
+            if text is None:
+                return self.bad(f"{where}: {problem}", place, raw or _json(values), self._identity(values))
         content = text.encode()
         identity = self._identity(values) if self.id is not None else digest(content)
         if identity is None:
@@ -116,14 +111,14 @@ class Wanted:
             known = f"a text, a number or a time, of 1 to {LONGEST_ID} characters"
             wrong = self._about(values, self.id, known, whole=raw is not None)
             return self.bad(f"{where}: source.id_field: {wrong}", place, raw or content)
-        fields = _json({name: _finite(values[name]) for name in self.carried if name in values}) if self.carried else b""
+        fields = self._fields(values, self.carried) if self.carried else b""
         size = len(content) + len(fields)
         if size > self.limit:
             found = f"{where}: text and other fields have {size:,} bytes; the limit is {self.limit:,}"
             return SourceRow(identity, place, etag=digest(content, 16), problem=f"{TOO_LARGE}: {found}")
         shown = fields
         if self.shown != self.carried:
-            shown = _json({name: _finite(values[name]) for name in self.shown if name in values})
+            shown = self._fields(values, self.shown)
         etag = digest(len(content).to_bytes(8) + content + shown, 16)
         return SourceRow(identity, place, text, fields.decode() if self.carried else None, etag, size)
 
@@ -132,11 +127,32 @@ class Wanted:
         problem = f"{BAD_ROW}: {message}"
         return SourceRow(identity or digest(raw), place, etag=digest(raw, 16), problem=problem)
 
+    def _text(self, values: Mapping[str, Any], *, whole: bool) -> tuple[str, str | None]:
+        """Of a row whose text is no `str`: what is wrong with it, or the text of bytes that are UTF-8."""
+        value = values.get(self.text)
+        if not isinstance(value, bytes):
+            return self._about(values, self.text, "a text", whole=whole), None
+        try:
+            return "", value.decode()
+        except UnicodeDecodeError as error:
+            wrong = f"its field {self.text!r} is bytes that are not UTF-8: {value[error.start]:#04x} at {error.start:,}"
+            return wrong, None
+
+    @staticmethod
+    def _fields(values: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
+        """Some of them as JSON. Infinity, of which that makes a null as of NaN, is text."""
+        found = {name: values[name] for name in names if name in values}
+        if float in map(type, found.values()):
+            for name, value in found.items():
+                if type(value) is float and math.isinf(value):
+                    found[name] = "Infinity" if value > 0 else "-Infinity"
+        return _json(found)
+
     def _identity(self, values: Mapping[str, Any]) -> str | None:
         text = id_text(values.get(self.id)) if self.id is not None else None
         if text is None or not 0 < len(text) <= LONGEST_ID:
             return None
-        return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
+        return _ESCAPED.sub(_escaped, text) if _ESCAPED.search(text) else text
 
     @staticmethod
     def _about(values: Mapping[str, Any], name: str, wanted: str, *, whole: bool) -> str:
@@ -149,6 +165,10 @@ class Wanted:
         if isinstance(value, str):
             kind = f"a text of {len(value):,} characters" if value else "an empty text"
         return f"its field {name!r} is {kind}, not {wanted}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"
 
 
 def id_text(value: object) -> str | None:
@@ -205,11 +225,6 @@ def _kind(value: object) -> str:
     names: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number"}
     names |= {float: "a number", Decimal: "a number", bytes: "bytes"}
     return "null" if value is None else names.get(type(value), "no text")
-
-
-def _finite(value: Any) -> Any:
-    """Infinity, of which `_json` makes a null as of NaN, as text."""
-    return str(value).replace("inf", "Infinity") if isinstance(value, float) and math.isinf(value) else value
 
 
 def _json(values: Mapping[str, Any]) -> bytes:
