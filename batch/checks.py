@@ -62,7 +62,8 @@ async def check_source(storage: Storage, job: Job) -> None:
     if keys.left_out:
         told = ", ".join(f"{count:,} {rule}" for rule, count in sorted(keys.left_out.items()))
         raise SourceEmpty(
-            f"{where}: none of the {keys.seen} {what} is a document: left out are {told}. source.hidden: true takes them"
+            f"{where}: none of the {keys.seen} {what} is a document: left out are {told}. "
+            "source.hidden: true takes them"
         )
     if keys.seen:
         raise SourceEmpty(

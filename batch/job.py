@@ -96,9 +96,10 @@ def _duration(value: object) -> object:
 class Source(_Part):
     """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob, or its rows.
 
-    `uri` may be several prefixes of one bucket, or objects. `manifest` is a Parquet file that names keys under them: then those are
-    the objects, and nothing is listed. Rows are those of JSONL and Parquet objects: `text_field` holds the text,
-    `id_field` what tells a row from others (by default its text), and the fields of `keep` go into the results.
+    `uri` may be several prefixes of one bucket, or objects. `manifest` is a Parquet file that names keys under them:
+    then those are the objects, and nothing is listed. Rows are those of JSONL and Parquet objects: `text_field` holds
+    the text, `id_field` what tells a row from others (by default its text), and the fields of `keep` go into the
+    results.
     """
 
     uri: str | list[str]

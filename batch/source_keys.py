@@ -31,8 +31,8 @@ HEADS_AT_ONCE = 64
 class SourceKeys:
     """Of a run's source, whose dates are filled in. `seen`: how many keys were looked at, documents or not.
 
-    `left_out`: how many of them are none by a rule of `batch.hidden`. `left_out_of_page` has those of the page that came
-    last: before which of its entries each stood, and its rule.
+    `left_out`: how many of them are none by a rule of `batch.hidden`. `left_out_of_page` has those of the page that
+    came last: before which of its entries each stood, and its rule.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """`source.manifest`: a Parquet file that names the keys to process, in place of a listing. Read by batches.
 
-The columns of an S3 inventory do: `key`, `size`, `e_tag`, `is_latest` and `is_delete_marker`, by which the versions
-that are no more, and the marks of what was deleted, are left out. The file has a listing's order, so that a cursor is a key as ever: sorted by the bytes of `key`, no key twice. What breaks
-that pauses a run, as soon as it is met. Blocking: for threads.
+The columns of an S3 inventory do: `key`, `size`, `e_tag`, `is_latest` and `is_delete_marker`, by which older versions and
+the marks of what was deleted are left out. The file has a listing's order, so that a cursor is a key as ever: sorted by
+the bytes of `key`, no key twice. What breaks that pauses a run, as soon as it is met. Blocking: for threads.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ class SourceManifest:
             if not begun:
                 row += metadata.num_rows
                 continue
-            for batch in file.iter_batches(BATCH_ROWS, [group], columns=names, use_threads=False):
+            for read in file.iter_batches(BATCH_ROWS, [group], columns=names, use_threads=False):
+                batch = read
                 numbers: Sequence[int] = range(row + 1, row + 1 + batch.num_rows)
                 row += batch.num_rows
                 if (current := _is_current(batch)) is not None:

@@ -92,9 +92,7 @@ class Planner:
             whole = _is_whole(cutter.cursor, last=not full)
             gone, deleted = await asyncio.to_thread(comparison.finish, last=not full, whole=whole)
         now = datetime.now(UTC).isoformat()
-        finish = partial(
-            cutter.finish, last=not full, deleted=deleted, left_out=left_out.up_to_here, planned_at=now
-        )
+        finish = partial(cutter.finish, last=not full, deleted=deleted, left_out=left_out.up_to_here, planned_at=now)
         data, footer = await asyncio.to_thread(finish)
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
@@ -225,7 +223,7 @@ class Planner:
 
 
 class LeftOut:
-    """How many keys are no documents, by rule, up to the last one that a shard took: the next shard lists from there."""
+    """How many keys are no documents, by rule, up to the last one that a shard took: the next lists from there."""
 
     def __init__(self) -> None:
         self.up_to_here = Counter[str]()

@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 
 from batch.layout import RunLayout, StateLayout
 from batch.planning import PlanFooter
-from batch.result_file import ERROR
 from batch.run_file import RunFile
 from batch.source_keys import SourceKeys
 from batch.state import (

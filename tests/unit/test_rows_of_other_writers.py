@@ -49,6 +49,7 @@ AB = [{"text": "alpha"}, {"text": "beta"}]
 A, B = (json.dumps(row).encode() for row in AB)
 LINES = A + b"\n" + B + b"\n"
 TEXT = LINES.decode()
+OBJECT, TABLE = (f"broken_object: s3://corpus/in/a.{kind}:" for kind in ("jsonl", "parquet"))
 
 
 @pytest.mark.parametrize(
@@ -109,9 +110,9 @@ async def test_two_rows_however_they_are_written(data: bytes, chunk: int, monkey
             b'{\n "text": "a",\n}\n{\n "text": "b"\n}\n',
             ["bad_row: object 1 is no JSON: trailing comma is not allowed", "b"],
         ),
-        (b'{\n "text": "a"\n}\n{\n "text": "b"\n', ["a", "broken_object: s3://corpus/in/a.jsonl: the JSON value that be"]),
-        (b"[\n" + A + b",\n" + B, ["alpha", "beta", "broken_object: s3://corpus/in/a.jsonl: its JSON array has no end"]),
-        (b"[1, 2, 3]\n", ["broken_object: s3://corpus/in/a.jsonl: an element of its JSON array is no object at byte 1"]),
+        (b'{\n "text": "a"\n}\n{\n "text": "b"\n', ["a", f"{OBJECT} the JSON value that begins at"]),
+        (b"[\n" + A + b",\n" + B, ["alpha", "beta", f"{OBJECT} its JSON array has no end"]),
+        (b"[1, 2, 3]\n", [f"{OBJECT} an element of its JSON array is no object at byte 1"]),
         (b"[[1], " + A + b"]", ["bad_row: object 1 is no JSON object", "alpha"]),
         (
             b"<html>\n<body>\n502 Bad Gateway\n</body>\n</html>\n",
@@ -124,23 +125,28 @@ async def test_two_rows_however_they_are_written(data: bytes, chunk: int, monkey
         ),
         (b"PK\x03\x04zip", ["broken_object: s3://corpus/in/a.jsonl: it is a ZIP archive, which is not read"]),
         (b"\x04\x22\x4d\x18lz4", ["broken_object: s3://corpus/in/a.jsonl: it is LZ4 data, which is not read"]),
-        (bz2.compress(LINES)[:-9], ["alpha", "beta", "broken_object: s3://corpus/in/a.jsonl: its bzip2 stream ends too"]),
-        (lzma.compress(LINES)[:-9], ["broken_object: s3://corpus/in/a.jsonl: its xz stream ends too early"]),
         (b"", []),
         (b"\n \r\n", []),
     ],
 )
 async def test_what_is_wrong_is_said_once(data: bytes, found: list[str]) -> None:
     got = told(await planned(data))
-    if found and found[-1].find("stream ends too early") > 0 or data[:3] in (b"BZh", b"\xfd7z"):
-        assert got[-1].startswith(found[-1])
-        return
     assert len(got) == len(found), got
     assert all(one.startswith(begin) for one, begin in zip(got, found, strict=True)), got
 
 
+@pytest.mark.parametrize(("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (gzip.compress, "gzip")])
+async def test_what_is_cut_off_says_so(pack: Any, name: str) -> None:
+    rows = b"".join(b'{"text": "%d"}\n' % n for n in range(3))
+    *before, last = told(await planned(pack(rows) + pack(rows)[:-9]))
+    assert before[:3] == ["0", "1", "2"] and last.startswith(f"{OBJECT} its {name} stream ends too early")
+
+
 async def test_numbers_of_fields_are_exact() -> None:
-    data = b'{"text": "a", "n": 123456789012345678901234567890, "f": [1.5, -99999999999999999999], "x": Infinity, "y": NaN}'
+    data = (
+        b'{"text": "a", "n": 123456789012345678901234567890, "f": [1.5, -99999999999999999999], "x": Infinity, "y": NaN'
+    )
+    data += b"}"
     (found,) = await planned(data, keep=["n", "f", "x", "y"])
     assert json.loads(found.row or "") == {
         "n": "123456789012345678901234567890",
@@ -204,22 +210,23 @@ def test_ids_of_any_scalar_type(value: object, text: str | None) -> None:
 )
 @pytest.mark.parametrize("store_schema", [True, False])
 async def test_ids_of_columns(column: Any, ids: list[str], store_schema: bool) -> None:
-    found = await planned(table({"text": ["a", "b"], "id": column}, store_schema=store_schema), "a.parquet", id_field="id")
+    data = table({"text": ["a", "b"], "id": column}, store_schema=store_schema)
+    found = await planned(data, "a.parquet", id_field="id")
     assert [each.document_id for each in found] == [f"in/a.parquet#{each}" for each in ids]
 
 
 @pytest.mark.parametrize(
     ("column", "found"),
     [
-        (pa.array([b"hello", "Größe".encode(), b"\xff"], pa.binary()), ["hello", "Größe", "bad_row: row 3: its field 'tex"]),
+        (pa.array([b"hello", "Größe".encode(), b"\xff"], pa.binary()), ["hello", "Größe", "bad_row: row 3: its f"]),
         (pa.array([b"a"], pa.large_binary()), ["a"]),
         (pa.array([b"a", b"a"], pa.binary()).dictionary_encode(), ["a", "a"]),
         (pa.array(["a"], pa.large_string()), ["a"]),
         (pa.array(["a"], pa.string_view()), ["a"]),
         (pa.array(['{"a": 1}'], pa.json_()), ['{"a": 1}']),
         (pa.nulls(1), ["bad_row: row 1: its field 'text' is null, not a text"]),
-        (pa.array([["a"]]), ["broken_object: s3://corpus/in/a.parquet: its column 'text' (source.text_field) holds list"]),
-        (pa.array([{"a": "b"}]), ["broken_object: s3://corpus/in/a.parquet: its column 'text' (source.text_field) holds st"]),
+        (pa.array([["a"]]), [f"{TABLE} its column 'text' (source.text_field) holds list"]),
+        (pa.array([{"a": "b"}]), [f"{TABLE} its column 'text' (source.text_field) holds struct"]),
     ],
 )
 async def test_text_columns_of_any_writer(column: Any, found: list[str]) -> None:
@@ -282,7 +289,9 @@ def test_objects_are_cut_wherever_pieces_end(
     st.integers(1, 3),
     st.integers(1, 2),
 )
-async def test_shards_end_between_any_two_objects(between: bytes, written: str, documents: int, partitions: int) -> None:
+async def test_shards_end_between_any_two_objects(
+    between: bytes, written: str, documents: int, partitions: int
+) -> None:
     """Also within a line: none is planned twice, none is left out, whoever goes on."""
     texts = [f"row {n}" for n in range(9)] + ["x" * 300, "row 0"]
     rows = [json.dumps({"text": text}).encode() for text in texts]

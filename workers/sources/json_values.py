@@ -100,7 +100,7 @@ def objects_of_line(data: bytes) -> list[tuple[int, int]]:
 
 @dataclass(slots=True)
 class Value:
-    """One object of a stream. Of one that is too long, `data` is None, `digest` that of its bytes, `size` their number."""
+    """One object of a stream. Of one too long, `data` is None, `digest` that of its bytes, `size` their number."""
 
     data: bytes | None
     digest: str = ""

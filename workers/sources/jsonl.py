@@ -104,9 +104,7 @@ def _rows_of_lines(
             yield _strict(part, wanted, place, where) or _tolerant(part, wanted, place, where)
 
 
-def _rows_of_values(
-    pieces: Iterator[bytes], wanted: Wanted, unfolded: _Unfolded, *, skip: int
-) -> Iterator[SourceRow]:
+def _rows_of_values(pieces: Iterator[bytes], wanted: Wanted, unfolded: _Unfolded, *, skip: int) -> Iterator[SourceRow]:
     for number, value in enumerate(values(pieces, wanted.limit), 1):
         unfolded.since_row = 0
         if number <= skip:
