@@ -1,8 +1,8 @@
 """`source.manifest`: a Parquet file that names the keys to process, in place of a listing. Read by batches.
 
-The columns of an S3 inventory do: `key`, `size`, `e_tag`, `is_latest` and `is_delete_marker`, by which older versions and
-the marks of what was deleted are left out. The file has a listing's order, so that a cursor is a key as ever: sorted by
-the bytes of `key`, no key twice. What breaks that pauses a run, as soon as it is met. Blocking: for threads.
+The columns of an S3 inventory do: `key`, `size`, `e_tag`, and `is_latest` and `is_delete_marker`, by which older
+versions and marks of what was deleted are left out. The file has a listing's order, so that a cursor is a key as ever:
+sorted by the bytes of `key`, no key twice. What breaks that pauses a run, as soon as it is met. Blocking: for threads.
 """
 
 from __future__ import annotations
@@ -235,12 +235,12 @@ _OTHERS = {
 }
 
 
-def _is_current(batch: pa.RecordBatch) -> pa.BooleanArray | None:
+def _is_current(batch: pa.RecordBatch) -> pa.Array[Any] | None:
     """Which rows are no older versions and no marks of deletion; None: all, as far as the file says."""
-    found = None
+    found: Any = None
     for name, past in ((IS_LATEST, False), (IS_DELETE_MARKER, True)):
         if name in batch.schema.names:
-            taken = pc.not_equal(batch.column(name), pa.scalar(past)).fill_null(True)
+            taken: Any = pc.not_equal(batch.column(name), pa.scalar(past)).fill_null(True)
             found = taken if found is None else pc.and_(found, taken)
     return found
 

@@ -105,8 +105,8 @@ class Previewer:
                 found,
                 notes=[
                     *found.notes,
-                    f"documents: {len(holding):,} of the {len(request.picked):,} sampled objects hold JSON Lines, whose "
-                    f"rows a run asks about one by one; here each counts as one document, such as {min(holding)}",
+                    f"documents: {len(holding):,} of the {len(request.picked):,} sampled objects hold JSON Lines, of "
+                    f"which a run asks about each row; here they count as one document each, such as {min(holding)}",
                 ],
             )
         if look.stopped:

@@ -227,8 +227,8 @@ def _number(digits: str) -> float | str:
 _DECODER = json.JSONDecoder(
     strict=False,
     parse_constant=lambda name: None if name == "NaN" else name,
-    parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_INTEGER else digits,  # type: ignore[arg-type,return-value]
-    parse_float=_number,  # type: ignore[arg-type]
+    parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_INTEGER else digits,
+    parse_float=_number,
 )
 
 

@@ -28,7 +28,7 @@ BLANK = 64
 _BOM = b"\xef\xbb\xbf"
 _EXPONENT = re.compile(r"[0-9]e[0-9]")
 """How a number of 2^63 and more is written that was read as a float."""
-_MAY_BE_SEVERAL = re.compile(rb"\}[\s,\x1e]*\{")
+_MAY_BE_SEVERAL = re.compile(rb"\}(?:[\s,\x1e]|\xef\xbb\xbf)*\{")
 
 
 @dataclass(slots=True)
