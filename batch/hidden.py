@@ -17,13 +17,15 @@ from batch.kinds import OBJECT, kind_of
 
 _RULES = {
     "table logs": r"/(?:_delta_log|_delta_index|_change_data|\.hoodie|_spark_metadata|_symlink_format_manifest)/"
-    r"|/metadata/(?:[^/]*\.metadata\.json(?:\.gz)?|snap-[^/]*\.avro|[^/]*-m\d+\.avro|version-hint\.text|[^/]*\.stats)$",
+    r"|/metadata/(?:[^/]*\.metadata\.json(?:\.gz)?|snap-[^/]*\.avro|[^/]*-m\d+\.avro|version-hint\.text|[^/]*\.(?:stats|puffin))$"
+    r"|/deletion_vector_[0-9a-f-]{36}\.bin$|/\.hoodie_partition_metadata[^/]*$|/\.[^/]*\.log\.\d+[^/]*$",
     "temporary files": r"/(?:_temporary|\.temporary|\.spark-staging[^/]*|\.hive-staging[^/]*|_impala_insert_staging"
     r"|__magic[^/]*)/|\._COPYING_$",
     "job markers": r"/(?:_SUCCESS|_FAILED|_(?:committed|started)_[^/]*|_(?:common_)?metadata)$",
     "checksums": r"/(?:\.[^/]*|_SUCCESS)\.crc$",
     "folder markers": r"_\$folder\$$",
-    "system files": r"/(?:\.DS_Store|\._[^/]*|[Tt]humbs\.db|[Dd]esktop\.ini)$|/__MACOSX/",
+    "system files": r"/(?:\.DS_Store|\._[^/]*|[Tt]humbs\.db|[Dd]esktop\.ini)$"
+    r"|/(?:__MACOSX|\.Spotlight-V100|\.Trashes|\.fseventsd|\$RECYCLE\.BIN|System Volume Information)/",
 }
 _HIDDEN = re.compile("|".join(f"({rule})" for rule in _RULES.values()))
 _NAMES = tuple(_RULES)

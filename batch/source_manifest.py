@@ -235,8 +235,8 @@ _OTHERS = {
 }
 
 
-def _is_current(batch: pa.RecordBatch) -> pa.Array[Any] | None:
-    """Which rows are no older versions and no marks of deletion; None: all, as far as the file says."""
+def _is_current(batch: pa.RecordBatch) -> Any:
+    """Which rows, as an array, are no older versions and no marks of deletion; None: all, as far as the file says."""
     found: Any = None
     for name, past in ((IS_LATEST, False), (IS_DELETE_MARKER, True)):
         if name in batch.schema.names:

@@ -135,6 +135,13 @@ async def test_what_is_wrong_is_said_once(data: bytes, found: list[str]) -> None
     assert all(one.startswith(begin) for one, begin in zip(got, found, strict=True)), got
 
 
+async def test_no_bytes_are_no_rows() -> None:
+    for name in ("a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"):
+        found = await planned(b"", name)
+        assert [each.is_planned for each in found] == ([] if "jsonl" in name else [False])
+        assert await planned(gzip.compress(b""), name, format="jsonl") == []
+
+
 @pytest.mark.parametrize(("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (gzip.compress, "gzip")])
 async def test_what_is_cut_off_says_so(pack: Any, name: str) -> None:
     rows = b"".join(b'{"text": "%d"}\n' % n for n in range(3))

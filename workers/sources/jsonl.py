@@ -120,7 +120,7 @@ def _rows_of_values(pieces: Iterator[bytes], wanted: Wanted, unfolded: _Unfolded
 def _json_after_all(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """The pieces of what is called compressed, and is not. Raises `Broken` if it is no JSON either."""
     for number, piece in enumerate(pieces):
-        if number == 0 and not piece.lstrip().startswith((b"{", b"[", b"\x1e", _BOM)):
+        if number == 0 and piece and not piece.lstrip().startswith((b"{", b"[", b"\x1e", _BOM)):
             raise Broken("by its name it is compressed, and it holds no compression that is read, and no JSON")
         yield piece
 
