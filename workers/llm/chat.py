@@ -40,6 +40,7 @@ MAYBE_BILLED = ("timeout", "connection", TOO_LARGE)
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
 PROBE_TIMEOUT = 20.0
+PROBE_LOOK = 0.2
 OVERLOADED = (503, 529)
 """Statuses by which servers say that they are asked too much at once."""
 
@@ -258,12 +259,15 @@ class Chat:
         What it answers to nobody is not asked for again and again, since it may be billed: short questions wait for it.
         """
         waits = 0
-        while not await self._is_its_own(verdict, since, MAX_TRANSIENT):
-            waits += 1
-            await sleep_unless(caller.stopped, backoff(waits, None))
-            if caller.stopped():
-                return False
-        return not waits
+        while not caller.stopped():
+            if self._probing:  # another document's call asks the short question already
+                await sleep_unless(caller.stopped, PROBE_LOOK)
+            elif await self._is_its_own(verdict, since, MAX_TRANSIENT):
+                return not waits
+            else:
+                waits += 1
+                await sleep_unless(caller.stopped, backoff(waits, None))
+        return False
 
     async def _is_its_own(self, verdict: Verdict, since: float, calls: int) -> bool:
         """Whether a transient failure is the document's own, because the provider answers others meanwhile.
