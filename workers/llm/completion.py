@@ -68,6 +68,8 @@ class Completion:
     """Whether it is shaped like an answer, be the list of choices empty or what is in it without a message."""
     has_choice: bool = False
     """Whether there is a message."""
+    shown: str = ""
+    """The beginning of JSON that is shaped like no answer."""
     thought: bool = False
     tools: list[str] = field(default_factory=list)
     """Names of the tools that it would rather call."""
@@ -75,6 +77,13 @@ class Completion:
 
 def read_completion(body: Any) -> Completion:
     """What a decoded body of any shape says."""
+    said = _read(body)
+    if not said.has_choices and body is not None:
+        said.shown = orjson.dumps(body)[:2000].decode(errors="replace")
+    return said
+
+
+def _read(body: Any) -> Completion:
     said = Completion()
     if isinstance(body, list) and len(body) == 1:
         body = body[0]  # Gemini's endpoint wraps what it says in a list
@@ -100,7 +109,10 @@ def _read_choice(choice: dict[str, Any], said: Completion) -> None:
     if not isinstance(message, dict):
         # Completions of text, which some servers answer chats with.
         message = {"content": choice["text"]} if isinstance(choice.get("text"), str) else None
-    if message is None or not isinstance(message.get("content"), (str, list, dict, type(None))):
+    if message is None:
+        return
+    if not isinstance(message.get("content"), (str, list, dict, type(None))):
+        said.has_choices = False
         return
     said.has_choices = said.has_choice = True
     said.refusal = _text(message.get("refusal"))

@@ -287,7 +287,7 @@ def judge_answer(status: int, said: Completion, text: str = "") -> Verdict | Non
         names = f" ({', '.join(said.tools)[:100]})" if said.tools else ""
         return Verdict(Kind.DOCUMENT, "tool_calls", f"the model called a tool{names}: none was offered", retryable=True)
     if not said.has_choices and not said.has_choice:
-        return Verdict(Kind.TRANSIENT, "malformed", f"HTTP {status} {_what_came(text)}", retryable=True, few=True)
+        return Verdict(Kind.TRANSIENT, "malformed", f"HTTP {status} {_what_came(text or said.shown)}", retryable=True, few=True)
     if word and word not in WHOLE:
         message = f"the answer was not brought to its end: finish_reason {one_line(said.finish or '')[:100]!r}"
         return Verdict(Kind.TRANSIENT, "unfinished", message, retryable=True, few=True)
@@ -318,4 +318,4 @@ def _what_came(text: str) -> str:
         return "with no answer of the chat API"
     if re.match(r"(data|event|id|retry)?:", text.lstrip()):
         return f"with a stream of events (text/event-stream), not the one JSON that was asked for: {shown}"
-    return f"with no answer of the chat API, not JSON as it has it: {shown}"
+    return f"with {'no answer of the chat API' if text[:1] in '{[' else 'no JSON'}: {shown}"

@@ -94,7 +94,7 @@ def read_failure(body: Any, text: str = "") -> Failure:
 
 def _parts(body: Any) -> Iterator[tuple[str, Any]]:
     """Names and values in it, the outer first."""
-    waiting: list[tuple[str, Any, int]] = [("", body, 0)]
+    waiting: list[tuple[str, Any, int]] = [("error", body, 0)]
     for _ in range(MOST_PARTS):
         if not waiting:
             return
