@@ -79,7 +79,7 @@ def read_completion(body: Any) -> Completion:
     """What a decoded body of any shape says."""
     said = _read(body)
     if not said.has_choices and body is not None:
-        said.shown = orjson.dumps(body)[:2000].decode(errors="replace")
+        said.shown = _json(body)[:2000]
     return said
 
 
@@ -135,7 +135,7 @@ def _content(content: Any, said: Completion) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, dict) and "type" not in content:
-        return orjson.dumps(content).decode()  # the JSON that was asked for, as JSON
+        return _json(content)  # the JSON that was asked for, as JSON
     if not isinstance(content, (list, dict)):
         return None
     texts: list[str] = []
@@ -255,6 +255,13 @@ def _count(value: Any) -> int | None:
 def _first(*values: Any) -> int:
     """The first that is a count above 0."""
     return next((count for count in map(_count, values) if count), 0)
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except (TypeError, ValueError):  # beyond what orjson itself reads
+        return repr(value)
 
 
 def _dict(value: Any) -> dict[str, Any]:

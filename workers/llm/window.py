@@ -12,12 +12,10 @@ BYTES_PER_TOKEN = 5.5
 """Of a request. One with fewer is not looked at: that is where nearly all are (English has about 4.3)."""
 PER_WORD, PER_CHARACTER = 0.8, 0.25
 """Tokens at least for a word, and for a character of Chinese, Japanese or Korean."""
-SMALLEST_WINDOW = 256
-"""Tokens. Fewer are no window but another way to count: of what was not in the server's cache, for example."""
-UNCUT = 2_000
-"""Tokens that fit the smallest window in use."""
-LEARNT_FROM = 8
-"""Answers that show what the run's tokenizer counts for a word."""
+SMALLEST_WINDOW = 1_000
+"""Tokens. Fewer are no window, but a short prompt, or another way to count: of what was not in the server's cache."""
+LEARNT_FROM, TELLING = 8, 100
+"""Short answers that show what the run's tokenizer counts for a word, and tokens from which one does."""
 WHOLE_WINDOWS = 1_024
 """A count that is a multiple of it is likely a window itself: there a word more than tokens is enough."""
 
@@ -35,16 +33,18 @@ class Window:
 
     def is_cut(self, messages: bytes, tokens: int) -> bool:
         """Whether `tokens`, cached ones included, are too few for the request's messages (JSON, UTF-8)."""
-        if self._seen < LEARNT_FROM and SMALLEST_WINDOW <= tokens < UNCUT and tokens * BYTES_PER_TOKEN > len(messages):
-            self._seen += 1
-            self._per_word = min(self._per_word, tokens / least_tokens(messages))
-        if tokens < SMALLEST_WINDOW or tokens * BYTES_PER_TOKEN >= len(messages):
+        if tokens < SMALLEST_WINDOW:
+            if tokens >= TELLING and self._seen < LEARNT_FROM:
+                self._seen += 1
+                self._per_word = min(self._per_word, tokens / least_tokens(messages))
+            return False
+        if tokens * BYTES_PER_TOKEN >= len(messages):
             return False
         share = 1.0 if tokens % WHOLE_WINDOWS == 0 else PER_WORD
-        return tokens < least_tokens(messages) * share * self._per_word
+        return tokens < least_tokens(messages, share * self._per_word)
 
 
-def least_tokens(messages: bytes) -> float:
-    """Tokens of UTF-8 text, one a word. (Escaped line ends in JSON join words: fewer are counted, never more.)"""
+def least_tokens(messages: bytes, per_word: float = 1.0) -> float:
+    """Tokens of UTF-8 text at least. (Escaped line ends in JSON join words: fewer are counted, never more.)"""
     wide = len(messages) - len(messages.translate(None, _WIDE))
-    return max(1, len(messages.split())) + wide * PER_CHARACTER
+    return max(1, len(messages.split())) * per_word + wide * PER_CHARACTER
