@@ -194,14 +194,35 @@ def test_usage(found: Any, expected: Usage | None) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(
-            ["choices", "message", "content", "error", "usage", "finish_reason", "code", "detail", "tool_calls", "type"]
-            + ["text", "refusal", "prompt_tokens", "total_tokens", "completion_tokens_details", "base_resp", "errors"]
-        ),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "message",
+                    "content",
+                    "error",
+                    "usage",
+                    "finish_reason",
+                    "code",
+                    "detail",
+                    "tool_calls",
+                    "type",
+                ]
+                + [
+                    "text",
+                    "refusal",
+                    "prompt_tokens",
+                    "total_tokens",
+                    "completion_tokens_details",
+                    "base_resp",
+                    "errors",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=25,
 )

@@ -26,7 +26,9 @@ def test_a_prompt_that_was_cut_by_half_or_more_is_found(text: str, window: int) 
     assert Window().is_cut(long, window)
 
 
-@pytest.mark.parametrize("text", [ENGLISH, GERMAN, CHINESE, CODE, TABLE, " " * 80, "=" * 80, "a" * 80, "a b c ", "\n" * 40])
+@pytest.mark.parametrize(
+    "text", [ENGLISH, GERMAN, CHINESE, CODE, TABLE, " " * 80, "=" * 80, "a" * 80, "a b c ", "\n" * 40]
+)
 @pytest.mark.parametrize("repeats", [1, 50, 1000])
 def test_no_tokenizer_that_takes_a_word_a_token_is_suspected(text: str, repeats: int) -> None:
     sent = messages(text * repeats)

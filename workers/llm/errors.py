@@ -287,7 +287,9 @@ def judge_answer(status: int, said: Completion, text: str = "") -> Verdict | Non
         names = f" ({', '.join(said.tools)[:100]})" if said.tools else ""
         return Verdict(Kind.DOCUMENT, "tool_calls", f"the model called a tool{names}: none was offered", retryable=True)
     if not said.has_choices and not said.has_choice:
-        return Verdict(Kind.TRANSIENT, "malformed", f"HTTP {status} {_what_came(text or said.shown)}", retryable=True, few=True)
+        return Verdict(
+            Kind.TRANSIENT, "malformed", f"HTTP {status} {_what_came(text or said.shown)}", retryable=True, few=True
+        )
     if word and word not in WHOLE:
         message = f"the answer was not brought to its end: finish_reason {one_line(said.finish or '')[:100]!r}"
         return Verdict(Kind.TRANSIENT, "unfinished", message, retryable=True, few=True)

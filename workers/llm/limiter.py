@@ -192,7 +192,7 @@ class Limiter:
                 self._set_paces(now)
         else:
             self.adaptive.overloaded(now)
-        self._hold(now, retry_after)
+        self._hold(now, retry_after, limited=True)
 
     def overloaded(self, retry_after: float | None) -> None:
         """The provider refused a call for being overloaded."""
@@ -340,7 +340,7 @@ class Limiter:
                     lane.waiting.popleft()
         self.look()
 
-    def _hold(self, now: float, seconds: float | None) -> None:
+    def _hold(self, now: float, seconds: float | None, *, limited: bool = False) -> None:
         """Holds all calls for as long as the provider asks, and begins slowly after that."""
         if not seconds or seconds <= 0:
             return
@@ -348,7 +348,7 @@ class Limiter:
         if until <= self._held_until:
             return
         if now >= self._held_until and not self._is_paced():
-            self.adaptive.restart(now)
+            self.adaptive.restart(now, limited=limited)
         for lane in self.lanes:
             lane.pacer.forget_credit(until)
         self._held_until = until
