@@ -72,7 +72,10 @@ def test_words_of_a_whole_answer_and_none_at_all(finish: Any) -> None:
         ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, "insufficient_quota"),
         ({"base_resp": {"status_code": 0, "status_msg": ""}, **body()}, "ok"),
         ({"detail": "Not authenticated: invalid api key"}, "invalid_api_key"),
-        ({"object": "error", "message": "This model's maximum context length is 9", "code": 400}, "context_length_exceeded"),
+        (
+            {"object": "error", "message": "This model's maximum context length is 9", "code": 400},
+            "context_length_exceeded",
+        ),
         ([{"error": {"code": 503, "message": "The model is overloaded", "status": "UNAVAILABLE"}}], "http_503"),
         ({**body(), "error": None}, "ok"),
         ({**body(), "error": {}}, "ok"),
@@ -90,7 +93,7 @@ def test_words_of_a_whole_answer_and_none_at_all(finish: Any) -> None:
         (None, "malformed"),
         ({"choices": [{"text": "bug", "finish_reason": "stop"}]}, "ok"),
     ],
-)  # fmt: skip
+)
 def test_what_is_an_answer(found: Any, error_type: str) -> None:
     assert judged(found) == error_type
 
@@ -136,14 +139,21 @@ def test_thoughts_are_no_part_of_the_answer(text: str, answer: str) -> None:
     ("content", "text"),
     [
         ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "bug"}], "bug"),
-        ([{"type": "text", "text": "b"}, {"type": "reference", "reference_ids": [1]}, {"type": "text", "text": "ug"}], "bug"),
+        (
+            [
+                {"type": "text", "text": "b"},
+                {"type": "reference", "reference_ids": [1]},
+                {"type": "text", "text": "ug"},
+            ],
+            "bug",
+        ),
         ([{"type": "reasoning", "summary": []}, {"type": "output_text", "text": "bug"}], "bug"),
         ([{"text": "hm", "thought": True}, {"text": "bug"}], "bug"),
         (["b", "ug"], "bug"),
         ({"type": "text", "text": "bug"}, "bug"),
         ({"label": "bug"}, '{"label":"bug"}'),
     ],
-)  # fmt: skip
+)
 def test_content_in_parts(content: Any, text: str) -> None:
     assert read_completion(body(content)).text == text
 
@@ -159,13 +169,29 @@ def test_content_in_parts(content: Any, text: str) -> None:
         ({"prompt_tokens": 20, "total_tokens": 20}, Usage(20)),
         ({"prompt_tokens": "20", "completion_tokens": 3.0}, Usage(20, 0, 0, 3)),
         # OpenAI: reasoning is part of the completion
-        ({"prompt_tokens": 32, "completion_tokens": 103, "total_tokens": 135,
-          "completion_tokens_details": {"reasoning_tokens": 94}}, Usage(32, 0, 0, 103, 94)),
+        (
+            {
+                "prompt_tokens": 32,
+                "completion_tokens": 103,
+                "total_tokens": 135,
+                "completion_tokens_details": {"reasoning_tokens": 94},
+            },
+            Usage(32, 0, 0, 103, 94),
+        ),
         # xAI: it is beside
-        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135,
-          "completion_tokens_details": {"reasoning_tokens": 94}}, Usage(32, 0, 0, 103, 94)),
-        ({"prompt_tokens": 32, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 94}},
-         Usage(32, 0, 0, 103, 94)),
+        (
+            {
+                "prompt_tokens": 32,
+                "completion_tokens": 9,
+                "total_tokens": 135,
+                "completion_tokens_details": {"reasoning_tokens": 94},
+            },
+            Usage(32, 0, 0, 103, 94),
+        ),
+        (
+            {"prompt_tokens": 32, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 94}},
+            Usage(32, 0, 0, 103, 94),
+        ),
         # Gemini: the total alone tells
         ({"prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 249}, Usage(40, 0, 0, 209)),
         ({"prompt_tokens": 40, "total_tokens": 249}, Usage(40, 0, 0, 209)),
@@ -174,20 +200,39 @@ def test_content_in_parts(content: Any, text: str) -> None:
         ({"prompt_tokens": 40, "completion_tokens": 1, "prompt_cache_hit_tokens": 30}, Usage(40, 30, 0, 1)),
         ({"prompt_tokens": 40, "completion_tokens": 1, "cached_tokens": 30}, Usage(40, 30, 0, 1)),
         # OpenRouter and LiteLLM: written to the cache
-        ({"prompt_tokens": 40, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10,
-          "cache_write_tokens": 20}}, Usage(40, 10, 20, 1)),
-        ({"prompt_tokens": 40, "completion_tokens": 1, "total_tokens": 41, "cache_creation_input_tokens": 20,
-          "cache_read_input_tokens": 10}, Usage(40, 10, 20, 1)),
+        (
+            {
+                "prompt_tokens": 40,
+                "completion_tokens": 1,
+                "prompt_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 20},
+            },
+            Usage(40, 10, 20, 1),
+        ),
+        (
+            {
+                "prompt_tokens": 40,
+                "completion_tokens": 1,
+                "total_tokens": 41,
+                "cache_creation_input_tokens": 20,
+                "cache_read_input_tokens": 10,
+            },
+            Usage(40, 10, 20, 1),
+        ),
         # Anthropic's own accounting: what the cache gave or took is beside the input
-        ({"input_tokens": 10, "output_tokens": 1, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 30},
-         Usage(60, 30, 20, 1)),
+        (
+            {"input_tokens": 10, "output_tokens": 1, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 30},
+            Usage(60, 30, 20, 1),
+        ),
         ({"prompt_tokens": 10, "completion_tokens": 1, "cache_creation_input_tokens": 20}, Usage(30, 0, 20, 1)),
         # No sense
-        ({"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 99}}, Usage(10, 10, 0, 2)),
+        (
+            {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 99}},
+            Usage(10, 10, 0, 2),
+        ),
         ({"prompt_tokens": -5, "completion_tokens": float("inf")}, Usage(0)),
         ({"prompt_tokens": 10, "completion_tokens": 2**70}, Usage(10, 0, 0, 2**31)),
     ],
-)  # fmt: skip
+)
 def test_usage(found: Any, expected: Usage | None) -> None:
     assert read_usage(found) == expected
 
@@ -209,8 +254,6 @@ JSON = st.recursive(
                     "detail",
                     "tool_calls",
                     "type",
-                ]
-                + [
                     "text",
                     "refusal",
                     "prompt_tokens",

@@ -213,8 +213,16 @@ async def test_a_limit_of_a_day_is_none_of_a_minute() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("2m59.56s", 179.56), ("7.66ms", 0.00766), ("59", 59.0), ("1h2m3s", 3723.0), ("1d", 86400.0), ("", None), ("soon", None)],
-)  # fmt: skip
+    [
+        ("2m59.56s", 179.56),
+        ("7.66ms", 0.00766),
+        ("59", 59.0),
+        ("1h2m3s", 3723.0),
+        ("1d", 86400.0),
+        ("", None),
+        ("soon", None),
+    ],
+)
 def test_durations_in_headers(text: str, seconds: float | None) -> None:
     assert seconds_of(text) == (None if seconds is None else pytest.approx(seconds))
 
