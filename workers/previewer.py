@@ -46,7 +46,7 @@ from workers.documents import (
 from workers.extract import Unreadable
 from workers.extract.pool import Extractors
 from workers.llm.chat import Answer, Chat
-from workers.llm.prices import pricer
+from workers.llm.prices import cost_of, pricer
 from workers.llm.transport import Transport
 from workers.long_documents import ChunkedQuestion, LongDocuments, Shown
 from workers.metrics import Metrics
@@ -312,8 +312,7 @@ class Look:
         return bool(self.stopped)
 
     def _row(self, document: PlannedDocument, answer: Answer) -> Row:
-        cost = self._price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        return self._maker.row(document, document.etag, answer, cost)
+        return self._maker.row(document, document.etag, answer, cost_of(answer, self._price))
 
 
 _OF_ROW = (
@@ -338,9 +337,9 @@ def _asked(seen: Seen, by_rule: float) -> Asked:
     row = seen.row
     return Asked(
         by_rule=by_rule,
-        prompt_tokens=row["prompt_tokens"],
-        cached_tokens=row["cached_tokens"],
-        completion_tokens=row["completion_tokens"],
+        prompt_tokens=row["prompt_tokens"] or 0,
+        cached_tokens=row["cached_tokens"] or 0,
+        completion_tokens=row["completion_tokens"] or 0,
         seconds=row["latency_seconds"] * (1 if row.get("chunks") else row["attempts"]),
         cost_usd=row["cost_usd"],
     )
