@@ -7,11 +7,12 @@ where a bomb, a hang or a crash of a parser costs that document alone.
 from __future__ import annotations
 
 from workers.extract.encodings import decode, quickly
+from workers.extract.extracted import Extracted
 from workers.extract.html import page_to_text
 from workers.extract.kinds import Kind, kind_of, suffix_of
 from workers.extract.unreadable import Unreadable
 
-__all__ = ["INLINE_BYTES", "Kind", "Unreadable", "extract", "inline", "kind_of", "suffix_of"]
+__all__ = ["INLINE_BYTES", "Extracted", "Kind", "Unreadable", "extract", "inline", "kind_of", "suffix_of"]
 
 INLINE_BYTES = 16 * 1024
 """HTML of more bytes takes a millisecond and more."""
@@ -29,8 +30,8 @@ def inline(key: str, data: bytes, kind: Kind) -> str | None:
     return None
 
 
-def extract(key: str, data: bytes, kind: Kind, most: int) -> str:
-    """The text of a document of any kind; what the parsers raise of their own passes.
+def extract(key: str, data: bytes, kind: Kind, most: int) -> Extracted:
+    """The text of a document of any kind, and its pages; what the parsers raise of their own passes.
 
     Args:
         most: characters beyond which a parser that can stop may do so.
@@ -38,6 +39,14 @@ def extract(key: str, data: bytes, kind: Kind, most: int) -> str:
     Raises:
         Unreadable: no text can be had from these bytes.
     """
+    if kind is Kind.PDF:
+        from workers.extract.pdf import pdf_to_text
+
+        return pdf_to_text(data, most)
+    return Extracted(_text_of(key, data, kind))
+
+
+def _text_of(key: str, data: bytes, kind: Kind) -> str:
     if kind is Kind.TEXT:
         text = decode(key, data)
     elif kind is Kind.HTML:
@@ -46,10 +55,6 @@ def extract(key: str, data: bytes, kind: Kind, most: int) -> str:
         from workers.extract.main_text import page_to_main_text
 
         return _page(page_to_main_text(decode(key, data)))
-    elif kind is Kind.PDF:
-        from workers.extract.pdf import pdf_to_text
-
-        text = pdf_to_text(data, most)
     elif kind is Kind.MAIL:
         from workers.extract.mail import mail_to_text
 
@@ -77,7 +82,6 @@ _A = {
     Kind.RTF: "an RTF document",
     Kind.OLE: "an Office document",
     Kind.ZIP: "an Office document or e-book",
-    Kind.PDF: "a PDF",
 }
 
 
