@@ -38,6 +38,14 @@ _OTHERS = {
     "ms-package.xps": "an XPS document",
     "oxps": "an XPS document",
 }
+_TEXTS = re.compile(
+    r"^(?:word/(?:footnotes|endnotes|comments|header\d+|footer\d+)|xl/worksheets/[^/]+"
+    r"|ppt/(?:notes)?slides/[^/]+)\.xml$",
+    re.IGNORECASE,
+)
+"""Usual names of parts whose absence the library does not mind, and which have text."""
+_ODD = re.compile(rb"(?:^|/)\./|[\\%]")
+"""Of targets: steps that lead nowhere, backslashes, escapes."""
 _TARGET = re.compile(rb"""(\sTarget\s*=\s*)(["'])([^"'<>]*)\2""")
 
 
@@ -69,8 +77,8 @@ class Package:
 
     def rewritten(self, changed: dict[str, bytes], data: bytes) -> bytes:
         """The package as the library takes it, with `changed` parts; `data`, as it came, if it takes that."""
-        moved = self._moved()
-        if not changed and not moved and self._archive.is_named_well:
+        moved, spelled_well = self._moved()
+        if not changed and not moved and spelled_well and self._archive.is_named_well:
             return data
         made = io.BytesIO()
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
@@ -78,7 +86,7 @@ class Package:
                 if not name or name.endswith("/"):
                     continue
                 part = changed[name] if name in changed else self._archive.read(name)
-                if moved and (name.lower().endswith(".rels") or name.lower() == _TYPES.lower()):
+                if (moved or not spelled_well) and (name.lower().endswith(".rels") or name.lower() == _TYPES.lower()):
                     part = self._retargeted(name, part, moved)
                 file.writestr(moved.get(name, name), part)
         return made.getvalue()
@@ -122,8 +130,12 @@ class Package:
     def _relationships(self, part: str) -> list[ElementTree.Element]:
         return _children(self._archive, part)
 
-    def _moved(self) -> dict[str, str]:
-        """Parts that the library would not find -> what it would."""
+    def _moved(self) -> tuple[dict[str, str], bool]:
+        """Parts that the library would not find -> what it would, and whether it takes all relationships as they are.
+
+        Raises `Unreadable` where a part is missing that has text of the document.
+        """
+        spelled_well = True
         moved = {
             each: usual
             for usual in (_TYPES, _RELATIONSHIPS)
@@ -132,9 +144,13 @@ class Package:
         for name in self._archive.names:
             if name.lower().endswith(".rels"):
                 folder = posixpath.dirname(posixpath.dirname(name))
-                for match in _TARGET.finditer(self._archive.read(name)):
+                relationships = self._archive.read(name)
+                for match in _TARGET.finditer(relationships):
+                    spelled_well = spelled_well and _ODD.search(match[3]) is None
                     wanted = _resolved(folder, match[3].decode(errors="replace"))
                     found = self._spelled.get(wanted.lower())
+                    if found is None and _TEXTS.search(wanted) is not None and b"External" not in relationships:
+                        raise Unreadable("corrupt", f"the Office document lacks its part {wanted[:100]!r}")
                     if found is not None and wanted not in self._archive.names:
                         moved[found] = wanted
                         folders, _, last = wanted.rpartition("/")
@@ -149,7 +165,7 @@ class Package:
             if own is not None:
                 folder, _, name = usual.rpartition("/")
                 moved[own] = f"{folder}/_rels/{name}.rels"
-        return moved
+        return moved, spelled_well
 
     def _retargeted(self, name: str, part: bytes, moved: dict[str, str]) -> bytes:
         """Relationships that say where their targets are from the root on, and content types of what was moved."""

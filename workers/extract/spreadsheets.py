@@ -33,7 +33,9 @@ def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
     changed = {}
     for name in found.get("worksheet", []):
         sheet = archive.read(name)
-        if times or _NOTHING.search(sheet) is not None:
+        if not found.get("sharedStrings") and b't="s"' in sheet:
+            raise Unreadable("corrupt", "the XLSX lacks the part that has its texts")
+        if times or ((b"<f" in sheet or b":f" in sheet) and _NOTHING.search(sheet) is not None):
             mended = _CELL.sub(lambda cell: _mended(cell, times), sheet)
             if mended != sheet:
                 changed[name] = mended
