@@ -16,8 +16,8 @@ from workers.extract.unreadable import Unreadable
 
 Format = Literal["docx", "pptx", "xlsx", "doc", "ppt", "xls"]
 
-MOST_SHEETS = 1_000
-"""Lines of text up to which it is looked at whether a workbook has any cells."""
+MOST_LINES = 1_000
+"""Of text, up to which it is looked at whether a workbook has any cells."""
 _CUT = "levels not shown"
 """Of the sentence that the parser leaves in the place of what nests too deeply for it."""
 _OLD: dict[str, Format] = {"worddocument": "doc", "powerpoint document": "ppt", "workbook": "xls"}
@@ -38,10 +38,11 @@ _WORD_97 = 101
 def package_to_text(archive: Archive, data: bytes) -> str:
     """Of a DOCX, PPTX or XLSX. Raises `Unreadable`."""
     package = Package(archive)
-    for name in archive.names:  # none is larger than it says
-        if name.lower().endswith((".xml", ".rels", ".bin")):
+    sheets = package.targets(package.main).get("worksheet", []) if package.kind == "xlsx" else []
+    for name in archive.names.difference(sheets):  # none is larger than it says; relationships and sheets are read below
+        if name.lower().endswith((".xml", ".bin")):
             archive.read(name)
-    changed = mended_sheets(package, archive) if package.kind == "xlsx" else {}
+    changed = mended_sheets(package, archive) if sheets else {}
     return _text(package.rewritten(changed, data), package.kind)
 
 
@@ -87,8 +88,8 @@ def _text(data: bytes, kind: Format) -> str:
 
 def _is_empty(document: Document, text: str) -> bool:
     """Whether a workbook's text is nothing but the names of its sheets."""
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if len(lines) > MOST_SHEETS:
+    if text.count("\n") > MOST_LINES:
         return False
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     sheets = json.loads(document.to_ir_json())["sections"]
     return len(lines) == len(sheets) and lines == [(each.get("title") or "").strip() for each in sheets]
