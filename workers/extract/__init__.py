@@ -9,9 +9,10 @@ from __future__ import annotations
 from workers.extract.encodings import decode, quickly
 from workers.extract.html import page_to_text
 from workers.extract.kinds import Kind, kind_of, suffix_of
+from workers.extract.legibility import legible
 from workers.extract.unreadable import Unreadable
 
-__all__ = ["INLINE_BYTES", "Kind", "Unreadable", "extract", "inline", "kind_of", "suffix_of"]
+__all__ = ["INLINE_BYTES", "Kind", "Unreadable", "extract", "inline", "kind_of", "legible", "suffix_of"]
 
 INLINE_BYTES = 16 * 1024
 """HTML of more bytes takes a millisecond and more."""

@@ -33,6 +33,8 @@ def as_html(page: str, *, xml: bool = False) -> str:
     Args:
         xml: it is XHTML, whether it says so or not.
     """
+    if "/>" not in page and "<![CDATA[" not in page and "xmlns:" not in page:
+        return page
     xml = xml or _SAYS_XML.match(page) is not None
     if not xml:
         return _PIECE.sub(_raw_as_html, page) if _SELF_CLOSED_RAW.search(page) else page
@@ -40,7 +42,7 @@ def as_html(page: str, *, xml: bool = False) -> str:
     prefix = _PREFIX.search(page, 0, 5000)
     if prefix is not None:
         page = re.sub(rf"<(/?){prefix[1]}:", r"<\1", page)
-    return _PIECE.sub(_as_html, page) if "/>" in page or "<![CDATA[" in page else page
+    return _PIECE.sub(_as_html, page)
 
 
 def _as_html(piece: re.Match[str]) -> str:
