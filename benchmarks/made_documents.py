@@ -23,7 +23,7 @@ _W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 def text_of(name: str, data: bytes) -> str:
     """As a process of the pool reads it, but here."""
     key = f"s3://bucket/{name}"
-    return extract(key, data, kind_of(key, data), 8 * 2**20)
+    return extract(key, data, kind_of(key, data), 8 * 2**20).text
 
 
 def make_docx(*paragraphs: str) -> bytes:

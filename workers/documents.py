@@ -15,7 +15,7 @@ from batch.listing import is_addressable
 from batch.planning import PlannedDocument
 from batch.row_fields import ROW
 from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
-from workers.extract import Unreadable
+from workers.extract import Extracted, Unreadable
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.prompt import CompiledPrompt, RowFields
@@ -43,6 +43,16 @@ def check_size(document: PlannedDocument, limit: int) -> None:
     """Raises `Unreadable` for one of more than `limit` bytes."""
     if document.size > limit:
         raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
+
+
+def check_pages(found: Extracted, least: float) -> None:
+    """Raises `Unreadable` for a text that less than `least` of its pages have; a blank page lacks none."""
+    if found.pages and found.pages_without_text and 1 - found.pages_without_text / found.pages < least:
+        raise Unreadable(
+            "missing_text_pages",
+            f"{found.pages_without_text:,} of {found.pages:,} pages show something but have no text that can be read: "
+            f"they are probably scanned, and need OCR (source.min_text_pages is {least:g})",
+        )
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def test_what_is_small_or_plain_is_read_where_it_is_and_nothing_else() -> None:
 
 
 def main_text(page: str) -> str:
-    return extract("page.html", page.encode(), Kind.HTML_MAIN, 8 * 2**20)
+    return extract("page.html", page.encode(), Kind.HTML_MAIN, 8 * 2**20).text
 
 
 def test_main_text_is_the_article_and_nothing_around_it() -> None:
