@@ -48,7 +48,7 @@ def test_mail() -> None:
     text = text_of("a.eml", f.make_mail())
     assert text.startswith("From: Ada <ada@example.com>\nTo: grace@example.com\nSubject: Grüße\nAttached: bill.pdf\n")
     assert text.endswith("\n\nHello größe")
-    assert text_of("a.eml", f.make_mail(html=True)).endswith("\n\nHello\nthere")
+    assert text_of("a.eml", f.make_mail(html=True)).endswith("\n\nHello there")
     assert text_of("none.eml", b"no header, just text") == "no header, just text"
     latin = b"Subject: x\nContent-Type: text/plain; charset=latin-1\n\nGr\xf6\xdfe"
     assert text_of("a.eml", latin).endswith("Größe")

@@ -42,6 +42,9 @@ KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTH
 _NO_MEMORY = (b"memory allocation of", b"MemoryError", b"bad_alloc", b"Out of memory", b"Cannot allocate memory")
 """What Rust, Python, C++ and C say as they end for lack of memory."""
 
+_MAIN = {Kind.HTML: Kind.HTML_MAIN, Kind.GZIP: Kind.GZIP_MAIN}
+"""Kinds that a job which wants the main text of pages alone has in their place."""
+
 log = logging.getLogger(__name__)
 
 
@@ -84,8 +87,8 @@ class Extractors:
             html: whether of an HTML page all visible text is wanted, or its main text.
         """
         kind = kind_of(key, data)
-        if kind is Kind.HTML and html == "main":
-            kind = Kind.HTML_MAIN
+        if html == "main":
+            kind = _MAIN.get(kind, kind)
         text = inline(key, data, kind)
         return Extracted(text) if text is not None else await self._extract(key, data, kind)
 
