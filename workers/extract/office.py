@@ -21,9 +21,8 @@ MOST_LINES = 1_000
 _CUT = "levels not shown"
 """Of the sentence that the parser leaves in the place of what nests too deeply for it."""
 _OLD: dict[str, Format] = {"worddocument": "doc", "powerpoint document": "ppt", "workbook": "xls"}
-"""Streams by which a format is known."""
+"""Streams by which a format is known, if it is not one of `_OTHERS`, which may have them too."""
 _OTHERS = {
-    "book": "an Excel workbook of Excel 95 or older, a format that is not read",
     "__properties_version1.0": "an Outlook message (MSG)",
     "visiodocument": "a Visio drawing",
     "quill": "a Publisher document",
@@ -31,8 +30,8 @@ _OTHERS = {
     "pp97_dualstorage": "a presentation of PowerPoint 95, a format that is not read",
     "mmmail": "a Works document",
 }
-_WORD_97 = 101
-"""The version (nFib) from which on a DOC is what the library reads; before that are Word 6 and 95."""
+_WORD_95 = 104
+"""The last version (nFib, [MS-DOC] 2.5.2) of a DOC that is another format: Word 6 has 101, Word 97 has 193."""
 
 
 def package_to_text(archive: Archive, data: bytes) -> str:
@@ -51,19 +50,21 @@ def ole_to_text(data: bytes) -> str:
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as file:
             entries = {path[0].lower(): path[0] for path in file.listdir(streams=True, storages=True)}
-            old = next((stream for stream in _OLD if stream in entries), None)
+            other = next((name for stream, name in _OTHERS.items() if stream in entries), None)
+            old = next((stream for stream in _OLD if stream in entries and other is None), None)
             beginning = file.openstream(entries[old]).read(12) if old is not None else b""
     except (OSError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise Unreadable("corrupt", f"the OLE container is damaged or truncated: {error}") from None
     if "encryptedpackage" in entries:
         raise Unreadable("encrypted", "the Office document is protected by a password")
     if old is None:
-        name = next((name for stream, name in _OTHERS.items() if stream in entries), None)
-        raise Unreadable("unsupported_format", f"the document is {name or 'an OLE container, but no DOC, PPT or XLS'}")
+        if "book" in entries and other is None:  # one for both, of Excel 97, has a stream of either kind
+            other = "a workbook of Excel 95 or older, a format that is not read"
+        raise Unreadable("unsupported_format", f"the document is {other or 'an OLE container, but no DOC, PPT or XLS'}")
     if old == "worddocument":
         if beginning[10:12] and beginning[11] & 1:
             raise Unreadable("encrypted", "the DOC is protected by a password")
-        if int.from_bytes(beginning[2:4], "little") < _WORD_97:
+        if int.from_bytes(beginning[2:4], "little") <= _WORD_95:
             raise Unreadable("unsupported_format", "the document is a DOC of Word 95 or older, a format that is not read")
     return _text(data, _OLD[old])
 

@@ -54,7 +54,7 @@ class Package:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._spelled = {name.lower(): name for name in archive.names}
+        self._spelled = {unquote(name).lower(): name for name in archive.names}
         self.main = self._main()
         self.kind = self._kind()
 
@@ -121,7 +121,7 @@ class Package:
         said = ""
         for each in _children(self._archive, types) if types is not None else ():
             tag = each.tag.rpartition("}")[2]
-            if tag == "Override" and (each.get("PartName") or "").lstrip("/").lower() == part.lower():
+            if tag == "Override" and _resolved("", each.get("PartName") or "").lower() == unquote(part).lower():
                 return (each.get("ContentType") or "").lower()
             if tag == "Default" and (each.get("Extension") or "").lower() == part.rpartition(".")[2].lower():
                 said = (each.get("ContentType") or "").lower()

@@ -152,7 +152,7 @@ def _shown(page: pypdfium2.PdfPage, letters: pypdfium2.PdfTextPage) -> str:
             if x2 < left or x1 > right or y2 < bottom or y1 > top:
                 continue
         shown.append(letter)
-    return "".join(shown)
+    return "".join(shown).strip()
 
 
 def _is_unmapped(letters: pypdfium2.PdfTextPage) -> bool:
