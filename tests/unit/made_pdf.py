@@ -19,7 +19,7 @@ def line(text: str, y: int = 700, x: int = 72) -> str:
 def pdf(
     *pages: str, root: str = "", page: str = "", objects: tuple[str, ...] = (), font: str = FONT, end: str = "%%EOF\n"
 ) -> bytes:
-    """Of pages with these contents. `objects` have the numbers from 4 on; `page` and `root` are entries that name them."""
+    """Of pages with these contents. `objects` are numbered from 4 on; `page` and `root` are entries that name them."""
     numbered = {3: font, **dict(enumerate(objects, 4))}
     kids = []
     for content in pages:

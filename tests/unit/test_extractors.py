@@ -157,7 +157,9 @@ async def test_the_real_parsers_within_limits() -> None:
         hanging = asyncio.create_task(pool.text_of("s3://b/hang.pdf", make_nested_pdf()))
         assert (await pool.text_of("s3://b/a.pdf", make_pdf("First page"))).text == "First page"
         assert "A first paragraph." in (await pool.text_of("s3://b/a.docx", make_docx())).text
-        assert "größe" in (await pool.text_of("s3://b/a.txt", "die größe ist schön, sagte Müller".encode("latin-1"))).text
+        assert (
+            "größe" in (await pool.text_of("s3://b/a.txt", "die größe ist schön, sagte Müller".encode("latin-1"))).text
+        )
         assert "large" in (await pool.text_of("s3://b/a.html", b"<p>large</p>" * 9000)).text
         with pytest.raises(Unreadable) as refused:
             await hanging

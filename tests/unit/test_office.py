@@ -25,10 +25,10 @@ def renamed(document: bytes, rename: Callable[[str], str], *changes: tuple[bytes
     """With other names of parts; `changes` are what relationships and types say of them."""
     made = {}
     for name, data in parts(document).items():
-        if name.endswith((".rels", "Types].xml")):
-            for old, new in changes:
-                data = data.replace(old, new)
-        made[rename(name)] = data
+        said = data
+        for old, new in changes if name.endswith((".rels", "Types].xml")) else ():
+            said = said.replace(old, new)
+        made[rename(name)] = said
     return archive(made)
 
 
@@ -39,7 +39,7 @@ def test_parts_are_found_whatever_they_are_called(name: str, make: Callable[[], 
     for rename in (str.lower, str.upper, lambda part: part.replace("/", "\\"), lambda part: "/" + part):
         assert text_of(name, renamed(document, rename)) == whole
     main = {"a.docx": "word/document.xml", "a.pptx": "ppt/presentation.xml", "a.xlsx": "xl/workbook.xml"}[name]
-    folder, file = main.split("/")
+    file = main.partition("/")[2]
     odd = renamed(document, lambda part: part.replace(file, "main2.xml"), (file.encode(), b"main2.xml"))
     assert text_of(name, odd) == whole
     if name == "a.docx":

@@ -87,7 +87,9 @@ def test_values_of_forms_are_read_with_their_names() -> None:
         widget("/T (unicode) /FT /Tx /V <FEFF0047007200F600DF0065>"),
     )
     named = " ".join(f"{number} 0 R" for number in range(4, 4 + len(fields)))
-    found = read(pdf(line("Form"), root=f"/AcroForm << /Fields [{named}] >>", page=f"/Annots [{named}]", objects=fields))
+    found = read(
+        pdf(line("Form"), root=f"/AcroForm << /Fields [{named}] >>", page=f"/Annots [{named}]", objects=fields)
+    )
     assert found.text.split("\n") == ["Form", "Your name: Jane Doe", "agreed: Yes", "land: France", "unicode: Größe"]
 
 

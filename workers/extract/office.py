@@ -38,7 +38,9 @@ def package_to_text(archive: Archive, data: bytes) -> str:
     """Of a DOCX, PPTX or XLSX. Raises `Unreadable`."""
     package = Package(archive)
     sheets = package.targets(package.main).get("worksheet", []) if package.kind == "xlsx" else []
-    for name in archive.names.difference(sheets):  # none is larger than it says; relationships and sheets are read below
+    for name in archive.names.difference(
+        sheets
+    ):  # none is larger than it says; relationships and sheets are read below
         if name.lower().endswith((".xml", ".bin")):
             archive.read(name)
     changed = mended_sheets(package, archive) if sheets else {}
@@ -65,7 +67,9 @@ def ole_to_text(data: bytes) -> str:
         if beginning[10:12] and beginning[11] & 1:
             raise Unreadable("encrypted", "the DOC is protected by a password")
         if int.from_bytes(beginning[2:4], "little") <= _WORD_95:
-            raise Unreadable("unsupported_format", "the document is a DOC of Word 95 or older, a format that is not read")
+            raise Unreadable(
+                "unsupported_format", "the document is a DOC of Word 95 or older, a format that is not read"
+            )
     return _text(data, _OLD[old])
 
 

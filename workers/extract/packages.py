@@ -64,8 +64,8 @@ class Package:
 
     def targets(self, part: str) -> dict[str, list[str]]:
         """What a part names by relationships: the last step of their type -> names of parts that are there."""
-        folder, _, name = part.rpartition("/")
-        own = self.part(f"{folder}/_rels/{name}.rels".lstrip("/"))
+        folder = posixpath.dirname(part)
+        own = self.part(_relationships_of(part))
         found: dict[str, list[str]] = {}
         for each in self._relationships(own) if own is not None else ():
             if each.get("TargetMode") == "External":
@@ -144,27 +144,23 @@ class Package:
         for name in self._archive.names:
             if name.lower().endswith(".rels"):
                 folder = posixpath.dirname(posixpath.dirname(name))
-                relationships = self._archive.read(name)
-                for match in _TARGET.finditer(relationships):
+                for match in _TARGET.finditer(self._archive.read(name)):
                     spelled_well = spelled_well and _ODD.search(match[3]) is None
                     wanted = _resolved(folder, match[3].decode(errors="replace"))
                     found = self._spelled.get(wanted.lower())
-                    if found is None and _TEXTS.search(wanted) is not None and b"External" not in relationships:
+                    if found is None and _TEXTS.search(wanted) is not None:
                         raise Unreadable("corrupt", f"the Office document lacks its part {wanted[:100]!r}")
                     if found is not None and wanted not in self._archive.names:
                         moved[found] = wanted
-                        folders, _, last = wanted.rpartition("/")
-                        own = f"{folders}/_rels/{last}.rels".lstrip("/")
-                        if (beside := self._spelled.get(own.lower())) is not None and beside != own:
-                            moved[beside] = own
+                        own = self.part(_relationships_of(found))
+                        if own is not None:
+                            moved[own] = _relationships_of(wanted)
         usual = MAIN[self.kind]
         if moved.get(self.main, self.main) != usual:
-            folder, _, name = self.main.rpartition("/")
-            own = self.part(f"{folder}/_rels/{name}.rels".lstrip("/"))
             moved[self.main] = usual
+            own = self.part(_relationships_of(self.main))
             if own is not None:
-                folder, _, name = usual.rpartition("/")
-                moved[own] = f"{folder}/_rels/{name}.rels"
+                moved[own] = _relationships_of(usual)
         return moved, spelled_well
 
     def _retargeted(self, name: str, part: bytes, moved: dict[str, str]) -> bytes:
@@ -193,6 +189,11 @@ def _children(archive: Archive, part: str) -> list[ElementTree.Element]:
         return list(ElementTree.fromstring(data))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Unreadable("corrupt", f"{part[:100]!r} in the Office document is damaged: {error}") from None
+
+
+def _relationships_of(part: str) -> str:
+    folder, name = posixpath.split(part)
+    return posixpath.join(folder, "_rels", f"{name}.rels")
 
 
 def _resolved(folder: str, target: str) -> str:

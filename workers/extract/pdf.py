@@ -161,7 +161,7 @@ def _is_unmapped(letters: pypdfium2.PdfTextPage) -> bool:
     step = max(1, count // SAMPLE)
     if sum(lacks(letters, at) == 1 for at in range(0, count, step)) < DOUBTFUL:
         return False
-    return sum(lacks(letters, at) == 1 for at in range(count)) > UNMAPPED * count
+    return bool(sum(lacks(letters, at) == 1 for at in range(count)) > UNMAPPED * count)
 
 
 def _shows_more(page: pypdfium2.PdfPage, has_text: bool) -> bool:

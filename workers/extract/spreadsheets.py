@@ -13,7 +13,15 @@ from workers.extract.archives import Archive
 from workers.extract.packages import Package
 from workers.extract.unreadable import Unreadable
 
-_BUILT_IN = {18: "h:mm AM/PM", 19: "h:mm:ss AM/PM", 20: "h:mm", 21: "h:mm:ss", 45: "mm:ss", 46: "[h]:mm:ss", 47: "mmss.0"}
+_BUILT_IN = {
+    18: "h:mm AM/PM",
+    19: "h:mm:ss AM/PM",
+    20: "h:mm",
+    21: "h:mm:ss",
+    45: "mm:ss",
+    46: "[h]:mm:ss",
+    47: "mmss.0",
+}
 """Formats of times that have a number of their own."""
 _LITERALS = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!(?:h+|m+|s+)\])[^\]]*\]|AM/PM|A/P', re.IGNORECASE)
 """Of a format's code: texts, spaces, colours, conditions, locales, marks of half days."""
