@@ -9,7 +9,9 @@ _SHOWN = {
     "LOCATION": "Where", "ORGANIZER": "Organizer", "ATTENDEE": "Attendee", "STATUS": "Status", "METHOD": "Method",
     "DESCRIPTION": "Description", "COMMENT": "Comment",
 }  # fmt: skip
-_LINE = re.compile(r'(?P<name>[A-Za-z-]+)(?P<parameters>(?:;[\w-]+=(?:"[^"]*"|[^";:,]*)(?:,(?:"[^"]*"|[^";:,]*))*)*):(?P<value>.*)')
+_LINE = re.compile(
+    r"""(?P<name>[A-Za-z-]+)(?P<parameters>(?:;[\w-]+=(?:"[^"]*"|[^";:,]*)(?:,(?:"[^"]*"|[^";:,]*))*)*):(?P<value>.*)"""
+)
 _PARAMETER = re.compile(r';(CN|TZID)="?([^";:]*)"?', re.IGNORECASE)
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(Z?))?\Z")
 

@@ -34,17 +34,21 @@ _ALIASES = {"iso-8859-8-i": "iso8859-8", "iso-8859-8-e": "iso8859-8", "x-sjis": 
 """Names that documents give encodings and Python does not know."""
 _SEVEN_BIT = frozenset({"utf-7", "hz", "iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_kr"})
 """Encodings whose every byte is ASCII: what declares them is not UTF-8, though it could be."""
-_WESTERN = frozenset({"cp1252", "iso8859-15", "latin-1", "mac-roman"})
+_WESTERN = frozenset({"cp1252", "cp1254", "cp1257", "iso8859-1", "iso8859-3", "iso8859-4", "iso8859-9", "iso8859-10",
+                      "iso8859-13", "iso8859-14", "iso8859-15", "mac-roman"})  # fmt: skip
 
 FEW_BROKEN = 0.01
 """Share of the characters beyond ASCII that may be broken in a text that is UTF-8 all the same."""
 SURE, SURE_OF_WESTERN = 0.1, 0.05
 """Confidence of the detector from which on it was right in every text of 25 bytes and more that was tried (ten
 languages, 14 encodings); Windows-1252, by far the most frequent, is believed sooner."""
-MOST_BEYOND_ASCII, MOST_CAPITALS = 0.6, 0.25
-"""Of a text in a Western encoding, the share of its letters that may be beyond ASCII, and of those the share that may be
-capitals within a word of small letters: more of either is another encoding, read as Western."""
-_CAPITAL_WITHIN = re.compile("(?<=[a-zß-ÿ])[À-ÖØ-ÞŠŒŽŸ](?=[a-zß-ÿ])")
+MOST_ALIEN = 0.25
+"""Share of the words beyond ASCII that may be such as no Western language has, in a text of a Western encoding: more of
+them, and it is another encoding's bytes, read as Western."""
+_WORD = re.compile(r"\w[\w\xa1-\xb6\xb8-\xbf\xd7\xf7\u02c6\u02dc\u2013\u2014\u2020\u2021\u2026\u2030]{1,60}")
+_ALIEN = re.compile("[a-zß-ÿšžœ](?:[À-ÖØ-ÞŠŒŽŸ]|[^\\w\xb7\u2019][a-zß-ÿ])|^[^\x00-\x7f]{3,}$")
+"""A capital or a sign after a small letter, as of old Macs' text; no letter of ASCII, as of Cyrillic and Greek."""
+_LOOKED_AT = 200_000
 PADDING = 4
 """NUL bytes at the end, or the beginning, from which on they are what a file system or a fixed length left there."""
 _JAPANESE = "\x1b$"
@@ -128,7 +132,7 @@ def _declaration(data: bytes) -> str | None:
 
 
 def _named(name: str | None) -> str | None:
-    """Python's name of a declared encoding, as browsers take it; None for one that makes no text, or that nobody knows."""
+    """Python's name of a declared encoding, as browsers take it; None for one that nobody knows."""
     if name is None:
         return None
     try:
@@ -150,11 +154,8 @@ def _as(name: str, data: bytes) -> str | None:
 
 def _is_western(text: str) -> bool:
     """Whether it looks like a language that Western encodings are for, and not like another's bytes taken for it."""
-    ascii_letters = sum(text.count(each) for each in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    beyond = sum(each.isalpha() for each in text if each > "\x7f")
-    if beyond > MOST_BEYOND_ASCII * (beyond + ascii_letters) and beyond > 4:
-        return False
-    return len(_CAPITAL_WITHIN.findall(text)) <= max(1, beyond * MOST_CAPITALS)
+    found = [word for word in _WORD.findall(text[:_LOOKED_AT]) if not word.isascii()]
+    return sum(_ALIEN.search(word) is not None for word in found) <= MOST_ALIEN * len(found)
 
 
 def _utf8(data: bytes) -> str | None:

@@ -40,7 +40,7 @@ def epub_to_text(archive: Archive) -> str:
             raise Unreadable("corrupt", f"the EPUB lacks a chapter: nothing is called {reference!r:.100}")
         kind = (item.get("media-type") or "").lower()
         is_drawing = kind == "image/svg+xml" and bool(references)
-        if is_drawing or not kind.startswith(_NO_PAGES) and (references or "html" in kind):
+        if is_drawing or (not kind.startswith(_NO_PAGES) and (references or "html" in kind)):
             href = (item.get("href") or "").partition("#")[0]
             chapters[posixpath.normpath(posixpath.join(folder, href))] = None
     found = {book.find(chapter): chapter for chapter in chapters}

@@ -23,27 +23,28 @@ _UNSHOWN = frozenset({
 _SPACE, _LINE, _BREAK, _CELL, _ROW = "\x01", "\x02", "\x03", "\x04", "\x05"
 """Signs in what the walk writes: spaces and line ends that stay as they are, breaks between blocks, cells and rows.
 A page that has such characters itself gets a space or a break from them."""
+_BLOCKS = """
+    address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure
+    footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol optgroup option p plaintext pre
+    search section summary table textarea ul xmp
+"""
+_BOXES = "img image input button select meter progress object embed"
 _EDGES: dict[str, tuple[str, str]] = {
-    **dict.fromkeys(
-        "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption "
-        "figure footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol optgroup "
-        "option p plaintext pre search section summary table textarea ul xmp".split(),
-        (_BREAK, _BREAK),
-    ),
+    **dict.fromkeys(_BLOCKS.split(), (_BREAK, _BREAK)),
     **dict.fromkeys(("tr", "thead", "tbody", "tfoot"), (_ROW, _ROW)),
     **dict.fromkeys(("td", "th"), (_CELL, "")),
-    **dict.fromkeys("img image input button select meter progress object embed".split(), (" ", " ")),
+    **dict.fromkeys(_BOXES.split(), (" ", " ")),
     "br": (_BREAK, ""),
     "rt": ("(", ")"),
 }
+"""What comes before and after an element's text. Boxes in a line, such as pictures, part what is beside them."""
 _NONE = ("", "")
-"""What comes before and after an element's text; nothing around one that is not here. Boxes in a line, such as pictures,
-part what is beside them."""
+"""Around elements that are not there: they join."""
 _KEEP_LINES = frozenset({"pre", "textarea", "listing", "xmp", "plaintext"})
 _VALUE_NOT_SHOWN = frozenset({"hidden", "password", "checkbox", "radio", "file", "image", "color", "range"})
 """Types of <input>; those of every other type show it."""
 _DRAWING = frozenset({"g", "a", "svg", "switch"})
-"""Elements that lead to the words of a drawing, which are in <text>; its titles, descriptions and styles are not shown."""
+"""Elements that lead to the words of a drawing, which are in <text>; its titles and descriptions are not shown."""
 _STYLED = re.compile(
     r"(?:\A|;)\s*(?:(?P<hidden>display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|mso-hide\s*:\s*all)"
     r"|display\s*:\s*(?P<cell>table-cell)|display\s*:\s*(?P<block>block|flex|grid|table|list-item|flow-root))\b",
@@ -169,7 +170,7 @@ def _is_exponent(parts: list[str], node: LexborNode) -> bool:
 
 
 def _tidy(text: str) -> str:
-    """White space folded, and signs made lines and tabs: what is at the edge of a cell or row ends it no second time."""
+    """White space folded, signs made lines and tabs: what is at the edge of a cell or row ends it no second time."""
     for white in ("\n", "\t", "\r", "\f", "\xa0"):
         text = text.replace(white, " ")
     text = _SPACES.sub(" ", text.replace("\xad", ""))

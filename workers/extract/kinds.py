@@ -12,8 +12,8 @@ from enum import StrEnum
 class Kind(StrEnum):
     """A way from bytes to text. `ZIP`: DOCX, PPTX, XLSX or EPUB, which its entries tell.
 
-    `HTML_MAIN` is HTML of which a job wants the main text alone, `GZIP_MAIN` gzip data that may hold such: `kind_of` never
-    says these.
+    `HTML_MAIN` is HTML of which a job wants the main text alone, `GZIP_MAIN` gzip data that may hold such: `kind_of`
+    never says these.
     """
 
     TEXT = "text"
@@ -51,7 +51,7 @@ _FRAGMENT = re.compile(
     rb"[\s/>]",
     re.IGNORECASE | re.DOTALL,
 )
-"""A page without <html>: where the name says that it is a program's output, or nothing (a table called .xls, a .php)."""
+"""A page without <html>, where the name says nothing or that a program wrote it (a table called .xls, a .php)."""
 _OF_PROGRAMS = frozenset({"", "php", "asp", "aspx", "jsp", "cgi", "cfm", "do", "dhtml"})
 _MAIL_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,8}(?:From [^\r\n]+\r?\n|[A-Za-z][\w-]{1,60}:[ \t\r\n])")
 _HEADERS = re.compile(

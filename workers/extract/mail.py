@@ -44,9 +44,8 @@ def mail_to_text(key: str, data: bytes) -> str:
 def _message(key: str, data: bytes) -> str:
     """One message; without headers of one, the text that it is."""
     message = _parsed(data)
-    if not any(name in message for name in _HEADERS):
-        if "Content-Type" not in message and "MIME-Version" not in message:
-            return decode(key, data)
+    if not any(name in message for name in (*_HEADERS, "Content-Type", "MIME-Version")):
+        return decode(key, data)
     return _Reader(key).text_of(message)
 
 
@@ -81,8 +80,9 @@ class _Reader:
         elif kind in _SEALED:
             if alone:
                 signed = "signed-data" in str(part.get("Content-Type", "")).lower()
-                said = "its text is within the signature (S/MIME)" if signed else "it is encrypted (S/MIME)"
-                raise Unreadable("unsupported_format" if signed else "encrypted", f"the message is not readable: {said}")
+                if signed:
+                    raise Unreadable("unsupported_format", "the message's text is within its signature (S/MIME)")
+                raise Unreadable("encrypted", "the message is encrypted (S/MIME)")
             self._note(part)
         elif part.get_content_maintype() == "text" or kind in _PAGES:
             yield from self._text(part, kind)
@@ -152,7 +152,8 @@ class _Reader:
                 fields = [f"{name}: {words(value)}" for name, value in each.items()]
                 yield "\n".join([*fields, "", *self._texts(each)]).strip()
             return
-        for each in enclosed:
+        for found in enclosed:
+            each = found
             coded = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
             if coded in ("base64", "quoted-printable") and not each.keys():
                 each["Content-Transfer-Encoding"] = coded

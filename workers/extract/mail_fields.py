@@ -94,17 +94,24 @@ def charset_of(part: Message) -> str | None:
 
 def body_bytes(part: Message) -> bytes:
     """Reads the body of a part that has no parts, by its transfer encoding if it is in that."""
-    coding = str(part.get("Content-Transfer-Encoding", "")).partition("(")[0].partition(";")[0].strip(' \t\r\n"').lower()
-    payload = part.get_payload()
-    raw = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
+    said = part.get("Content-Transfer-Encoding")
+    coding = str(said or "").partition("(")[0].partition(";")[0].strip(' \t\r\n"').lower()
+    if coding in ("uuencode", "x-uuencode", "uue", "x-uue"):
+        return _payload(part)
+    del part["Content-Transfer-Encoding"]  # the one way to the bytes as they are
+    raw = _payload(part)
+    if said is not None:
+        part["Content-Transfer-Encoding"] = said
     if coding == "base64":
         return _base64(raw)
     if coding == "quoted-printable":
         return quopri.decodestring(raw)
-    if coding in ("uuencode", "x-uuencode", "uue", "x-uue"):
-        decoded = part.get_payload(decode=True)
-        return decoded if isinstance(decoded, bytes) else raw
     return raw
+
+
+def _payload(part: Message) -> bytes:
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
 
 
 def _base64(raw: bytes) -> bytes:

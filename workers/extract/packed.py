@@ -1,4 +1,4 @@
-"""Documents that were stored gzipped, by their name, by a header of the store, or by nobody's word: unpacked, bounded."""
+"""Documents that were stored gzipped, whether their name or the store says so or not: unpacked, within bounds."""
 
 from __future__ import annotations
 

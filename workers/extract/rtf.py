@@ -27,34 +27,37 @@ _CHARSETS = {
 }  # fmt: skip
 """Of fonts (`\\fcharset`), and their encodings; 1 is the document's own, 2 that of symbols."""
 _SYMBOLS = 2
+_CODE_PAGES = {65001: "utf-8", 10000: "mac_roman", 10007: "mac_cyrillic", 54936: "gb18030"}
+"""Of Windows that Python has by other names."""
 _OF_DOCUMENT = {"ansi": "cp1252", "mac": "mac_roman", "pc": "cp437", "pca": "cp850"}
 _TWO_BYTES = frozenset({"cp932", "cp936", "cp949", "cp950", "johab"})
 
 _WRITES = {
     **dict.fromkeys(("par", "line", "sect", "page", "column", "softline", "softpage", "row", "nestrow"), "\n"),
     **dict.fromkeys(("tab", "cell", "nestcell"), "\t"),
-    "emdash": "—", "endash": "–", "bullet": "•", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”",
+    "emdash": "—", "endash": "\u2013", "bullet": "•", "lquote": "\u2018", "rquote": "\u2019", "ldblquote": "“",
+    "rdblquote": "”",
     "emspace": " ", "enspace": " ", "qmspace": " ", "zwj": "\u200d", "zwnj": "\u200c", "ltrmark": "\u200e",
     "rtlmark": "\u200f",
 }  # fmt: skip
 _SYMBOL_WRITES = {b"~": " ", b"_": "-", b"\n": "\n", b"\r": "\n", b"\t": "\t", b"{": "{", b"}": "}", b"\\": "\\"}
 
-_UNSHOWN = frozenset(
-    """
+_UNSHOWN_WORDS = """
     colortbl stylesheet info pict objdata objclass objname themedata colorschememapping datastore latentstyles generator
     xmlnstbl rsidtbl listtable listoverridetable revtbl filetbl pgptbl fldinst bkmkstart bkmkend nonesttables sp picprop
     shprslt nonshppict xe tc tcn txe rxe template mmathPict atnid atnauthor atndate atnref atntime atnparent atnicn
-    ftnsep ftnsepc ftncn aftnsep aftnsepc aftncn pnseclvl pn docvar userprops private header_ mhtmltag htmltag
+    ftnsep ftnsepc ftncn aftnsep aftnsepc aftncn pnseclvl pn docvar userprops private mhtmltag htmltag
     datafield formfield falt panose fname fontemb fontfile blipuid operator xmlopen wgrffmtfilter listpicture
-    """.split()
-)
+"""
+_UNSHOWN = frozenset(_UNSHOWN_WORDS.split())
 """Destinations whose contents a document does not show. One marked `\\*` that is in no list here is unshown too."""
 _QUIET = frozenset({"shp", "shpinst", "shpgrp", "do", "dptxbx", "upr", "nesttableprops", "background"})
 """Destinations that only lead to what is shown."""
 _SHOWN = frozenset({"shptxt", "dptxbxtext", "ud", "annotation", "moMath", "moMathPara", "result", "shppict", "revised"})
-_PARAGRAPHS = frozenset(
-    "header headerl headerr headerf footer footerl footerr footerf shptxt dptxbxtext annotation title".split()
-)
+_PARAGRAPHS = frozenset({
+    "header", "headerl", "headerr", "headerf", "footer", "footerl", "footerr", "footerf", "shptxt", "dptxbxtext",
+    "annotation",
+})  # fmt: skip
 """Destinations with paragraphs of their own."""
 
 
@@ -272,9 +275,7 @@ def _character(number: int) -> str:
 
 
 def _code_page(number: int | None) -> str | None:
-    for name in (f"cp{number}", {65001: "utf-8", 10000: "mac_roman", 10007: "mac_cyrillic", 54936: "gb18030"}.get(number or 0)):
-        try:
-            return codecs.lookup(name).name if name else None
-        except LookupError:
-            continue
-    return None
+    try:
+        return codecs.lookup(_CODE_PAGES.get(number or 0, f"cp{number}")).name
+    except LookupError:
+        return None
