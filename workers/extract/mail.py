@@ -14,7 +14,7 @@ from email.message import Message
 from workers.extract.calendar import calendar_to_text
 from workers.extract.encodings import decode
 from workers.extract.html import page_to_text
-from workers.extract.mail_fields import body_bytes, charset_of, name_of, words
+from workers.extract.mail_fields import body_bytes, charset_of, header, headers, name_of
 from workers.extract.unreadable import Unreadable
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
@@ -63,12 +63,12 @@ class _Reader:
 
     def text_of(self, message: Message) -> str:
         texts = [text for each in self._texts(message, alone=True) if (text := each.strip())]
-        headers = [f"{name}: {value}" for name in _HEADERS if (value := words(message.get(name)))]
+        lines = [f"{name}: {value}" for name in _HEADERS if (value := header(message, name))]
         if self._attached:
-            headers.append(f"Attached: {', '.join(self._attached)}")
+            lines.append(f"Attached: {', '.join(self._attached)}")
         if texts and texts[0].startswith(_ARMOURED) and len(texts) == 1:
             raise Unreadable("encrypted", "the message is encrypted (PGP)")
-        return "\n".join([*headers, "", "\n\n".join(texts)]).strip()
+        return "\n".join([*lines, "", "\n\n".join(texts)]).strip()
 
     def _texts(self, part: Message, *, alone: bool = False) -> Iterator[str]:
         """The texts of a part and of those in it. `alone`: it is a message's only one, or holds all others."""
@@ -149,8 +149,7 @@ class _Reader:
             return
         if kind not in _MESSAGES:
             for each in enclosed:
-                fields = [f"{name}: {words(value)}" for name, value in each.items()]
-                yield "\n".join([*fields, "", *self._texts(each)]).strip()
+                yield "\n".join([*headers(each), "", *self._texts(each)]).strip()
             return
         for found in enclosed:
             each = found

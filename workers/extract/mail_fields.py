@@ -21,10 +21,18 @@ _SHORTEST = 40
 """Characters that look like base64 before others, below which they are words."""
 
 
-def words(value: object) -> str:
-    """Reads a header: folded lines joined, encoded words decoded, also such as are not where they may be."""
-    if value is None:
-        return ""
+def header(message: Message, name: str) -> str:
+    """Reads a header of a message; empty without one."""
+    return next((words(value) for each, value in message.raw_items() if each.lower() == name.lower()), "")
+
+
+def headers(message: Message) -> list[str]:
+    """Reads all headers, a line each."""
+    return [f"{name}: {words(value)}" for name, value in message.raw_items()]
+
+
+def words(value: str) -> str:
+    """Reads a header's value: folded lines joined, encoded words decoded, also such as are not where they may be."""
     text = " ".join(_eight_bit(str(value)).split())
     parts: list[tuple[str | bytes, str]] = []
     at = 0
@@ -79,9 +87,12 @@ def name_of(part: Message) -> str:
     try:
         name = part.get_filename()
     except _FAULTS:
-        found = re.search(r"""(?:file)?name\*?=\s*"?([^";\r\n]+)""", str(part.get("Content-Disposition", "")))
-        name = found[1] if found else None
-    return words(name).replace("\ufffd", "?")[:255]
+        name = "\ufffd"
+    if name and "\ufffd" in name:  # malformed, or not in ASCII
+        said = f"{header(part, 'Content-Disposition')};{header(part, 'Content-Type')}"
+        found = re.search(r"""name\*?=\s*"?([^";]+)""", said)
+        name = found[1] if found else name
+    return words(name or "")[:255]
 
 
 def charset_of(part: Message) -> str | None:

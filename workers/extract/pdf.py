@@ -8,7 +8,6 @@ look like text: that is no text, and the page is counted with those that have no
 from __future__ import annotations
 
 import re
-from itertools import islice
 
 import pypdfium2
 import pypdfium2.raw as pdfium
@@ -21,8 +20,8 @@ LITTLE = 20
 """Characters, white space aside, below which it is looked at what else a page shows: a scan may have its number."""
 DRAWN = 100
 """Segments of paths from which on a page shows more than lines and frames: letters as outlines, drawings."""
-MOST_OBJECTS = 20_000
-"""Of a page, that are looked at."""
+MOST_OBJECTS = 2_000
+"""Of a page: more of them are no blank page."""
 SAMPLE, DOUBTFUL, UNMAPPED = 24, 2, 0.3
 """Characters of a page whose mapping to Unicode is looked at, of those without one from which on all are, and the share
 of these from which on it has no text."""
@@ -168,7 +167,9 @@ def _shows_more(page: pypdfium2.PdfPage, has_text: bool) -> bool:
     """Whether the page is no blank one: it has a picture (beside some text: one over half of it), or is drawn on."""
     drawn = 0
     width, height = page.get_size()
-    for found in islice(page.get_objects(max_depth=8), MOST_OBJECTS):
+    for number, found in enumerate(page.get_objects(max_depth=8)):
+        if number == MOST_OBJECTS:
+            return not has_text
         if found.type in (pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_SHADING):
             left, bottom, right, top = found.get_bounds()
             if not has_text or (right - left) * (top - bottom) > width * height / 2:

@@ -10,8 +10,9 @@ import re
 from html import escape
 
 _RAW = "script|style|title|textarea|iframe|noframes|noembed|xmp|noscript"
-_VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track",
-                   "wbr"})  # fmt: skip
+_VOID = frozenset({
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
+})  # fmt: skip
 _SAYS_XML = re.compile(
     r"""\A\ufeff?\s*+(?:<\?xml\s|(?:<!--(?:(?!-->).)*+-->\s*+)*+(?:<!doctype[^>]{0,500}>\s*+)?"""
     r"""<(?:\w+:)?html\s[^>]{0,500}\bxmlns(?::\w+)?\s*=\s*["']http://www\.w3\.org/1999/xhtml["'])""",
