@@ -15,11 +15,7 @@ from batch.listing import is_addressable
 from batch.planning import PlannedDocument
 from batch.row_fields import ROW
 from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
-<<<<<<< HEAD
-from workers.extract import Extracted, legible, Unreadable
-=======
 from workers.extract import Extracted, Unreadable, legible
->>>>>>> pages
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.prompt import CompiledPrompt, RowFields

@@ -126,9 +126,9 @@ def test_metadata_keep_the_providers_bounds() -> None:
 
 
 async def test_only_records_of_documents_with_pages_name_those() -> None:
-    storage = MemoryStorage()
-    records = BatchRecords(storage, LAYOUT, RECORD.partition)
-    pages = {"1": {"pages": 3, "pages_without_text": 1}}
+    storage = Memory()
+    records = BatchRecords(storage, LAYOUT, 7)  # type: ignore[arg-type]
+    pages: dict[str, dict[str, int | None]] = {"1": {"pages": 3, "pages_without_text": 1}}
     await records.announce(RECORD)
     await records.announce(replace(RECORD, number=2, pages=pages))
     named = ["pages" in orjson.loads(data) for _, (data, _) in sorted(storage.objects.items())]

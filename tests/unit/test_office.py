@@ -79,7 +79,8 @@ def workbook(cells: str, *, codes: tuple[str, ...] = (), since_1904: bool = Fals
             f'<Override PartName="/xl/workbook.xml" ContentType="{types}.sheet.main+xml"/></Types>'
         ).encode(),
         "_rels/.rels": (
-            f'{relations}<Relationship Id="r1" Type="{OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>'
+            f'{relations}<Relationship Id="r1" Type="{OFFICE}/officeDocument" Target="xl/workbook.xml"/>'
+            "</Relationships>"
         ).encode(),
         "xl/workbook.xml": (
             f'<workbook xmlns="{SHEETS}" xmlns:r="{OFFICE}"><workbookPr date1904="{int(since_1904)}"/>'

@@ -24,15 +24,9 @@ _SPACE, _LINE, _BREAK, _CELL, _ROW = "\x01", "\x02", "\x03", "\x04", "\x05"
 """Signs in what the walk writes: spaces and line ends that stay as they are, breaks between blocks, cells and rows.
 A page that has such characters itself gets a space or a break from them."""
 _BLOCKS = """
-<<<<<<< HEAD
-    address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure footer
-    form frameset h1 h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol optgroup option p plaintext pre
-    search section summary table textarea ul xmp
-=======
     address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure
     footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol optgroup option p
     plaintext pre search section summary table textarea ul xmp
->>>>>>> pages
 """
 _BOXES = "img image input button select meter progress object embed"
 _EDGES: dict[str, tuple[str, str]] = {

@@ -1,4 +1,4 @@
-"""The packages that Office documents of today are (OPC, ISO/IEC 29500-2): which document it is, and where its parts are.
+"""The packages that Office documents of today are (OPC, ISO/IEC 29500-2): which document, and where its parts are.
 
 The main part is what the package's relationships say, whatever it is called (`word/document2.xml` of Word Online), and
 names differ by no case. The library that reads a package looks for it under its usual name: one that is made otherwise

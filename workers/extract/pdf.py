@@ -33,7 +33,8 @@ _PARTED = re.compile("[\u0002\ufffe]\n?|\u00ad(\n?)")
 _COMPOUND = re.compile(rf"\b[^\W_]{{1,{MOST_LETTERS}}}-[^\W_]{{1,{MOST_LETTERS}}}\b")
 _ENDS_IN, _BEGINS_WITH = re.compile(r"[^\W_]+\Z"), re.compile(r"[^\W_]+")
 _WAITS = re.compile(
-    r"please wait|bitte warten|veuillez patienter|espere|attendere|aguarde|even geduld|proszę czekać|подождите|お待ち|请稍候|請稍候",
+    r"please wait|bitte warten|veuillez patienter|espere|attendere|aguarde|even geduld|proszę czekać|подождите"
+    r"|お待ち|请稍候|請稍候",
     re.IGNORECASE,
 )
 """What pages say in the place of a form that only Adobe's readers show, in its own translations."""
@@ -84,7 +85,7 @@ def pdf_to_text(data: bytes, most: int) -> Extracted:
 
 
 def _why(data: bytes) -> Unreadable:
-    """Why PDFium does not open it. A failure may leave the last one's reason standing: so it fails for another first."""
+    """Why PDFium does not open it. A failure may leave the last one's reason standing, so another comes first."""
     pdfium.FPDF_LoadMemDocument64(b"no PDF", 6, None)
     try:
         pypdfium2.PdfDocument(data)
