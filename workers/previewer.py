@@ -36,6 +36,7 @@ from batch.store import Storage, StorageError, StorageRefused
 from workers.brakes import Brakes
 from workers.documents import (
     check_key,
+    check_pages,
     check_size,
     messages_of,
     planned_text,
@@ -283,7 +284,10 @@ class Look:
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return await self._extractors.text_of(document.uri, data, html=self._job.source.html)
+        source = self._job.source
+        found = await self._extractors.text_of(document.uri, data, html=source.html)
+        check_pages(found, source.min_text_pages)
+        return found.text
 
     async def _ask(self, document: PlannedDocument, shown: Shown, payload: bytes) -> Row | None:
         """Asks the one question, or those about the chunks."""
