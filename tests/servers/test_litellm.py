@@ -42,7 +42,7 @@ async def test_a_model_that_it_does_not_have(stack: LocalStack) -> None:
 
 async def test_blank_answers(stack: LocalStack) -> None:
     """The check before a run is not answered either."""
-    with pytest.raises(CheckFailed, match="empty|blank|no answer"):
+    with pytest.raises(CheckFailed, match=r"empty|blank|no answer"):
         await rows_of(stack, job("blank", model={"name": "mock-blank"}), TEXTS)
 
 
@@ -54,7 +54,7 @@ async def test_an_error_of_the_proxy_is_no_answer(stack: LocalStack) -> None:
 async def test_a_wrong_key(litellm: str) -> None:
     environment = {"OPENAI_BASE_URL": litellm, "OPENAI_API_KEY": "sk-of-somebody-else"}
     options = StackOptions(workers=1, provider=False, ui=False, environment=environment)
-    with LocalStack(options) as running, running.applied_environment():
-        with pytest.raises(CheckFailed, match=r"chat/completions: HTTP 4\d\d") as refused:
-            await rows_of(running, job("key", model={"name": "gemma"}), TEXTS)
+    refusal = pytest.raises(CheckFailed, match=r"chat/completions: HTTP 4\d\d")
+    with LocalStack(options) as running, running.applied_environment(), refusal as refused:
+        await rows_of(running, job("key", model={"name": "gemma"}), TEXTS)
     assert "sk-of-somebody-else" not in str(refused.value)
