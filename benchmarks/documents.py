@@ -150,7 +150,12 @@ def xhtml(data: bytes) -> str:
 
 def deck(data: bytes) -> str:
     """Text by firecrawl-anydoc, without the backslashes of its Markdown."""
-    return re.sub(r"\\([^\w\s])", r"\1", readers.ALTERNATIVES["a.rtf"]["firecrawl-anydoc"](data))
+    return re.sub(r"\\([^A-Za-z0-9\s])", r"\1", readers.ALTERNATIVES["a.rtf"]["firecrawl-anydoc"](data))
+
+
+def pdf(data: bytes) -> str:
+    """Text by pdfminer.six, without its numbers for glyphs that it cannot tell."""
+    return re.sub(r"\(cid:\d+\)", "", readers.ALTERNATIVES["a.pdf"]["pdfminer.six"](data))
 
 
 def word(data: bytes) -> str:
@@ -164,7 +169,7 @@ def word(data: bytes) -> str:
 
 _other = readers.ALTERNATIVES
 SECOND: dict[str, Callable[[bytes], str]] = {
-    "pdf": _other["a.pdf"]["pdfminer.six"],
+    "pdf": pdf,
     "docx": word,
     "pptx": _other["a.pptx"]["python-pptx"],
     "xlsx": _other["a.xlsx"]["python-calamine"],
