@@ -13,7 +13,7 @@ from benchmarks.lab import idle_share
 
 NAMES = (
     *("provider", "spine", "memory", "efficiency", "continuation", "operations", "limits"),
-    *("extraction", "planning", "nights", "mixed"),
+    *("extraction", "documents", "planning", "nights", "mixed"),
 )
 """In the order of a full run: what others rest on first."""
 

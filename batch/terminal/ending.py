@@ -30,6 +30,8 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     lines.append(equation(status.documents, status.ok, status.errors, status.skipped))
     if status.reasons:
         lines.append(fact("incremental", f"{by_type(status.reasons)}; {status.deleted:,} deleted"))
+    if status.left_out:
+        lines.append(fact("left out", f"{by_type(status.left_out)} (source.hidden: true takes them)"))
     missing = status.planned - status.documents
     if status.ended and missing > 0:
         lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))
