@@ -33,9 +33,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     if status.left_out:
         lines.append(fact("left out", f"{by_type(status.left_out)} (source.hidden: true takes them)"))
         if TABLE_LOGS in status.left_out:
-            lines.append(
-                fact("tables", "files are read as they lie there, those of older versions too: docs/sources.md")
-            )
+            lines.append(fact("tables", "files are read as they lie there, old versions too: docs/sources.md"))
     missing = status.planned - status.documents
     if status.ended and missing > 0:
         lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))
