@@ -131,7 +131,7 @@ class Totals:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     unpriced: int = 0
-    """Documents that were answered by a model without a known price: `cost_usd` lacks them."""
+    """Documents whose answers have no known price, or did not say what they used: `cost_usd` lacks them."""
     errors_by_type: dict[str, int] = field(default_factory=dict)
     """As many keys at most as the error taxonomy has types."""
     carried: int = 0

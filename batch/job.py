@@ -116,6 +116,9 @@ class Source(_Part):
     duplicates: Literal["share", "text", "ask"] | None = None
     """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart. `text`:
     about those of the same text too, whatever their bytes."""
+    min_text_pages: float = Field(default=0.5, ge=0, le=1, strict=True, allow_inf_nan=False)
+    """Share of a PDF's pages that must have text, where they show anything at all, lest the document be an error. Not
+    part of the fingerprint: it decides whether a document is asked about, as `max_document_bytes` does."""
     html: Literal["all", "main"] = "all"
     """What is taken of HTML pages: all that they show, or their main text, without navigation, banners and footers."""
 

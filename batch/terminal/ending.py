@@ -9,6 +9,7 @@ from rich.text import Text
 
 from batch import contracts as c
 from batch.hidden import TABLE_LOGS
+from batch.printable import printable
 from batch.terminal.quantities import COLOURS, budget, by_type, money, partitions_and_shards, total, why
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
 
 def fact(name: str, value: str) -> str:
     """A line of an account."""
-    return f"{name:<13}{value}"
+    return f"{name:<13}{printable(value)}"
 
 
 def next_steps(status: RunResult) -> list[str]:
@@ -97,4 +98,4 @@ def print_account(console: Console, status: RunResult, *, simulated: bool) -> No
 
 def plain(console: Console, text: str, *, style: str = "") -> None:
     """A line as it is: no markup, no wrapping, so that a URI can be copied."""
-    console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+    console.print(Text(printable(text), style=style), soft_wrap=True, highlight=False)
