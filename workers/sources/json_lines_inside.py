@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from batch.listing import ObjectEntry
-from batch.store import ObjectMissing, PreconditionFailed, Storage, StorageRefused
+from batch.store import ObjectMissing, PreconditionFailed, StorageRefused
 from workers.sources.json_layout import text_of
 from workers.sources.json_values import behind_separators, end_of_value
 from workers.sources.objects import SourceObject
@@ -18,19 +17,17 @@ FIRST_LOOK, SECOND_LOOK = 16 * 2**10, 2**20
 """Bytes of the object that are read; the second time where the first object is larger, and stands in one line."""
 
 
-def holds_json_lines(storage: Storage, bucket: str, key: str, size: int) -> bool:
-    """Looks into whatever version of the object lies there; `size` is in bytes. Blocking: for threads.
+def holds_json_lines(source: SourceObject) -> bool:
+    """Blocking. Of an object that cannot be read, or unpacked, False: who reads it as a document says why.
 
-    Of an object that cannot be read, or unpacked, False: who reads it as a document says why. Raises `StorageError` for
-    what is not this object's own.
+    Raises `StorageError` for what is not this object's own.
     """
-    source = SourceObject(storage, bucket, ObjectEntry(key, size, ""))
     for most in (FIRST_LOOK, SECOND_LOOK):
-        seen = min(size, most)
-        if not seen:
+        size = min(source.size, most)
+        if not size:
             return False
         try:
-            text = _beginning(source.read(0, seen), most)
+            text = _beginning(source.read(0, size), most)
         except (ObjectMissing, PreconditionFailed, StorageRefused):
             return False
         at = behind_separators(text)
@@ -43,7 +40,7 @@ def holds_json_lines(storage: Storage, bucket: str, key: str, size: int) -> bool
                 return text[follows : follows + 1] == b"{"
         elif b"\n" in text[at:]:
             return False  # written over several lines: a document, or the first of objects of more than a line each
-        if seen == size:
+        if size == source.size:
             return False
     return False
 

@@ -85,8 +85,9 @@ class ShardRows:
         slots = asyncio.Semaphore(LOOKS_AT_ONCE)
 
         async def look(entry: ObjectEntry) -> None:
+            source = SourceObject(self._storage, self._bucket, entry)
             async with slots:
-                if await asyncio.to_thread(holds_json_lines, self._storage, self._bucket, entry.key, entry.size):
+                if await asyncio.to_thread(holds_json_lines, source):
                     self._with_lines.add(entry.key)
 
         await asyncio.gather(

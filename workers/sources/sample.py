@@ -21,22 +21,26 @@ from workers.sources.row import Wanted
 
 def holds_rows(storage: Storage, job: Job, document: PlannedDocument) -> bool:
     """Whether it is an object whose rows a run would ask about, not the object. Blocking. Raises `StorageError`."""
-    bucket, key = bucket_and_key(document.uri)
+    key = bucket_and_key(document.uri)[1]
     if document.is_planned or not is_addressable(key):
         return False
     if may_be_jsonl(job.source, key):
-        return holds_json_lines(storage, bucket, key, document.size)
+        return holds_json_lines(_object(storage, document))
     return kind_of(job.source, key) != OBJECT
 
 
 def first_rows(storage: Storage, job: Job, document: PlannedDocument, count: int) -> list[PlannedDocument]:
     """Up to `count` rows of an object, as a run plans them. Blocking. Raises `StorageError`."""
-    bucket, key = bucket_and_key(document.uri)
-    source = SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))
-    kind = kind_of(job.source, key)
-    rows = READERS[JSONL if kind == OBJECT else kind](source, Wanted.of(job).within(key), Place())
+    source = _object(storage, document)
+    kind = kind_of(job.source, source.key)
+    rows = READERS[JSONL if kind == OBJECT else kind](source, Wanted.of(job).within(source.key), Place())
     seen = Occurrences()
     try:
         return [found for found, _ in islice(row_documents(source, rows, seen), count)]
     finally:
         seen.close()
+
+
+def _object(storage: Storage, document: PlannedDocument) -> SourceObject:
+    bucket, key = bucket_and_key(document.uri)
+    return SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))
