@@ -224,6 +224,15 @@ def test_content_in_parts(content: Any, text: str) -> None:
             Usage(60, 30, 20, 1),
         ),
         ({"prompt_tokens": 10, "completion_tokens": 1, "cache_creation_input_tokens": 20}, Usage(30, 0, 20, 1)),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 1,
+                "total_tokens": 41,
+                "prompt_tokens_details": {"cached_tokens": 30},
+            },
+            Usage(40, 30, 0, 1),
+        ),
         # No sense
         (
             {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 99}},

@@ -98,7 +98,9 @@ def _read(body: Any) -> Completion:
         _read_choice(choice, said)
     else:
         said.blocked = _blocked(body)
-    said.failure = find_failure(body, answered=said.has_choice) or find_failure(choice, answered=True)
+    said.failure = find_failure(body, answered=said.has_choice)
+    if choice is not None and "error" in choice and said.failure is None:
+        said.failure = find_failure(choice, answered=True)
     return said
 
 
@@ -123,7 +125,7 @@ def _read_choice(choice: dict[str, Any], said: Completion) -> None:
         function = call.get("function", call) if isinstance(call, dict) else {}
         said.tools.append(str(function.get("name") or "?") if isinstance(function, dict) else "?")
     text = _content(message.get("content"), said)
-    if text is not None and _MARK.search(text):
+    if text is not None and ("<" in text or "[" in text or "◁" in text) and _MARK.search(text):
         rest = without_thoughts(text)
         said.thought = said.thought or rest != text
         text = rest
@@ -211,9 +213,9 @@ def read_usage(found: Any) -> Usage | None:
         found.get("cache_creation_input_tokens"),  # Anthropic
     )
     reasoning = _first(of_completion.get("reasoning_tokens"), found.get("reasoning_tokens"))
-    beside = sum(_count(found.get(name)) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
-    if prompt_said is not None and beside:
-        outside = beside > prompt_said or total == prompt_said + (completion or 0) + beside
+    if prompt_said is not None and (cached or written):
+        anthropic = sum(_count(found.get(f"cache_{name}_input_tokens")) or 0 for name in ("read", "creation"))
+        outside = anthropic > prompt_said or total == prompt_said + (completion or 0) + cached + written
     if prompt is None:
         # Of the total alone it is not known which part is dearer. Completion is: nothing is booked too low.
         prompt = max(0, total - completion) if total is not None and completion is not None else 0

@@ -55,6 +55,8 @@ def find_failure(body: Any, *, answered: bool) -> Failure | None:
     """
     if not isinstance(body, dict):
         return None
+    if answered and "error" not in body and "errors" not in body and "base_resp" not in body:
+        return None
     found: list[Any] = [body[name] for name in ("error", "errors", "Error") if body.get(name)]
     resp = body.get("base_resp")
     if isinstance(resp, dict) and resp.get("status_code") not in (0, "0", None):
