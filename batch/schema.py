@@ -117,6 +117,8 @@ def row_schema(
         ("generation", int64),
         ("processed_at", pa.timestamp("us", tz="UTC")),
         ("same_as", string),
+        ("pages", int64),
+        ("pages_without_text", int64),
     ]
     if incremental:
         columns.append(("content_hash", string))

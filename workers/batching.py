@@ -217,7 +217,14 @@ class BatchAttempt(Attempt):
                 self._asked_anew.pop(document.document_id, None)
                 line = request_line(asked.custom_id, asked.body(question.payload, self._active.chat))
                 other = asked.etag if asked.etag != document.etag else None
-                writer.add(asked.place, line, etag=other, in_words=asked.in_words, truncated=bool(asked.truncated))
+                writer.add(
+                    asked.place,
+                    line,
+                    etag=other,
+                    in_words=asked.in_words,
+                    truncated=bool(asked.truncated),
+                    pages=self._pages.get(document.document_id),
+                )
         except Stopped:
             return
         finally:
@@ -244,6 +251,8 @@ class BatchAttempt(Attempt):
         words, truncated = set(record.in_words), set(record.truncated)
         for asked in covered.values():
             asked.etag = record.etags.get(str(asked.place), asked.document.etag)
+            if (pages := record.pages.get(str(asked.place))) is not None:
+                self._pages[asked.document.document_id] = pages
             asked.in_words = asked.place in words
             asked.truncated = asked.place in truncated if self._truncates else None
         doubtful = await self._read(batch, covered)

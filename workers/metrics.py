@@ -58,7 +58,7 @@ BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancell
 LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
     *EXTRACTION_ERRORS,
-    *("too_large", "too_long", "template", "unsupported_key"),
+    *("too_large", "too_long", "missing_text_pages", "template", "unsupported_key"),
     *("bad_row", "broken_object", "object_changed", "object_gone", "object_refused"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )

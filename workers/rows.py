@@ -55,6 +55,8 @@ class RowMaker:
             "generation": self.generation,
             "processed_at": datetime.now(UTC),
             "same_as": None,
+            "pages": None,
+            "pages_without_text": None,
         }
 
     def kept(self, document: PlannedDocument) -> Row:

@@ -61,6 +61,8 @@ def test_words_of_a_whole_answer_and_none_at_all(finish: Any) -> None:
         (body("", "stop", tool_calls=[{"function": {"name": "search"}}]), "tool_calls"),
         (body("", "function_call", function_call={"name": "search"}), "tool_calls"),
         (body("bug", tool_calls=[]), "ok"),
+        (body("", tool_calls=True), "tool_calls"),
+        (body("", tool_calls=[None, {"function": 5}]), "tool_calls"),
         (body("bug", tool_calls=None, refusal=None, reasoning=None), "ok"),
         ({**body("half"), "error": {"code": 502, "message": "Upstream"}}, "http_502"),
         ({**body("half"), "error": "upstream went away"}, "provider_error"),

@@ -344,6 +344,7 @@ def test_row_schema() -> None:
         ("cached_tokens", i), ("completion_tokens", i), ("cache_write_tokens", i), ("reasoning_tokens", i),
         ("cost_usd", f), ("latency_seconds", f), ("fingerprint", s), ("run_id", s),
         ("generation", i), ("processed_at", TIMESTAMP), ("same_as", s),
+        ("pages", i), ("pages_without_text", i),
     ]  # fmt: skip
     with_result, without = row_schema(with_x(INTEGER)).names, row_schema(None).names
     assert [name for name in with_result if name != "result"] == without

@@ -121,7 +121,8 @@ def _read_choice(choice: dict[str, Any], said: Completion) -> None:
     said.thought = any(
         message.get(name) for name in ("reasoning", "reasoning_content", "thinking", "reasoning_details")
     )
-    for call in message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else []):
+    calls = message.get("tool_calls") or message.get("function_call") or []
+    for call in calls if isinstance(calls, list) else [calls]:
         function = call.get("function", call) if isinstance(call, dict) else {}
         said.tools.append(str(function.get("name") or "?") if isinstance(function, dict) else "?")
     text = _content(message.get("content"), said)
