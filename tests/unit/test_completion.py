@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -135,6 +136,15 @@ def test_what_is_no_answer_is_shown_and_asked_again_only_a_few_times() -> None:
 def test_thoughts_are_no_part_of_the_answer(text: str, answer: str) -> None:
     assert without_thoughts(text) == answer
     assert (read_completion(body(text)).text or "") == answer
+
+
+@pytest.mark.parametrize(
+    "part", ["<think></think>", "<think>", "</think>", "[", "<|channel|>final<|message|>", "a </think>"]
+)
+def test_thoughts_are_taken_off_in_no_time(part: str) -> None:
+    started = time.process_time()
+    without_thoughts(part * (2**21 // len(part)))
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ from workers.llm.failure import Failure, find_failure
 MOST_TOKENS = 2**31
 """More than any call takes, and less than a column of them can hold."""
 
+MOST_BLOCKS = 50
+"""Blocks of thoughts that are taken off an answer's beginning."""
+
 _THINKING = "think|thinking|thought|thoughts|reasoning|seed:think"
 _OPENS = re.compile(
     rf"\s*(?:<(?P<tag>{_THINKING})>|(?P<mistral>\[THINK\])|(?P<kimi>◁think▷)|(?P<cohere><\|START_THINKING\|>)"
@@ -159,21 +162,22 @@ def _content(content: Any, said: Completion) -> str | None:
 def without_thoughts(text: str) -> str:
     """The answer without the thoughts before it; empty if there is nothing after them, or they have no end."""
     rest = text
-    while True:
+    for _ in range(MOST_BLOCKS):
         opened = _OPENS.match(rest)
         if opened is not None:
             name = next(name for name, value in opened.groupdict().items() if value)
             closing = _CLOSES.get(name) or f"</{opened['tag']}>"
-            end = rest.lower().find(closing.lower(), opened.end())
-            if end < 0:
+            closed = re.compile(re.escape(closing), re.IGNORECASE).search(rest, opened.end())
+            if closed is None:
                 return ""
-            rest = rest[end + len(closing) :].lstrip()
+            rest = rest[closed.end() :].lstrip()
         elif (final := _FINAL.match(rest)) is not None:
             rest = _FINAL_ENDS.sub("", rest[final.end() :]).strip()
         elif (alone := _CLOSED_ALONE.search(rest)) is not None and not _mentioned(rest, alone.start()):
             rest = rest[alone.end() :].lstrip()
         else:
-            return rest
+            break
+    return rest
 
 
 def _mentioned(text: str, end: int) -> bool:

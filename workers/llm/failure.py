@@ -34,8 +34,8 @@ _CODES = ("code", "type", "status", "reason", "error_code", "errorCode", "error_
 _WITHIN = ("error", "errors", "detail", "details", "innererror", "inner_error", "metadata", "base_resp", "fault",
            "cause", "message", "body", "data", "Error")  # fmt: skip
 _LOOSE = ("message", "msg", "error_msg", "errorMessage", "Message", "detail", "title", "fault", "error_code")
-_SKIPPED = re.compile(r"(?is)<(script|style|svg)\b.*?</\1\s*>|<!--.*?-->|<!DOCTYPE[^>]*>")
-_TAG = re.compile(r"<[^>]{0,2000}>")
+_SKIPPED = re.compile(r"(?is)<(script|style|svg)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<!DOCTYPE[^<>]*>")
+_TAG = re.compile(r"<[^<>]{0,2000}>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _parts(body: Any) -> Iterator[tuple[str, Any]]:
 
 
 def one_line(text: str) -> str:
-    """Words in one line, without tags if it is a page, at most `SHOWN` characters."""
+    """Says a text in one line, without tags if it is a page, at most `SHOWN` characters."""
     text = text[:20_000]
     if re.match(r"\s*<(?:!doctype|html|head|body|\?xml)", text, re.IGNORECASE):
         text = html.unescape(_TAG.sub(" ", _SKIPPED.sub(" ", text)))
