@@ -17,7 +17,7 @@ from workers.llm.failure import Failure, find_failure
 MOST_TOKENS = 2**31
 """More than any call takes, and less than a column of them can hold."""
 
-MOST_BLOCKS = 50
+MOST_BLOCKS = 20
 """Blocks of thoughts that are taken off an answer's beginning."""
 
 _THINKING = "think|thinking|thought|thoughts|reasoning|seed:think"
