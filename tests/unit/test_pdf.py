@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.made_documents import make_locked_pdf
-from tests.unit.made_pdf import COMPOSITE, SCAN, line, pdf
+from tests.unit.made_pdf import COMPOSITE, DVIPS, SCAN, line, pdf
 from workers.documents import check_pages
 from workers.extract import Extracted, Kind, Unreadable, extract
 from workers.extract.pool import Extractors
@@ -51,8 +51,10 @@ def test_why_a_pdf_has_no_text() -> None:
     )
     assert refusal(pdf("", ""))[1].endswith("they are blank")
     glyphs = "BT /F1 12 Tf 72 700 Td <002400480051004F00550057> Tj ET\n"
-    error_type, said = refusal(pdf(glyphs, font=COMPOSITE))
-    assert error_type == "no_text" and "do not say which characters they show" in said
+    for made in (pdf(glyphs, font=COMPOSITE), pdf(line("The problem"), font=DVIPS)):
+        error_type, said = refusal(made)
+        assert error_type == "no_text" and "do not say which characters they show" in said
+    assert read(pdf(line("Cover"), line("\\244 a few bullets \\225"))).pages_without_text == 0
 
 
 def test_words_that_a_line_end_parted_are_whole_and_other_hyphens_stay() -> None:
