@@ -97,7 +97,7 @@ def test_values_of_forms_are_read_with_their_names() -> None:
 
 def test_what_was_typed_onto_a_page_and_what_is_attached_is_said() -> None:
     notes = (
-        "<< /Type /Annot /Subtype /FreeText /Rect [72 600 300 620] /Contents (Typed by hand) >>",
+        "<< /Type /Annot /Subtype /FreeText /Rect [72 600 300 620] /RC (<body><p>Typed by <b>hand</b></p></body>) >>",
         "<< /Type /Annot /Subtype /Text /Rect [72 500 90 520] /Contents (A sticky note) >>",
         "<< /Type /Annot /Subtype /Link /Rect [72 500 90 520] /Contents (a link's tip) >>",
         "<< /Type /Filespec /F (contract.pdf) /UF (contract.pdf) /EF << /F 8 0 R >> >>",
