@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from benchmarks.made_documents import text_of
 from batch.planning import PlannedDocument
+from benchmarks.made_documents import text_of
 from workers.documents import planned_text
 from workers.extract import Unreadable, legible
 
@@ -15,8 +15,19 @@ NOISE = random.Random(1).randbytes(3000)
 
 
 @pytest.mark.parametrize(
-    "blank", ["", " \n\t", "\ufeff", "\u200b\u200c\u2060", "\u0301\u0302", "\x00\x01\x02", "\u3164\u2800", "\u200f\u00ad", "\x1b[0m"]
-)  # fmt: skip
+    "blank",
+    [
+        "",
+        " \n\t",
+        "\ufeff",
+        "\u200b\u200c\u2060",
+        "\u0301\u0302",
+        "\x00\x01\x02",
+        "\u3164\u2800",
+        "\u200f\u00ad",
+        "\x1b[0m",
+    ],
+)
 def test_what_nobody_can_see_is_empty(blank: str) -> None:
     assert legible(blank) == ""
 
@@ -33,12 +44,19 @@ def test_what_nobody_can_see_is_empty(blank: str) -> None:
         ("245 \x1faTitle\x1ebody\x1d", "245 \taTitle\nbody\n"),
         ("\uf0b7 One\n\uf0a7 Two", "• One\n• Two"),
         ("It\x92s a long enough sentence, \x93quoted\x94 once", "It’s a long enough sentence, “quoted” once"),
-        ("A definition or a de\x02nition, with other words around it", "A definition or a de\ufffdnition, with other words around it"),
+        (
+            "A definition or a de\x02nition, with other words around it",
+            "A definition or a de\ufffdnition, with other words around it",
+        ),
         ("half \ud83d of it, and some more words to read", "half \ufffd of it, and some more words to read"),
         ("M\ufffdller", "M\ufffdller"),
-        ("👍", "👍"), ("…", "…"), ("日本語", "日本語"), ("क्षत्रिय مرحبا\u200f", "क्षत्रिय مرحبا\u200f"), ("a\xa0b", "a\xa0b"),
+        ("👍", "👍"),
+        ("…", "…"),
+        ("日本語", "日本語"),
+        ("क्षत्रिय مرحبا\u200f", "क्षत्रिय مرحبا\u200f"),
+        ("a\xa0b", "a\xa0b"),
     ],
-)  # fmt: skip
+)
 def test_what_is_odd_and_harmless_is_cleaned(text: str, clean: str) -> None:
     assert legible(text) == clean
 
@@ -54,7 +72,7 @@ def test_what_is_odd_and_harmless_is_cleaned(text: str, clean: str) -> None:
         ("Title\n" + "\x03\x15\x07\x22\x05 " * 9, "control characters"),
         ("\U000e1000\U000e1001" * 5, "unassigned"),
     ],
-)  # fmt: skip
+)
 def test_what_nobody_wrote_is_refused_with_numbers(text: str, says: str) -> None:
     with pytest.raises(Unreadable, match=says) as refused:
         legible(text)

@@ -39,18 +39,60 @@ def parts(kind: str, *each: str, boundary: str = "XX", named: str = "XX", ends: 
         (parts("mixed", PLAIN + "One.", PLAIN + "Two.", HTML + "<p>Th<b>ree</b>"), "\nOne.\n\nTwo.\n\nThree"),
         (parts("alternative", PLAIN + "Plain.", HTML + "<p>Html"), "\nPlain."),
         (parts("alternative", PLAIN + " ", HTML + "<p>Html"), "\nHtml"),
-        (parts("alternative", PLAIN + "See the page.", HTML + "<p>many words here " * 9), "\n" + "\n".join(["many words here"] * 9)),
+        (
+            parts("alternative", PLAIN + "See the page.", HTML + "<p>many words here " * 9),
+            "\n" + "\n".join(["many words here"] * 9),
+        ),
         (parts("alternative", PLAIN + "Join.", "Content-Type: text/calendar\n\n" + EVENT), "\nJoin.\n\n" + EVENT_SHOWN),
         (HEAD + "Content-Type: text/calendar\n\n" + EVENT, "\n" + EVENT_SHOWN),
         (parts("related", HTML + "<p>Main", "Content-Type: text/css\n\np{}", HTML + "<p>Frame"), "\nMain\n\nFrame"),
-        (parts("mixed", PLAIN + "See.", "Content-Type: message/rfc822\n\nFrom: Eve\nSubject: In\n\nInner."), "\nSee.\n\n---- Message ----\nFrom: Eve\nSubject: In\n\nInner."),
-        (parts("mixed", PLAIN + "See.", "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + packed("From: Eve\n\nInner.")), "\nSee.\n\n---- Message ----\nFrom: Eve\n\nInner."),
-        (parts("digest", "\nSubject: One\n\nFirst.", "\nSubject: Two\n\nSecond."), "\n---- Message ----\nSubject: One\n\nFirst.\n\n---- Message ----\nSubject: Two\n\nSecond."),
-        (parts("report", PLAIN + "Failed.", "Content-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\nAction: failed"), "\nFailed.\n\nReporting-MTA: dns; x\n\nAction: failed"),
-        (parts("mixed", PLAIN + "See.", "Content-Type: text/csv\n" + ATTACHED.format("t.csv") + "a,b"), "Attached: t.csv\n\nSee.\n\n---- t.csv ----\na,b"),
+        (
+            parts("mixed", PLAIN + "See.", "Content-Type: message/rfc822\n\nFrom: Eve\nSubject: In\n\nInner."),
+            "\nSee.\n\n---- Message ----\nFrom: Eve\nSubject: In\n\nInner.",
+        ),
+        (
+            parts(
+                "mixed",
+                PLAIN + "See.",
+                "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + packed("From: Eve\n\nInner."),
+            ),
+            "\nSee.\n\n---- Message ----\nFrom: Eve\n\nInner.",
+        ),
+        (
+            parts("digest", "\nSubject: One\n\nFirst.", "\nSubject: Two\n\nSecond."),
+            "\n---- Message ----\nSubject: One\n\nFirst.\n\n---- Message ----\nSubject: Two\n\nSecond.",
+        ),
+        (
+            parts(
+                "report",
+                PLAIN + "Failed.",
+                "Content-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\nAction: failed",
+            ),
+            "\nFailed.\n\nReporting-MTA: dns; x\n\nAction: failed",
+        ),
+        (
+            parts("mixed", PLAIN + "See.", "Content-Type: text/csv\n" + ATTACHED.format("t.csv") + "a,b"),
+            "Attached: t.csv\n\nSee.\n\n---- t.csv ----\na,b",
+        ),
         (parts("mixed", PLAIN, "Content-Type: application/ms-tnef; name=winmail.dat\n\nAAAA"), "Attached: winmail.dat"),
-        (parts("mixed", PLAIN + "See.", "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n" + ATTACHED.format("x.bin") + "/9j/4AAQ\n"), "Attached: x.bin\n\nSee."),
-        (parts("mixed", PLAIN + "See.", "Content-Type: application/pdf\nContent-Disposition: attachment; filename*0*=utf-8''%C3%9Cber; filename*1*=sicht.pdf\n\nx"), "Attached: Übersicht.pdf\n\nSee."),
+        (
+            parts(
+                "mixed",
+                PLAIN + "See.",
+                "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n"
+                + ATTACHED.format("x.bin")
+                + "/9j/4AAQ\n",
+            ),
+            "Attached: x.bin\n\nSee.",
+        ),
+        (
+            parts(
+                "mixed",
+                PLAIN + "See.",
+                "Content-Type: application/pdf\nContent-Disposition: attachment; filename*0*=utf-8''%C3%9Cber; filename*1*=sicht.pdf\n\nx",
+            ),
+            "Attached: Übersicht.pdf\n\nSee.",
+        ),
         (HEAD + "Content-Type: application/pdf\n\nJVBERi0", "Attached: application/pdf"),
         (parts("mixed", PLAIN + "One.", HTML + "<p>Two", boundary="other"), "\nOne.\n\nTwo"),
         (f"{HEAD}Content-Type: multipart/alternative\n\n--b\n{PLAIN}Words.\n--b--\n", "\nWords."),
@@ -61,12 +103,22 @@ def parts(kind: str, *each: str, boundary: str = "XX", named: str = "XX", ends: 
         (HEAD + 'Content-Type: TEXT/HTML; CHARSET="UTF-8"\n\n<p>up<b>per</b>', "\nupper"),
         (HEAD + "Content-Type: text/plain; charset=foo bar\n\ngrün", "\ngrün"),
         (HEAD + "Content-Type: text/plain; charset=utf-7\n\nHi +AOQ-", "\nHi ä"),
-        (HEAD + 'Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: "quoted-printable" (x)\n\ngr=C3=BC=C3=9Fe', "\ngrüße"),
+        (
+            HEAD
+            + 'Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: "quoted-printable" (x)\n\ngr=C3=BC=C3=9Fe',
+            "\ngrüße",
+        ),
         (HEAD + "Content-Transfer-Encoding: base64\n\nHello there, plain words.\n", "\nHello there, plain words."),
-        (HEAD + "Content-Transfer-Encoding: base64\n\n" + packed("The whole body of the mail is in here.") + "\n____\nlist\n", "\nThe whole body of the mail is in here.\n\n____\nlist"),
+        (
+            HEAD
+            + "Content-Transfer-Encoding: base64\n\n"
+            + packed("The whole body of the mail is in here.")
+            + "\n____\nlist\n",
+            "\nThe whole body of the mail is in here.\n\n____\nlist",
+        ),
         (HEAD + "\n", ""),
     ],
-)  # fmt: skip
+)
 def test_every_text_of_a_message_in_its_order(message: str, text: str) -> None:
     assert text_of("a.eml", message.encode()) == (SHOWN + text).strip()
 

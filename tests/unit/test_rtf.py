@@ -24,24 +24,36 @@ def rtf(body: str, head: str = r"\ansi\ansicpg1252") -> bytes:
     [
         (r"\uc1 \u8364? \u-10179?\u-8704? caf\u233\'e9", "€ 😀 café"),
         (r"\u128512?\uc0\u233 x \uc2\u26085\'93\'fa y", "😀éx 日 y"),
-        (r"\f0 caf\'e9 {\f1 " + hexed("Добрый", "cp1251") + r"} {\f2 " + hexed("請求書", "cp932") + r"}\'e9", "café Добрый 請求書é"),
+        (
+            r"\f0 caf\'e9 {\f1 " + hexed("Добрый", "cp1251") + r"} {\f2 " + hexed("請求書", "cp932") + r"}\'e9",
+            "café Добрый 請求書é",
+        ),
         (r"{\f3\'b7} item", "• item"),
         (r"\ldblquote A\rdblquote\emdash b\~c\tab d\line e\_f\-g\{\}\\", "“A”—b c\td\ne-fg{}\\"),
         ("one wo\r\nrd\\par\r\ntwo\\\nthree", "one word\ntwo\nthree"),
-        (r"Text{\super\chftn{\footnote\pard\plain{\super\chftn} The note.}} goes on.\par Next.", "Text[1] goes on.\n[1] The note.\nNext."),
+        (
+            r"Text{\super\chftn{\footnote\pard\plain{\super\chftn} The note.}} goes on.\par Next.",
+            "Text[1] goes on.\n[1] The note.\nNext.",
+        ),
         (r"\trowd\cellx1000 one\cell two\cell\row three\cell\cell\row\pard After", "one\ttwo\nthree\nAfter"),
-        (r"{out\intbl\par\itap2 a\nestcell b\nestcell{\*\nesttableprops\trowd\nestrow}{\nonesttables\par}c\cell\row}", "out\na\tb\nc"),
+        (
+            r"{out\intbl\par\itap2 a\nestcell b\nestcell{\*\nesttableprops\trowd\nestrow}{\nonesttables\par}c\cell\row}",
+            "out\na\tb\nc",
+        ),
         (r'See {\field{\*\fldinst HYPERLINK "http://x.example"}{\fldrslt the terms}} now.', "See the terms now."),
         (r"Shown {\v no}\v no\v0  again {\deleted no}{\revised yes}", "Shown  again yes"),
         (r"{\header Head\par}{\footer Foot\par}Body", "Head\n\nFoot\n\nBody"),
-        (r"A{\shp{\*\shpinst{\sp{\sn no}{\sv 202}}{\shptxt Box\par}}{\shprslt{\*\do{\dptxbxtext Box\par}}}}B", "A\nBox\n\nB"),
+        (
+            r"A{\shp{\*\shpinst{\sp{\sn no}{\sv 202}}{\shptxt Box\par}}{\shprslt{\*\do{\dptxbxtext Box\par}}}}B",
+            "A\nBox\n\nB",
+        ),
         (r"{\upr{ansi ?}{\*\ud uni \u8364?}}", "uni €"),
         (r"{\info{\title no}}{\stylesheet{\s0 no;}}{\*\generator no;}{\colortbl;\red0;}{\*\bkmkstart no}Body", "Body"),
         (r"A{\object\objemb{\*\objclass no}{\*\objdata 0102}{\result{\pict 0102}Shown}}B", "AShownB"),
         (r"\sectd\binfsxn4 A {\pict{\*\picprop{\sp{\sn no}{\sv 75}}}\pngblip 89504e47}B\par {\b C}", "A B\nC"),
         (r"A {\pict\bin6 }{\\bin}B{\*\unknown{\b no}} C", "A B C"),
     ],
-)  # fmt: skip
+)
 def test_a_document_shows_its_text_and_no_more(body: str, text: str) -> None:
     assert rtf_to_text(rtf(body)) == text
 
