@@ -102,7 +102,8 @@ def test_a_title_is_shown_once_and_a_drawings_is_none() -> None:
         ("note.txt", b"<b>not a page", "<b>not a page"),
         (
             "page.htm",
-            b"MIME-Version: 1.0\nContent-Type: multipart/related; boundary=x\n\n--x\nContent-Type: text/html\n\n<p>a\n--x--\n",
+            b"MIME-Version: 1.0\nContent-Type: multipart/related; boundary=x\n\n"
+            b"--x\nContent-Type: text/html\n\n<p>a\n--x--\n",
             "a",
         ),
     ],

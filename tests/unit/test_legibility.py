@@ -43,7 +43,7 @@ def test_what_nobody_can_see_is_empty(blank: str) -> None:
         ("8=FIX.4.2\x019=176\x0135=8", "8=FIX.4.2\t9=176\t35=8"),
         ("245 \x1faTitle\x1ebody\x1d", "245 \taTitle\nbody\n"),
         ("\uf0b7 One\n\uf0a7 Two", "• One\n• Two"),
-        ("It\x92s a long enough sentence, \x93quoted\x94 once", "It’s a long enough sentence, “quoted” once"),
+        ("It\x92s a long enough sentence, \x93quoted\x94 once", "It\u2019s a long enough sentence, “quoted” once"),
         (
             "A definition or a de\x02nition, with other words around it",
             "A definition or a de\ufffdnition, with other words around it",

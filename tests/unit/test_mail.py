@@ -15,7 +15,8 @@ PLAIN, HTML = "Content-Type: text/plain\n\n", "Content-Type: text/html\n\n"
 ATTACHED = 'Content-Disposition: attachment; filename="{}"\n\n'
 EVENT = (
     "BEGIN:VCALENDAR\nMETHOD:REQUEST\nBEGIN:VTIMEZONE\nTZID:no\nDTSTART:16010101T030000\nEND:VTIMEZONE\nBEGIN:VEVENT\n"
-    "SUMMARY:Budget\\, round two\nDTSTART;TZID=Europe/Berlin:20260103T100000\nDTEND:20260103T100000Z\nDUE;VALUE=DATE:20260104\n"
+    "SUMMARY:Budget\\, round two\nDTSTART;TZID=Europe/Berlin:20260103T100000\nDTEND:20260103T100000Z\n"
+    "DUE;VALUE=DATE:20260104\n"
     "ORGANIZER;CN=Ann:mailto:ann@x.org\nDESCRIPTION:Bring the fig\n ures\nEND:VEVENT\nEND:VCALENDAR\n"
 )
 EVENT_SHOWN = (
@@ -89,7 +90,8 @@ def parts(kind: str, *each: str, boundary: str = "XX", named: str = "XX", ends: 
             parts(
                 "mixed",
                 PLAIN + "See.",
-                "Content-Type: application/pdf\nContent-Disposition: attachment; filename*0*=utf-8''%C3%9Cber; filename*1*=sicht.pdf\n\nx",
+                "Content-Type: application/pdf\nContent-Disposition: attachment; "
+                "filename*0*=utf-8''%C3%9Cber; filename*1*=sicht.pdf\n\nx",
             ),
             "Attached: Übersicht.pdf\n\nSee.",
         ),
@@ -104,8 +106,8 @@ def parts(kind: str, *each: str, boundary: str = "XX", named: str = "XX", ends: 
         (HEAD + "Content-Type: text/plain; charset=foo bar\n\ngrün", "\ngrün"),
         (HEAD + "Content-Type: text/plain; charset=utf-7\n\nHi +AOQ-", "\nHi ä"),
         (
-            HEAD
-            + 'Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: "quoted-printable" (x)\n\ngr=C3=BC=C3=9Fe',
+            HEAD + "Content-Type: text/plain; charset=utf-8\n"
+            'Content-Transfer-Encoding: "quoted-printable" (x)\n\ngr=C3=BC=C3=9Fe',
             "\ngrüße",
         ),
         (HEAD + "Content-Transfer-Encoding: base64\n\nHello there, plain words.\n", "\nHello there, plain words."),
@@ -149,7 +151,8 @@ def test_a_body_that_nobody_can_read_is_an_error(message: str, error_type: str) 
 
 def test_an_mbox_file_is_all_its_messages() -> None:
     line = "From a@b Thu Jan  1 10:00:00 2026\n"
-    box = f"{line}Subject: 1\nMIME-Version: 1.0\n\nOne.\n>From here.\n\nFrom the desk:\nNote: x\n\n{line}Subject: 2\n\nTwo.\n"
+    box = f"{line}Subject: 1\nMIME-Version: 1.0\n\nOne.\n>From here.\n\nFrom the desk:\nNote: x\n\n"
+    box += f"{line}Subject: 2\n\nTwo.\n"
     for name in ("a.mbox", "a.eml", "inbox"):
         text = "Subject: 1\n\nOne.\nFrom here.\n\nFrom the desk:\nNote: x\n\nSubject: 2\n\nTwo."
         assert text_of(name, box.encode()) == text

@@ -14,7 +14,7 @@ from workers.extract import Kind, Unreadable, extract, inline, kind_of
 from workers.extract.pool import Extractors
 
 GERMAN = "Die Straße ist größer als üblich, sagte Frau Müller über das schöne Gebäude. Wir prüfen es nächste Woche."
-RUSSIAN = "Добрый день! Сумма в счёте не совпадает с договором, проверьте, пожалуйста, ещё раз."
+RUSSIAN = "Добрый день! Сумма в счёте расходится по договору, проверьте, пожалуйста, ещё раз."
 PAGE = b"<html><body><p>Pack<b>ed</b></body></html>"
 
 

@@ -1,4 +1,4 @@
-"""What RTF documents show: characters by font and code page, notes, tables and boxes, and nothing of their machinery."""
+"""What RTF documents show: characters by font and code page, notes, tables and boxes, and no more than that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from benchmarks.made_documents import text_of
 from workers.extract import Unreadable
 from workers.extract.rtf import rtf_to_text
 
-FONTS = r"{\fonttbl{\f0\fcharset0 Arial;}{\f1\fcharset204{\*\fname A;}Arial CYR;}{\f2\fcharset128 MS;}{\f3\fcharset2 Symbol;}}"
+FONTS = (
+    r"{\fonttbl{\f0\fcharset0 Arial;}{\f1\fcharset204{\*\fname A;}Arial CYR;}"
+    r"{\f2\fcharset128 MS;}{\f3\fcharset2 Symbol;}}"
+)
 
 
 def hexed(text: str, encoding: str) -> str:
@@ -37,7 +40,8 @@ def rtf(body: str, head: str = r"\ansi\ansicpg1252") -> bytes:
         ),
         (r"\trowd\cellx1000 one\cell two\cell\row three\cell\cell\row\pard After", "one\ttwo\nthree\nAfter"),
         (
-            r"{out\intbl\par\itap2 a\nestcell b\nestcell{\*\nesttableprops\trowd\nestrow}{\nonesttables\par}c\cell\row}",
+            r"{out\intbl\par\itap2 a\nestcell b\nestcell"
+            r"{\*\nesttableprops\trowd\nestrow}{\nonesttables\par}c\cell\row}",
             "out\na\tb\nc",
         ),
         (r'See {\field{\*\fldinst HYPERLINK "http://x.example"}{\fldrslt the terms}} now.', "See the terms now."),
