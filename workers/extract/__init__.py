@@ -101,10 +101,10 @@ def _judged(text: str, kind: Kind) -> str:
 
 
 def _archive(data: bytes) -> str:
+    from workers.extract.archive_types import is_epub
     from workers.extract.archives import Archive
     from workers.extract.epub import epub_to_text
-    from workers.extract.office import archive_to_text
+    from workers.extract.office import package_to_text
 
     archive = Archive(data)
-    kind = archive.format()
-    return epub_to_text(archive) if kind == "epub" else archive_to_text(archive, data, kind)
+    return epub_to_text(archive) if is_epub(archive) else package_to_text(archive, data)

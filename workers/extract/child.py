@@ -3,7 +3,8 @@
     python -P -m workers.extract.child PARENT MEMORY CPU     (process id, bytes, seconds a document)
 
 Each document comes on stdin as a line of JSON (key, kind, size, most) and its bytes; each text goes to stdout as a line
-of JSON (size and counts of pages, or error_type and message) and its UTF-8. It ends when stdin does, or with the worker.
+of JSON (size and counts of pages, or error_type and message) and its UTF-8. It ends when stdin does, or with
+the worker.
 """
 
 from __future__ import annotations

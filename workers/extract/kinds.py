@@ -66,7 +66,8 @@ _ONLY_MAILS_HAVE = re.compile(
 _MAIL_WITHIN = 16_384
 
 NEVER_TEXT = frozenset(
-    {"pdf", "docx", "docm", "dotx", "pptx", "pptm", "ppsx", "xlsx", "xlsm", "epub", "doc", "xls", "ppt"}
+    ["pdf", "epub", "doc", "dot", "docx", "docm", "dotx", "dotm", "ppt", "pps", "pptx", "pptm", "ppsx", "potx"]
+    + ["xls", "xlsx", "xlsm", "xltx", "xlsb", "msg", "odt", "ods", "odp"]
 )
 """Names of formats that are never text: bytes that are called so and are neither that nor UTF-8 are damaged."""
 
@@ -102,7 +103,7 @@ def kind_of(key: str, data: bytes) -> Kind:
     if data.startswith(_BEGINNINGS):
         return next(kind for beginning, kind in _MAGIC.items() if data.startswith(beginning))
     suffix = suffix_of(key)
-    if suffix == "pdf" and _PDF in data[:_PDF_WITHIN]:
+    if _PDF in data[:_PDF_WITHIN] and (suffix == "pdf" or not _is_utf8(data)):
         return Kind.PDF
     named, start = _BY_NAME.get(suffix), data[:64]
     if named is not Kind.HTML and b"<" in start and _is_page(suffix, data):
@@ -112,6 +113,15 @@ def kind_of(key: str, data: bytes) -> Kind:
     if _RTF in start and not start[: start.index(_RTF)].strip(b"\xef\xbb\xbf \t\r\n\x00"):
         return Kind.RTF
     return named or Kind.TEXT
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether it may be a text that tells of PDFs."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_page(suffix: str, data: bytes) -> bool:

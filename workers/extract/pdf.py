@@ -8,7 +8,6 @@ look like text: that is no text, and the page is counted with those that have no
 from __future__ import annotations
 
 import re
-from itertools import islice
 
 import pypdfium2
 import pypdfium2.raw as pdfium
@@ -21,17 +20,21 @@ LITTLE = 20
 """Characters, white space aside, below which it is looked at what else a page shows: a scan may have its number."""
 DRAWN = 100
 """Segments of paths from which on a page shows more than lines and frames: letters as outlines, drawings."""
-MOST_OBJECTS = 20_000
-"""Of a page, that are looked at."""
+MOST_OBJECTS = 2_000
+"""Of a page: more of them are no blank page."""
 SAMPLE, DOUBTFUL, UNMAPPED = 24, 2, 0.3
 """Characters of a page whose mapping to Unicode is looked at, of those without one from which on all are, and the share
 of these from which on it has no text."""
 
-_PARTED = re.compile("(\\w*)(?:[\u0002\ufffe]\n?|\u00ad(\n?))(?=(\\w*))")
-_COMPOUND = re.compile(r"\w+-\w+")
-_CONTROLS = dict.fromkeys([*range(9), 11, *range(14, 32), 127, 0xFFFE, 0xFFFF])
+MOST_LETTERS = 40
+"""On each side of a hyphen, by which a word is known again."""
+
+_PARTED = re.compile("[\u0002\ufffe]\n?|\u00ad(\n?)")
+_COMPOUND = re.compile(rf"\b[^\W_]{{1,{MOST_LETTERS}}}-[^\W_]{{1,{MOST_LETTERS}}}\b")
+_ENDS_IN, _BEGINS_WITH = re.compile(r"[^\W_]+\Z"), re.compile(r"[^\W_]+")
 _WAITS = re.compile(
-    r"please wait|bitte warten|veuillez patienter|espere|attendere|aguarde|even geduld|proszę czekać|подождите|お待ち|请稍候|請稍候",
+    r"please wait|bitte warten|veuillez patienter|espere|attendere|aguarde|even geduld|proszę czekać|подождите"
+    r"|お待ち|请稍候|請稍候",
     re.IGNORECASE,
 )
 """What pages say in the place of a form that only Adobe's readers show, in its own translations."""
@@ -82,7 +85,7 @@ def pdf_to_text(data: bytes, most: int) -> Extracted:
 
 
 def _why(data: bytes) -> Unreadable:
-    """Why PDFium does not open it. A failure may leave the last one's reason standing: so it fails for another first."""
+    """Why PDFium does not open it. A failure may leave the last one's reason standing, so another comes first."""
     pdfium.FPDF_LoadMemDocument64(b"no PDF", 6, None)
     try:
         pypdfium2.PdfDocument(data)
@@ -115,7 +118,7 @@ class _Pages:
         """Raises `PdfiumError`."""
         page = self._document[number]
         letters = page.get_textpage()
-        text = letters.get_text_bounded().replace("\r\n", "\n")
+        text = _shown(page, letters).replace("\r\n", "\n")
         if text and _is_unmapped(letters):
             self.unmapped += 1
             self.without += 1
@@ -129,20 +132,45 @@ class _Pages:
         return text
 
 
+def _shown(page: pypdfium2.PdfPage, letters: pypdfium2.PdfTextPage) -> str:
+    """The text within what a reader shows of the page.
+
+    PDFium has a text within bounds, too, but without the ends of some lines: two words are one there.
+    """
+    text: str = letters.get_text_range()
+    within: str = letters.get_text_bounded()
+    if len(text) - 2 * text.count("\r\n") <= len(within) - 2 * within.count("\r\n"):
+        return text
+    if len("".join(text.split())) <= len("".join(within.split())):
+        return text
+    left, bottom, right, top = page.get_bbox()
+    shown = []
+    for at in range(letters.count_chars()):
+        letter = chr(pdfium.FPDFText_GetUnicode(letters, at))
+        if not letter.isspace():
+            x1, y1, x2, y2 = letters.get_charbox(at)
+            if x2 < left or x1 > right or y2 < bottom or y1 > top:
+                continue
+        shown.append(letter)
+    return "".join(shown).strip()
+
+
 def _is_unmapped(letters: pypdfium2.PdfTextPage) -> bool:
     count = letters.count_chars()
     lacks = pdfium.FPDFText_HasUnicodeMapError
     step = max(1, count // SAMPLE)
     if sum(lacks(letters, at) == 1 for at in range(0, count, step)) < DOUBTFUL:
         return False
-    return sum(lacks(letters, at) == 1 for at in range(count)) > UNMAPPED * count
+    return bool(sum(lacks(letters, at) == 1 for at in range(count)) > UNMAPPED * count)
 
 
 def _shows_more(page: pypdfium2.PdfPage, has_text: bool) -> bool:
     """Whether the page is no blank one: it has a picture (beside some text: one over half of it), or is drawn on."""
     drawn = 0
     width, height = page.get_size()
-    for found in islice(page.get_objects(max_depth=8), MOST_OBJECTS):
+    for number, found in enumerate(page.get_objects(max_depth=8)):
+        if number == MOST_OBJECTS:
+            return not has_text
         if found.type in (pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_SHADING):
             left, bottom, right, top = found.get_bounds()
             if not has_text or (right - left) * (top - bottom) > width * height / 2:
@@ -155,20 +183,24 @@ def _shows_more(page: pypdfium2.PdfPage, has_text: bool) -> bool:
 
 
 def _in_words(text: str) -> str:
-    """Without the signs of hyphens at line ends, by which PDFium parts words, and without other control characters."""
-    if _PARTED.search(text) is not None:
-        compounds = set(_COMPOUND.findall(text))
+    """Without the signs of hyphens at line ends, by which PDFium parts words.
 
-        def joined(sign: re.Match[str]) -> str:
-            """One between small letters parted a word, unless the text has both with a hyphen elsewhere; any other
-            belongs to what it stands in: Anglo-American, 1990-95."""
-            before, soft, after = sign.groups()
-            at_line_end = soft != ""  # a soft hyphen that is drawn within a line is a hyphen
-            parts = at_line_end and before[-1:].isalpha() and after[:1].islower()
-            return before if parts and f"{before}-{after}" not in compounds else f"{before}-"
+    Between small letters they parted a word, unless the text has both parts with a hyphen elsewhere; any other belongs
+    to what it stands in: Anglo-American, 1990-95. A soft hyphen that is drawn within a line is a hyphen.
+    """
+    if all(sign not in text for sign in ("\u0002", "\ufffe", "\u00ad")):
+        return text
+    compounds = set(_COMPOUND.findall(text))
 
-        text = _PARTED.sub(joined, text)
-    return text.translate(_CONTROLS)
+    def joined(sign: re.Match[str]) -> str:
+        before = text[max(0, sign.start() - MOST_LETTERS) : sign.start()]
+        after = text[sign.end() : sign.end() + MOST_LETTERS]
+        if sign[1] == "" or not (before[-1:].isalpha() and after[:1].islower()):
+            return "-"
+        parts = (_ENDS_IN.search(before), _BEGINS_WITH.match(after))
+        return "-" if "-".join(part[0] for part in parts if part) in compounds else ""
+
+    return _PARTED.sub(joined, text)
 
 
 def _is_cut(data: bytes) -> bool:
