@@ -113,6 +113,8 @@ class Source(_Part):
     duplicates: Literal["share", "text", "ask"] | None = None
     """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart. `text`:
     about those of the same text too, whatever their bytes."""
+    requester_pays: bool = Field(default=False, strict=True)
+    """Whether requests for the source say that we pay for them, as its bucket may want."""
     html: Literal["all", "main"] = "all"
     """What is taken of HTML pages: all that they show, or their main text, without navigation, banners and footers."""
 

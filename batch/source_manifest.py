@@ -207,7 +207,7 @@ def changed(uri: str) -> ManifestBroken:
 
 
 def _read(storage: Storage, bucket: str, entry: ObjectEntry, start: int, end: int) -> bytes:
-    return storage.read_range(bucket, entry.key, start, end, etag=entry.etag)
+    return storage.read_range(bucket, entry.key, start, end, version=entry)
 
 
 def _ends_before(metadata: Any, after: str) -> bool:

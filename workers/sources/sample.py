@@ -7,7 +7,7 @@ from itertools import islice
 from batch.job import Job
 from batch.kinds import OBJECT, kind_of
 from batch.layout import bucket_and_key
-from batch.listing import ObjectEntry, is_addressable
+from batch.listing import is_addressable
 from batch.places import Place
 from batch.planning import PlannedDocument
 from batch.store import Storage
@@ -27,7 +27,7 @@ def holds_rows(job: Job, document: PlannedDocument) -> bool:
 def first_rows(storage: Storage, job: Job, document: PlannedDocument, count: int) -> list[PlannedDocument]:
     """Up to `count` rows of an object, as a run plans them. Blocking. Raises `StorageError`."""
     bucket, key = bucket_and_key(document.uri)
-    source = SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))
+    source = SourceObject(storage, bucket, storage.described(bucket, key))
     rows = READERS[kind_of(job.source, key)](source, Wanted.of(job), Place())
     seen = Occurrences()
     try:
