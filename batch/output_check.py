@@ -36,7 +36,7 @@ async def check_place(storage: Storage, place: S3Uri) -> None:
     """
     bucket = place.bucket
     stem = f"{place.prefix}.docbatch-write-probe-{secrets.token_hex(6)}"
-    keys = [f"{stem}-1", f"{stem}-2"]
+    keys = [f"{stem}/1", f"{stem}/2"]
     try:
         await storage.put(bucket, keys[0], FIRST)  # first without a condition: what fails here is no lack of those
         await _check_create(storage, bucket, keys[0])
@@ -95,7 +95,7 @@ async def _check_replace(storage: Storage, bucket: str, key: str) -> None:
 
 
 async def _check_listing(storage: Storage, bucket: str, stem: str, keys: list[str]) -> None:
-    listed = [entry.key for entry in await storage.list_all(bucket, stem)]
+    listed = [entry.key for entry in await storage.list_all(bucket, f"{stem}/")]
     if listed != keys:
         raise _unfit(bucket, f"its listing does not have what was just written: {len(listed)} of {len(keys)} objects")
 
