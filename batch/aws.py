@@ -137,7 +137,7 @@ def storage_options() -> dict[str, str]:
 
 
 def s3_client(settings: AwsSettings, *, virtual: bool = False) -> Any:
-    """A boto3 client of the same S3, for the source's listings. `virtual`: for buckets that want to be `BUCKET.HOST`."""
+    """A boto3 client of the same S3, for the source's listings. `virtual`: of buckets that want to be `BUCKET.HOST`."""
     from botocore.config import Config
 
     virtual = virtual or settings.virtual

@@ -103,7 +103,7 @@ def in_another_way(
 
 
 def served_by(client: Any, bucket: str, settings: AwsSettings) -> dict[str, Any]:
-    """The server's name, and the bucket's region if it is another. Nothing where the server does not answer. Blocking."""
+    """The server's name, and the bucket's region if it is another; nothing where nobody answers. Blocking."""
     headers = _head(client, bucket)
     if headers is None:
         return {}

@@ -113,7 +113,9 @@ class Duplicates:
             & pc.field("same_as").is_null()
             & (pc.field("size") > 0)  # what is empty is never asked about
         )
-        keys = _hashes(table.column("etag")) ^ table.column("size").to_numpy().astype(np.uint64) * np.uint64(_SPREAD)
+        quoted = pc.starts_with(table.column("etag"), '"').to_numpy()
+        sizes = table.column("size").to_numpy().astype(np.uint64) * np.uint64(_SPREAD)
+        keys = _hashes(table.column("etag")) ^ np.where(quoted, sizes, np.uint64(0))
         keys, first = np.unique(keys, return_index=True)
         room = max(0, self._most - self._remembered)
         self._add(keys[:room], table.column("partition").to_numpy().astype(np.uint32)[first][:room])
@@ -162,10 +164,14 @@ is_content_hash = re.compile(_CONTENT_HASH).match
 
 
 def _hash(etag: str, size: int) -> int | None:
-    """Of etag and size: one etag of many sizes is no hash. None where the etag says nothing of the content."""
+    """Of etag and size: one etag of many sizes is no hash. None where the etag says nothing of the content.
+
+    The hash of a row, which has no quotes, stands for itself: its size counts fields too that nobody is asked about.
+    """
     if not is_content_hash(etag):
         return None
-    return int(etag.strip('"')[:16], 16) ^ (size * _SPREAD & _ALL)
+    part = int(etag.strip('"')[:16], 16)
+    return part ^ (size * _SPREAD & _ALL) if etag.startswith('"') else part
 
 
 def _hashes(etags: pa.ChunkedArray[Any]) -> Numbers:

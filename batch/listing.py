@@ -42,8 +42,8 @@ def is_addressable(key: str) -> bool:
 class Position(NamedTuple):
     """Where a page begins: at the token that the server gave, or after the key `after`.
 
-    `last` is the last key that was listed before, which no page may have again; `skip` the one up to which keys are left
-    out, by a server that cannot start after it.
+    `last` is the last key that was listed before, which no page may have again; `skip` the one up to which keys are
+    left out, where the server cannot start after it.
     """
 
     after: str = ""

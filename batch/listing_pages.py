@@ -7,6 +7,7 @@ are to start after.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from batch.bucket_facts import BucketFacts
@@ -31,11 +32,11 @@ def next_page(
 
     Raises `ListingBroken` where the listing cannot be followed, else `StorageError`.
     """
-    return _Pages(client, bucket, prefix, facts, where, most).at(position)
+    return _Pages(client, bucket, prefix, facts, where=where, most=most).at(position)
 
 
 class _Pages:
-    def __init__(self, client: Any, bucket: str, prefix: str, facts: BucketFacts, where: str, most: int) -> None:
+    def __init__(self, client: Any, bucket: str, prefix: str, facts: BucketFacts, *, where: str, most: int) -> None:
         self._client, self._bucket, self._prefix = client, bucket, prefix
         self._facts, self._where, self._most = facts, where, most
         self._ordered = not bucket.endswith(DIRECTORY_BUCKET)
@@ -114,7 +115,7 @@ class _Pages:
 
     def _past(self, entries: list[ObjectEntry], key: str) -> list[ObjectEntry]:
         """Those after a key, of a server that has to be known to list by the bytes of keys."""
-        if any(one.key >= other.key for one, other in zip(entries, entries[1:], strict=False)):
+        if any(one.key >= other.key for one, other in pairwise(entries)):
             raise self._broken("ignores StartAfter, and does not list by the bytes of keys")
         return [entry for entry in entries if entry.key > key]
 

@@ -1,8 +1,8 @@
 """Objects read by boto3: those whose answer obstore does not take. Blocking: for threads.
 
-obstore refuses headers beyond ASCII (`filename="Übersicht.pdf"`, names in metadata, which S3 passes on as bytes), bodies
-without a length (chunked ones) and whole answers to a request for a part. Such a GET costs 1.3 ms of CPU, five times
-that of obstore, so this is for those alone.
+obstore refuses headers beyond ASCII (`filename="Übersicht.pdf"`, names in metadata, which S3 passes on as bytes),
+bodies without a length (chunked ones) and whole answers to a request for a part. Such a GET costs 1.3 ms of CPU, five
+times that of obstore, so this is for those alone.
 """
 
 from __future__ import annotations

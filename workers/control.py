@@ -71,7 +71,6 @@ class RunControl:
             raise ApplicationError(str(error), type="JobError", non_retryable=True) from None
         self._metrics.start_job(job.name)
         layout = RunLayout.of(job.output.uri, task.run_id)
-        await self._check_places(job)
         state = await read_pointer(self._storage, job.state_layout) if job.incremental else None
         manifest = await SourceKeys(self._storage, job.source).manifest() if job.source.manifest is not None else None
         file = RunFile.of(
@@ -85,6 +84,7 @@ class RunControl:
             manifest_etag=manifest.etag if manifest is not None else "",
         )
         ref = c.RunRef(task.run_id, job.output.uri)
+        await self._check_places(job)
         try:
             await self._storage.create(layout.output.bucket, layout.run_json, file.to_bytes())
         except PreconditionFailed:
@@ -103,7 +103,7 @@ class RunControl:
         return _claimed(ref, job)
 
     async def _check_places(self, job: Job) -> None:
-        """Before anything is paid: what the run's client may not have tried, or not from here. Once a process and place.
+        """Before anything is paid: what the client may not have tried, or not from here. Once a process and place.
 
         Raises `ApplicationError` where it is no use to repeat.
         """
@@ -244,7 +244,7 @@ class RunControl:
     async def check_model(self, task: c.CheckInput) -> c.CheckResult:
         """One short question to the model; for a run that is there, also whether its folder can be read.
 
-        Of a run that is paused because storage was away, whether its folder can be written and its source read, instead.
+        Of a run that is paused because storage was away: whether its folder can be written and its source read.
         """
         try:
             job = (await load_run(self._storage, task.run)).job if task.run else Job.parse(json.loads(task.job_json))

@@ -34,14 +34,15 @@ async def read_planned(storage: Storage, document: PlannedDocument, *, limit: in
         data, found = await storage.get_version(bucket, key, max_bytes=limit)
     if proves(wanted, data):
         return data, wanted
+    changed = wanted and found.etag and bare(found.etag) != bare(wanted) and same_form(found.etag, wanted)
+    if changed:
+        raise Unreadable(CHANGED, f"{document.uri} changed after it was listed")
     if len(data) != document.size:
         raise Unreadable(CHANGED, await _other_size(storage, document, found, len(data)))
     if not wanted:
         return data, found.etag
     if bare(found.etag) == bare(wanted):
         return data, wanted
-    if found.etag and same_form(found.etag, wanted):
-        raise Unreadable(CHANGED, f"{document.uri} changed after it was listed")
     listed = await storage.listed(bucket, key)
     if listed is None or listed.etag != wanted or listed.size != document.size:
         raise Unreadable(CHANGED, f"{document.uri} changed after it was listed")

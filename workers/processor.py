@@ -442,7 +442,7 @@ class Attempt:
         """Those of whose etags it is known that they are of their content. Asks about the others.
 
         An etag that another document has too proves nothing: a store may give one to all. It is proof if it is the MD5
-        of the bytes, so they are read. A row's is the hash of the row; and that of a text was found so when it was read.
+        of the bytes, so they are read. A row's is the hash of the row; that of a text was found so when it was read.
         """
         limit = self._active.file.job.source.max_document_bytes
         proven: set[str] = set()
@@ -628,9 +628,9 @@ class Attempt:
             source = self._active.file.job.source
             text = await self._active.extractors.text_of(document.uri, data, html=source.html)
         active = self._active
-        if self._claims is not None and not self._asks_itself(document):
-            if document.is_planned or await asyncio.to_thread(proves, etag, data):
-                await self._claims.claim(document, etag, text)
+        shares = self._claims is not None and not self._asks_itself(document)
+        if self._claims is not None and shares and (document.is_planned or await asyncio.to_thread(proves, etag, data)):
+            await self._claims.claim(document, etag, text)
         if active.file.job.output.keep_text:
             self._texts[document.document_id] = await asyncio.to_thread(pack, text)
         shown = await active.long.shown(text)

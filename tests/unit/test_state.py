@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,13 +25,18 @@ from workers.state_merge import merged
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
 
 
+def proof(name: str) -> str:
+    """An etag, and the hash of the content that it is proven to be of."""
+    return hashlib.md5(name.encode()).hexdigest()
+
+
 def entry(key: str, *, etag: str = "e", processed: int = 0, listed: int = 0, fingerprint: str = "f") -> Entry:
     when, seen = DAY + timedelta(hours=processed), DAY + timedelta(hours=listed)
-    return Entry(key, key, etag, "h", fingerprint, "ok", None, when, seen, seen, f"s3://b/{processed}")
+    return Entry(key, key, proof(etag), proof(etag), fingerprint, "ok", None, when, seen, seen, f"s3://b/{processed}")
 
 
 def document(key: str, etag: str = "e") -> PlannedDocument:
-    return PlannedDocument(key, f"s3://b/{key}", etag, 1)
+    return PlannedDocument(key, f"s3://b/{key}", proof(etag), 1)
 
 
 def compared(entries: list[Entry], *, full: bool = False, within: str = "", by_folders: bool = False) -> Comparison:

@@ -39,5 +39,5 @@ class SourceObject:
 
 
 def version_of(entry: ObjectEntry) -> str:
-    """What tells a version of an object from others: its etag, with size and time where that may be the same for all."""
+    """What tells a version from others: the etag, with size and time where that may be the same for all."""
     return entry.etag if tells_versions(entry.etag) else f"{entry.etag}|{entry.size}|{entry.modified}"
