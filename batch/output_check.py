@@ -1,7 +1,8 @@
 """Whether an output does what every promise hangs on: conditional writes. Tried with two small objects that go again.
 
 A result file, the plan and the run's claim are each written by one of several that try: `If-None-Match: *` and
-`If-Match` on PUT decide. A server that ignores them (and answers 200) has results overwritten and answers paid twice, in silence.
+`If-Match` on PUT decide. A server that ignores them (and answers 200) has results overwritten and answers paid twice,
+in silence.
 """
 
 from __future__ import annotations
