@@ -15,7 +15,7 @@ from benchmarks.figures import Figure
 from tests.chaos.harness import Chaos, measured, say
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
 
-DOCUMENTS = 2000
+DOCUMENTS = int(__import__("os").environ.get("D") or 2000)
 ETAGS: tuple[Etag, ...] = (
     "md5", "md5", "md5", "constant", "constant-md5", "empty", "weak", "unquoted", "other-in-listing", "of-the-key",
 )  # fmt: skip
@@ -108,6 +108,8 @@ async def faulty_run(chaos: Chaos, monkeypatch: pytest.MonkeyPatch, *, documents
                 or quirks[row["document_id"]].quirks.listed_size is not None
             )
         ]
+        for row in [*wrong, *crossed, *astray][:20]:
+            say(f"astray: {row['document_id']} {quirks[row['document_id']].quirks} {row['error_message']}")
         said = ", ".join(f"{count} {kind}" for kind, count in sorted(errors.items()))
         measured(
             "faulty_store",
