@@ -8,6 +8,7 @@ times that of obstore, so this is for those alone.
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -70,7 +71,7 @@ def read(
     answer = client.get_object(Bucket=bucket, Key=key, **options, **_payer(pays))
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     part = _WHOLE.fullmatch(headers.get("content-range", "")) if within is not None else None
-    with answer["Body"] as body:
+    with closing(answer["Body"]) as body:  # itself a context manager, but of a stream that takes half a body for whole
         pieces, size = [], 0
         while piece := body.read(CHUNK):
             size += len(piece)

@@ -66,7 +66,9 @@ async def test_a_burst_gives_what_it_can_whatever_else_is_asked_for(bucket: str)
         assert await storage.get_many(bucket, [ObjectEntry(key, 1, X) for key in wanted], max_bytes=most) == [
             found, None, None, None, found, found
         ]  # fmt: skip
-    assert await storage.get_many(bucket, [("p/sub-1.txt", '"another"'), ("p/sub/a.txt", None)], max_bytes=1) == [
+    others = [ObjectEntry("p/sub-1.txt", 1, '"another"'), ObjectEntry("p/sub/a.txt", 2, X)]
+    assert await storage.get_many(bucket, [*others, ObjectEntry("p/sub/a.txt", 1, X)], max_bytes=1) == [
+        None,
         None,
         b"x",
     ]
