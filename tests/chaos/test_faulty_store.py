@@ -15,7 +15,7 @@ from benchmarks.figures import Figure
 from tests.chaos.harness import Chaos, measured, say
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
 
-DOCUMENTS = int(__import__("os").environ.get("D") or 2000)
+DOCUMENTS = 2000
 ETAGS: tuple[Etag, ...] = (
     "md5", "md5", "md5", "constant", "constant-md5", "empty", "weak", "unquoted", "other-in-listing", "of-the-key",
 )  # fmt: skip
