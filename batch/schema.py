@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from batch.columns import Columns, Node
 
-ROW_SCHEMA_VERSION = 2
+ROW_SCHEMA_VERSION = 3
 """Version of the columns that `row_schema` gives; raised when a column is added, removed or changes its meaning."""
 
 TEXT = "text"
@@ -115,6 +115,8 @@ def row_schema(
         ("generation", int64),
         ("processed_at", pa.timestamp("us", tz="UTC")),
         ("same_as", string),
+        ("pages", int64),
+        ("pages_without_text", int64),
     ]
     if incremental:
         columns.append(("content_hash", string))

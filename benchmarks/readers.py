@@ -38,7 +38,7 @@ def main(case: str, reader: str, seconds: float) -> None:
 def _chosen(case: str) -> Reader:
     def read(data: bytes) -> str:
         kind = Kind.HTML_MAIN if case == "main.html" else kind_of(case, data)
-        return extract(case, data, kind, 8 * 2**20)
+        return extract(case, data, kind, 8 * 2**20).text
 
     return read
 

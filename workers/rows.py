@@ -45,9 +45,9 @@ class RowMaker:
             "finish_reason": answer.finish_reason,
             "model": answer.model,
             "attempts": answer.attempts,
-            "prompt_tokens": answer.prompt_tokens,
-            "cached_tokens": answer.cached_tokens,
-            "completion_tokens": answer.completion_tokens,
+            "prompt_tokens": None if answer.uncounted else answer.prompt_tokens,
+            "cached_tokens": None if answer.uncounted else answer.cached_tokens,
+            "completion_tokens": None if answer.uncounted else answer.completion_tokens,
             "cost_usd": cost_usd,
             "latency_seconds": answer.latency_seconds,
             "fingerprint": self.fingerprint,
@@ -55,6 +55,8 @@ class RowMaker:
             "generation": self.generation,
             "processed_at": datetime.now(UTC),
             "same_as": None,
+            "pages": None,
+            "pages_without_text": None,
         }
 
     def kept(self, document: PlannedDocument) -> Row:

@@ -28,6 +28,10 @@ class SourceObject:
         """The bytes from `start` up to `end`, which is past `start` and not past the object."""
         return self._storage.read_range(self._bucket, self.key, start, end, version=self._entry)
 
+    def read_any(self, start: int, end: int) -> bytes:
+        """As `read`, of whichever version is there: for a look at an object of which only a listing is known."""
+        return self._storage.read_range(self._bucket, self.key, start, end)
+
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """All bytes from `start` on, in order."""
         for at in range(start, self.size, CHUNK):
