@@ -9,6 +9,8 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 
+from batch.telemetry import shared_runtime
+
 CONNECT_WITHIN = 10.0
 
 
@@ -31,7 +33,7 @@ async def connect_temporal(*, runtime: Runtime | None = None) -> Client:
     address = config["target_host"]
     try:
         return await asyncio.wait_for(
-            Client.connect(**config, runtime=runtime),
+            Client.connect(**config, runtime=runtime or shared_runtime()),
             CONNECT_WITHIN,
         )
     except (RuntimeError, TimeoutError, OSError) as error:

@@ -57,7 +57,7 @@ from workers.extract import Extracted, Unreadable
 from workers.incremental import content_hash
 from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
-from workers.llm.prices import Pricer
+from workers.llm.prices import Pricer, cost_of
 from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, carried, shared
@@ -655,8 +655,7 @@ class Attempt:
     def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         """An ok row; `price`: another than that of online answers."""
         price = price or self._active.price
-        cost = price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        return self._made(document, etag, answer, cost)
+        return self._made(document, etag, answer, cost_of(answer, price))
 
     def _made(self, document: PlannedDocument, etag: str, answer: Answer, cost_usd: float | None) -> Row:
         row = self._maker.row(document, etag, answer, cost_usd) | self._pages.pop(document.document_id, {})
