@@ -15,8 +15,9 @@ from batch.globs import compile_globs
 from batch.job import Source
 from batch.kinds import OBJECT, kind_of
 
+TABLE_LOGS = "table logs"
 _RULES = {
-    "table logs": r"/(?:_delta_log|_delta_index|_change_data|\.hoodie|_spark_metadata|_symlink_format_manifest)/"
+    TABLE_LOGS: r"/(?:_delta_log|_delta_index|_change_data|\.hoodie|_spark_metadata|_symlink_format_manifest)/"
     r"|/metadata/(?:[^/]*\.metadata\.json(?:\.gz)?|snap-[^/]*\.avro|[^/]*-m\d+\.avro|version-hint\.text|[^/]*\.(?:stats|puffin))$"
     r"|/deletion_vector_[0-9a-f-]{36}\.bin$|/\.hoodie_partition_metadata[^/]*$|/\.[^/]*\.log\.\d+[^/]*$",
     "temporary files": r"/(?:_temporary|\.temporary|\.spark-staging[^/]*|\.hive-staging[^/]*|_impala_insert_staging"

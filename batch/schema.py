@@ -108,6 +108,8 @@ def row_schema(
         ("prompt_tokens", int64),
         ("cached_tokens", int64),
         ("completion_tokens", int64),
+        ("cache_write_tokens", int64),
+        ("reasoning_tokens", int64),
         ("cost_usd", pa.float64()),
         ("latency_seconds", pa.float64()),
         ("fingerprint", string),

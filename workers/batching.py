@@ -42,7 +42,7 @@ from workers.llm.errors import Kind, Verdict, judge_status
 from workers.llm.prices import Pricer, cost_of, pricer
 from workers.partition_batches import PartitionBatches
 from workers.processor import Attempt, Stopped, Unchanged, groups, marked
-from workers.rows import Row
+from workers.rows import TOKENS, Row
 from workers.spool import Spool, SpoolWriter, fitting
 from workers.waiting import sleep_while
 
@@ -376,7 +376,7 @@ class BatchAttempt(Attempt):
         spent = cost_of(before, self._batch_price)
         row["cost_usd"] = None if row["cost_usd"] is None or spent is None else row["cost_usd"] + spent
         row["attempts"] += before.attempts
-        for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+        for name in TOKENS:
             row[name] = None if row[name] is None or before.uncounted else row[name] + getattr(before, name)
         return row
 

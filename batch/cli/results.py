@@ -124,7 +124,7 @@ def _export(frame: pl.LazyFrame, path: Path) -> None:
         export(frame, path)
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise CliError(f"{path} is not written: {reason}") from None
+        raise CliError(f"{path} cannot be written: {reason}") from None
     say(f"{frame.select(pl.len()).collect().item():,} rows in {path}", err=True)
 
 
@@ -169,7 +169,7 @@ def report(
         with whole_file(path) as unfinished:
             unfinished.write_text(render(found), encoding="utf-8")
     except OSError as error:
-        raise CliError(f"{path} is not written: {error.strerror or error}") from None
+        raise CliError(f"{path} cannot be written: {error.strerror or error}") from None
     say(str(path))
     if found.verdict[0] == "different":
         say(f"the rows are not those of the manifest: {found.verdict[1]}", err=True)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.serving import run_simple
 from werkzeug.wrappers import Response
@@ -32,7 +32,7 @@ class Guarded:
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        reason = refusal(EnvironHeaders(environ), bound_to=LOOPBACK)
+        reason = refusal(dict(EnvironHeaders(environ).items()), bound_to=LOOPBACK)
         if reason is not None:
             return Response(f"{reason}\n", status=403)(environ, start_response)
         answer: Iterable[bytes] = self._moto(environ, start_response)

@@ -112,8 +112,9 @@ def own_work(frame: pl.LazyFrame, run_id: str) -> pl.LazyFrame:
 
 def _is_unpriced() -> pl.Expr:
     """Of rows that a model answered in this run: no cost, because the price is not known, or the tokens (then null)."""
-    own = pl.col("processed_at").is_not_null() & (pl.col("status") != "skipped")
-    return own & pl.col("cost_usd").is_null() & pl.col("completion_tokens").ne_missing(0)
+    completion = pl.col("completion_tokens")
+    uncounted = completion.is_null() & pl.col("processed_at").is_not_null() & (pl.col("status") != "skipped")
+    return pl.col("cost_usd").is_null() & ((completion > 0).fill_null(value=False) | uncounted)
 
 
 def measure(frame: pl.LazyFrame) -> Measures:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from batch import contracts as c
+from batch.hidden import TABLE_LOGS
 from batch.printable import printable
 from batch.terminal.quantities import COLOURS, budget, by_type, money, partitions_and_shards, total, why
 
@@ -32,6 +33,8 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
         lines.append(fact("incremental", f"{by_type(status.reasons)}; {status.deleted:,} deleted"))
     if status.left_out:
         lines.append(fact("left out", f"{by_type(status.left_out)} (source.hidden: true takes them)"))
+        if TABLE_LOGS in status.left_out:
+            lines.append(fact("tables", "files are read as they lie there, old versions too: docs/sources.md"))
     missing = status.planned - status.documents
     if status.ended and missing > 0:
         lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))

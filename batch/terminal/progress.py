@@ -84,7 +84,7 @@ class PlainDisplay(Display):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(simulated=simulated, clock=clock)
-        self._write = lambda line: write(printable(line))
+        self._write_line = write
         self._every = every
         self._shown = ("", "")
         self._due = 0.0
@@ -107,6 +107,9 @@ class PlainDisplay(Display):
         if errors != self._errors:
             self._errors = errors
             self._write(f"  {errors}")
+
+    def _write(self, line: str) -> None:
+        self._write_line(printable(line))
 
     def line(self, status: RunResult) -> str:
         parts = [

@@ -14,7 +14,6 @@ from selenium import webdriver
 
 from batch.local.ports import LOOPBACK
 from batch.local.stack import LocalStack
-from tests.integration.test_stack import descendants
 from tests.provider import ask
 
 WORKFLOW = json.dumps({"workflowType": {"name": "X"}, "taskQueue": {"name": "docbatch"}})
@@ -97,7 +96,9 @@ def test_nor_one_whose_name_resolves_to_this_machine(stack: LocalStack) -> None:
 def test_all_of_it_listens_on_loopback_alone(stack: LocalStack) -> None:
     listening = [
         (process.name(), connection.laddr)
-        for process in descendants()
+        for server in (stack.temporal, stack.s3, stack.provider, *stack.workers)
+        if server is not None
+        for process in (psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True))
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]

@@ -8,6 +8,11 @@ COMPOSITE = (
     "/CIDFontType2 /BaseFont /Sub /CIDSystemInfo << /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> >>] >>"
 )
 """A font whose codes are numbers of glyphs, without a table that says which characters they show."""
+DVIPS = (
+    "<< /Type /Font /Subtype /Type1 /BaseFont /ABCDEF+Sub /Encoding << /Type /Encoding /Differences "
+    f"[32 {' '.join(f'/a{code}' for code in range(32, 127))}] >> >>"
+)
+"""A font of old TeX, whose names of glyphs are those of dingbats."""
 SCAN = "q 612 0 0 792 0 0 cm BI /W 1 /H 1 /CS /G /BPC 8 ID x EI Q\n"
 """A picture over the whole page."""
 

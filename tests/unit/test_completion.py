@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -61,6 +62,8 @@ def test_words_of_a_whole_answer_and_none_at_all(finish: Any) -> None:
         (body("", "stop", tool_calls=[{"function": {"name": "search"}}]), "tool_calls"),
         (body("", "function_call", function_call={"name": "search"}), "tool_calls"),
         (body("bug", tool_calls=[]), "ok"),
+        (body("", tool_calls=True), "tool_calls"),
+        (body("", tool_calls=[None, {"function": 5}]), "tool_calls"),
         (body("bug", tool_calls=None, refusal=None, reasoning=None), "ok"),
         ({**body("half"), "error": {"code": 502, "message": "Upstream"}}, "http_502"),
         ({**body("half"), "error": "upstream went away"}, "provider_error"),
@@ -133,6 +136,15 @@ def test_what_is_no_answer_is_shown_and_asked_again_only_a_few_times() -> None:
 def test_thoughts_are_no_part_of_the_answer(text: str, answer: str) -> None:
     assert without_thoughts(text) == answer
     assert (read_completion(body(text)).text or "") == answer
+
+
+@pytest.mark.parametrize(
+    "part", ["<think></think>", "<think>", "</think>", "[", "<|channel|>final<|message|>", "a </think>"]
+)
+def test_thoughts_are_taken_off_in_no_time(part: str) -> None:
+    started = time.process_time()
+    without_thoughts(part * (2**21 // len(part)))
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -224,6 +236,15 @@ def test_content_in_parts(content: Any, text: str) -> None:
             Usage(60, 30, 20, 1),
         ),
         ({"prompt_tokens": 10, "completion_tokens": 1, "cache_creation_input_tokens": 20}, Usage(30, 0, 20, 1)),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 1,
+                "total_tokens": 41,
+                "prompt_tokens_details": {"cached_tokens": 30},
+            },
+            Usage(40, 30, 0, 1),
+        ),
         # No sense
         (
             {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 99}},

@@ -51,7 +51,6 @@ FOREIGN = {
     "SSL_CERT_FILE": "/nonexistent/ca.pem",
     "SSL_CERT_DIR": "/nonexistent",
     "PYTHONPATH": "/nonexistent",
-    "PYTHONDEVMODE": "1",
     "PYTHONSTARTUP": "/nonexistent/startup.py",
     "S3_BUCKET": "the-users-own",
     "WEED_MASTER_PORT": "9",

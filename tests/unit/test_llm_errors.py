@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,14 @@ def test_the_page_has_the_rules_line_by_line() -> None:
     found = [next((at for at, text in enumerate(PAGE.splitlines()) if text.startswith(line)), None) for line in lines]
     assert None not in found, [line for line, at in zip(lines, found, strict=True) if at is None]
     assert found == list(range(found[0] or 0, (found[0] or 0) + len(RULES)))
+
+
+@pytest.mark.parametrize(
+    "part", ["<", "<script ", "<!--", "<a ", "model ", "per day limit ", "try again 1", "context length "]
+)
+def test_hostile_words_take_no_time(part: str) -> None:
+    started = time.process_time()
+    for text in (part * 20_000, f"<html>{part * 20_000}"):
+        judge_status(429, None, text)
+        judge_status(400, {"error": {"message": text}})
+    assert time.process_time() - started < 1

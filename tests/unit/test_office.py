@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import pytest
 from benchmarks.made_documents import archive, make_docx, make_pptx, make_xlsx, text_of
 from tests.unit.made_ole import ole
 from workers.extract import Unreadable
+from workers.extract.old_sheets import with_times
 
 SHEETS = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -163,3 +165,21 @@ def test_a_workbook_of_empty_sheets_has_no_text() -> None:
 def test_what_is_not_read_is_named(data: bytes, said: str) -> None:
     error_type, message = refusal("a.bin", data)
     assert error_type == "unsupported_format" and said in message
+
+
+def test_times_of_old_workbooks_are_known_by_their_records() -> None:
+    def record(kind: int, data: bytes) -> bytes:
+        return struct.pack("<HH", kind, len(data)) + data
+
+    def number(style: int, value: float) -> bytes:
+        return record(0x0203, struct.pack("<HHHd", 0, 0, style, value))
+
+    code = b"[h]:mm"
+    stream = record(0x041E, struct.pack("<HHB", 165, len(code), 0) + code)
+    stream += b"".join(record(0x00E0, struct.pack("<HH16x", 0, kind)) for kind in (0, 20, 165, 14))
+    stream += number(0, 0.5) + number(1, 0.5625) + number(2, 1.5) + number(3, 0.35) + number(1, 0.0)
+    stream += record(0x027E, struct.pack("<HHHI", 0, 0, 2, (1225 << 2) | 3))  # 1225 hundredths of days
+    stream += record(0x00BD, struct.pack("<HHHIHIH", 0, 0, 1, 0x3FE80000, 1, 0x3FD00000, 1))
+    text = "S\n0.5\t0.5625\t1900-01-01 12:00:00\t0.35\t0\t1900-01-12 06:00:00\n0.75\t0.25"
+    assert with_times(text, stream) == "S\n0.5\t13:30\t36:00\t0.35\t0\t294:00\n18:00\t06:00"
+    assert with_times(text, stream[:9]) == text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.made_documents import make_locked_pdf
-from tests.unit.made_pdf import COMPOSITE, SCAN, line, pdf
+from tests.unit.made_pdf import COMPOSITE, DVIPS, SCAN, line, pdf
 from workers.documents import check_pages
 from workers.extract import Extracted, Kind, Unreadable, extract
 from workers.extract.pool import Extractors
@@ -51,8 +51,10 @@ def test_why_a_pdf_has_no_text() -> None:
     )
     assert refusal(pdf("", ""))[1].endswith("they are blank")
     glyphs = "BT /F1 12 Tf 72 700 Td <002400480051004F00550057> Tj ET\n"
-    error_type, said = refusal(pdf(glyphs, font=COMPOSITE))
-    assert error_type == "no_text" and "do not say which characters they show" in said
+    for made in (pdf(glyphs, font=COMPOSITE), pdf(line("The problem"), font=DVIPS)):
+        error_type, said = refusal(made)
+        assert error_type == "no_text" and "do not say which characters they show" in said
+    assert read(pdf(line("Cover"), line("\\244 a few bullets \\225"))).pages_without_text == 0
 
 
 def test_words_that_a_line_end_parted_are_whole_and_other_hyphens_stay() -> None:
@@ -95,7 +97,7 @@ def test_values_of_forms_are_read_with_their_names() -> None:
 
 def test_what_was_typed_onto_a_page_and_what_is_attached_is_said() -> None:
     notes = (
-        "<< /Type /Annot /Subtype /FreeText /Rect [72 600 300 620] /Contents (Typed by hand) >>",
+        "<< /Type /Annot /Subtype /FreeText /Rect [72 600 300 620] /RC (<body><p>Typed by <b>hand</b></p></body>) >>",
         "<< /Type /Annot /Subtype /Text /Rect [72 500 90 520] /Contents (A sticky note) >>",
         "<< /Type /Annot /Subtype /Link /Rect [72 500 90 520] /Contents (a link's tip) >>",
         "<< /Type /Filespec /F (contract.pdf) /UF (contract.pdf) /EF << /F 8 0 R >> >>",

@@ -227,6 +227,7 @@ GUESS = 1000.0 + 1
         ([TransportError("unreachable", "refused"), answer('{"a": 1}', 30, 5)], 35, 35),
         ([TransportError("timeout", "late"), answer('{"a": 1}', 30, 5)], GUESS + 35, 2 * GUESS),
         ([Reply(200, {}, None, "<html>"), answer('{"a": 1}', 30, 5)], 35, 35),  # what is no answer says no usage
+        ([Reply(200, {}, None, '{"choices": [{"mess'), answer('{"a": 1}', 30, 5)], GUESS + 35, 2 * GUESS),  # it was cut
         ([Reply(200, {}, {"choices": [], "usage": {"prompt_tokens": 40}})], 40, 40),
         ([Reply(200, {}, {"choices": [{"message": {"content": '{"a": 1}'}}]})], GUESS, 2 * GUESS),  # nor does this one
         ([TransportError("answer_too_large", "16 MiB")], GUESS, 2 * GUESS),

@@ -107,6 +107,13 @@ async def test_two_rows_however_they_are_written(data: bytes, chunk: int, monkey
         (A + b" trailing\n" + B, ["bad_row: line 1 is no JSON: ", "beta"]),
         (b'{"text": "cut\n' + A + b"\n" + B, ["bad_row: line 1 is no JSON: ", "alpha", "beta"]),
         (
+            A + b'\n{\n "text":\n  "b"\n}\n{\n"text": "c",\n"l": [\n{"a":1},{"b":2}\n]}\n' + B,
+            ["alpha", "b", "c", "beta"],
+        ),
+        (A + b'\n{\n "text": "b",\n}\n' + B, ["alpha", "bad_row: line 2 is no JSON: trailing comma", "beta"]),
+        (A + b"\n{broken\n{also\n" + B, ["alpha", "bad_row: line 2", "bad_row: line 3", "beta"]),
+        (A + b'\n{"text": "cut\n' + B + b"\n{\n", ["alpha", "bad_row: line 2", "beta", "bad_row: line 4"]),
+        (
             b'{\n "text": "a",\n}\n{\n "text": "b"\n}\n',
             ["bad_row: object 1 is no JSON: trailing comma is not allowed", "b"],
         ),
@@ -287,20 +294,25 @@ def test_objects_are_cut_wherever_pieces_end(
     assert all(end_of_value(text, 0) == len(text) for text in texts)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from([b"", b"\n", b"\r", b",", b"\n\n"]),
     st.sampled_from(["", "gzip", "utf-16", "array"]),
     st.integers(1, 3),
     st.integers(1, 2),
+    st.booleans(),
 )
 async def test_shards_end_between_any_two_objects(
-    between: bytes, written: str, documents: int, partitions: int
+    between: bytes, written: str, documents: int, partitions: int, pretty: bool
 ) -> None:
     """Also within a line: none is planned twice, none is left out, whoever goes on."""
     texts = [f"row {n}" for n in range(9)] + ["x" * 300, "row 0"]
     rows = [json.dumps({"text": text}).encode() for text in texts]
     data = between.join(rows[:6]) + b"\n" + between.join(rows[6:])
+    if pretty:
+        inner = [{"a": 1}, {"b": 2}]
+        data += b"\n{broken\n" + rows[0] + b"\n" + json.dumps({"text": "over lines", "of": inner}, indent=1).encode()
+        data += b'\n{\n"text": "over lines",\n"of": [\n{"a":1},{"b":2}\n]}\n{\n' + rows[1] + b'\n{"cut": [\n'
     if written == "array":
         data = b"[" + b",".join(rows) + b"]"
     elif written == "gzip":
@@ -314,5 +326,7 @@ async def test_shards_end_between_any_two_objects(
     for anew in (False, True):
         found = await plan(memory, of, partitions=partitions, anew=anew)
         assert [each.document_id for each in found] == [each.document_id for each in whole]
-    if written in ("array",) or between in (b"\n", b"\n\n"):
+    if pretty and written != "array":
+        assert [each.content for each in whole][-7:] == [None, "row 0", "over lines", "over lines", None, "row 1", None]
+    elif written == "array" or between in (b"\n", b"\n\n"):
         assert [each.content for each in whole] == [text if len(text) < 250 else None for text in texts]

@@ -9,6 +9,8 @@ from typing import Any
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from workers.extract.html import page_to_text
+
 MOST_ANNOTATIONS = 5_000
 """Of a page."""
 MOST_OPTIONS = 1_000
@@ -58,7 +60,9 @@ class Annotations:
             attachment = pdfium.FPDFAnnot_GetFileAttachment(annotation)
             self.attached.append(_text(lambda *room: pdfium.FPDFAttachment_GetName(attachment, *room)))
         if kind in _TYPED:
-            return _text(lambda *room: pdfium.FPDFAnnot_GetStringValue(annotation, b"Contents", *room))
+            plain = _text(lambda *room: pdfium.FPDFAnnot_GetStringValue(annotation, b"Contents", *room))
+            rich = "" if plain else _text(lambda *room: pdfium.FPDFAnnot_GetStringValue(annotation, b"RC", *room))
+            return page_to_text(rich) if rich else plain
         return ""
 
     def _field(self, annotation: Any) -> str:

@@ -45,7 +45,7 @@ languages, 14 encodings); Windows-1252, by far the most frequent, is believed so
 MOST_ALIEN = 0.25
 """Share of the words beyond ASCII that may be such as no Western language has, in a text of a Western encoding: more of
 them, and it is another encoding's bytes, read as Western."""
-_WORD = re.compile(r"\w[\w\xa1-\xb6\xb8-\xbf\xd7\xf7\u02c6\u02dc\u2013\u2014\u2020\u2021\u2026\u2030]{1,60}")
+_WORD = re.compile(r"\w[\w\xa1-\xb6\xb8-\xbf\xd7\xf7\u02c6\u02dc\u2020\u2021\u2030]{1,60}")
 _ALIEN = re.compile("[a-zß-ÿšžœ](?:[À-ÖØ-ÞŠŒŽŸ]|[^\\w\xb7\u2019][a-zß-ÿ])|^[^\x00-\x7f]{3,}$")
 """A capital or a sign after a small letter, as of old Macs' text; no letter of ASCII, as of Cyrillic and Greek."""
 _LOOKED_AT = 200_000

@@ -10,6 +10,7 @@ import olefile
 from office_oxide import Document, OfficeOxideError
 
 from workers.extract.archives import Archive
+from workers.extract.old_sheets import with_times
 from workers.extract.packages import Package
 from workers.extract.spreadsheets import mended_sheets
 from workers.extract.unreadable import Unreadable
@@ -54,7 +55,7 @@ def ole_to_text(data: bytes) -> str:
             entries = {path[0].lower(): path[0] for path in file.listdir(streams=True, storages=True)}
             other = next((name for stream, name in _OTHERS.items() if stream in entries), None)
             old = next((stream for stream in _OLD if stream in entries and other is None), None)
-            beginning = file.openstream(entries[old]).read(12) if old is not None else b""
+            stream = file.openstream(entries[old]).read() if old in ("worddocument", "workbook") else b""
     except (OSError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise Unreadable("corrupt", f"the OLE container is damaged or truncated: {error}") from None
     if "encryptedpackage" in entries:
@@ -64,13 +65,14 @@ def ole_to_text(data: bytes) -> str:
             other = "a workbook of Excel 95 or older, a format that is not read"
         raise Unreadable("unsupported_format", f"the document is {other or 'an OLE container, but no DOC, PPT or XLS'}")
     if old == "worddocument":
-        if beginning[10:12] and beginning[11] & 1:
+        if stream[10:12] and stream[11] & 1:
             raise Unreadable("encrypted", "the DOC is protected by a password")
-        if int.from_bytes(beginning[2:4], "little") <= _WORD_95:
+        if int.from_bytes(stream[2:4], "little") <= _WORD_95:
             raise Unreadable(
                 "unsupported_format", "the document is a DOC of Word 95 or older, a format that is not read"
             )
-    return _text(data, _OLD[old])
+    text = _text(data, _OLD[old])
+    return with_times(text, stream) if old == "workbook" else text
 
 
 def _text(data: bytes, kind: Format) -> str:

@@ -32,6 +32,7 @@ MOST_LETTERS = 40
 _PARTED = re.compile("[\u0002\ufffe]\n?|\u00ad(\n?)")
 _COMPOUND = re.compile(rf"\b[^\W_]{{1,{MOST_LETTERS}}}-[^\W_]{{1,{MOST_LETTERS}}}\b")
 _ENDS_IN, _BEGINS_WITH = re.compile(r"[^\W_]+\Z"), re.compile(r"[^\W_]+")
+_SYMBOLS = re.compile("[\u2460-\u2473\u2660-\u2667\u2701-\u27bf]")
 _WAITS = re.compile(
     r"please wait|bitte warten|veuillez patienter|espere|attendere|aguarde|even geduld|proszę czekać|подождите"
     r"|お待ち|请稍候|請稍候",
@@ -119,7 +120,7 @@ class _Pages:
         page = self._document[number]
         letters = page.get_textpage()
         text = _shown(page, letters).replace("\r\n", "\n")
-        if text and _is_unmapped(letters):
+        if text and (_is_unmapped(letters) or _is_symbols(text)):
             self.unmapped += 1
             self.without += 1
             text = ""
@@ -162,6 +163,13 @@ def _is_unmapped(letters: pypdfium2.PdfTextPage) -> bool:
     if sum(lacks(letters, at) == 1 for at in range(0, count, step)) < DOUBTFUL:
         return False
     return bool(sum(lacks(letters, at) == 1 for at in range(count)) > UNMAPPED * count)
+
+
+def _is_symbols(text: str) -> bool:
+    """Whether a text is dingbats, which is what old TeX's names of glyphs (`/a65`) are taken for."""
+    if text.isascii():
+        return False
+    return len(_SYMBOLS.findall(text)) > UNMAPPED * len("".join(text.split()))
 
 
 def _shows_more(page: pypdfium2.PdfPage, has_text: bool) -> bool:

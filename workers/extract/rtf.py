@@ -140,7 +140,7 @@ class _Reader:
                 self._take(bytes.fromhex(token["hex"].decode()))
             elif kind == "text":
                 self._take(token["text"])
-                if at < len(data) and data[at] in b"\\{}" and not token["text"].isascii() and self._is_half():
+                if at < len(data) and data[at] in b"\\{}" and self._is_half(token["text"]):
                     self._bytes.append(data[at])  # the second byte of a character that the writer did not escape
                     at += 1
         raise Unreadable("corrupt", f"the RTF document is truncated: {len(self._opened):,} of its groups have no end")
@@ -222,15 +222,15 @@ class _Reader:
         charset = self._charsets.get(font, 1) if font is not None else 1
         return _CHARSETS.get(charset, self._codec)
 
-    def _is_half(self) -> bool:
-        """Whether the last byte begins a character of two."""
+    def _is_half(self, data: bytes) -> bool:
+        """Whether the last of the bytes begins a character of two."""
         encoding = self._encoding()
-        if encoding not in _TWO_BYTES or not self._bytes:
+        if data[-1] < 0x80 or encoding not in _TWO_BYTES:
             return False
         try:
-            bytes(self._bytes).decode(encoding)
+            data.decode(encoding)
         except UnicodeDecodeError as error:
-            return error.start == len(self._bytes) - 1
+            return error.start == len(data) - 1
         return False
 
     def _flush(self) -> None:

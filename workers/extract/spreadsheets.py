@@ -10,27 +10,15 @@ import re
 from xml.etree import ElementTree
 
 from workers.extract.archives import Archive
+from workers.extract.cell_formats import BUILT_IN_TIMES, as_time, time_code
 from workers.extract.packages import Package
 from workers.extract.unreadable import Unreadable
 
-_BUILT_IN = {
-    18: "h:mm AM/PM",
-    19: "h:mm:ss AM/PM",
-    20: "h:mm",
-    21: "h:mm:ss",
-    45: "mm:ss",
-    46: "[h]:mm:ss",
-    47: "mmss.0",
-}
-"""Formats of times that have a number of their own."""
-_LITERALS = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!(?:h+|m+|s+)\])[^\]]*\]|AM/PM|A/P', re.IGNORECASE)
-"""Of a format's code: texts, spaces, colours, conditions, locales, marks of half days."""
 _CELL = re.compile(rb"<((?:[\w.-]+:)?)c\s([^<>]*?[^<>/])>(.*?)</\1c\s*>", re.DOTALL)
 _STYLE = re.compile(rb"""\bs=["'](\d+)["']""")
 _TYPE = re.compile(rb"""\bt=["'](\w+)["']""")
 _VALUE = re.compile(rb"<((?:[\w.-]+:)?)v\s*>([^<]*)</\1v\s*>")
 _NOTHING = re.compile(rb"<((?:[\w.-]+:)?)v\s*(?:/>|></\1v\s*>)")
-_DAY = 86_400
 
 
 def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
@@ -58,7 +46,7 @@ def _times(styles: bytes) -> dict[int, str]:
         root = ElementTree.fromstring(styles)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Unreadable("corrupt", f"the styles of the XLSX are damaged: {error}") from None
-    codes = dict(_BUILT_IN)
+    codes = dict(BUILT_IN_TIMES)
     for each in root.iter():
         if each.tag.rpartition("}")[2] == "numFmt" and (each.get("numFmtId") or "").isdecimal():
             codes[int(each.get("numFmtId") or 0)] = each.get("formatCode") or ""
@@ -66,8 +54,8 @@ def _times(styles: bytes) -> dict[int, str]:
     times = {}
     for at, each in enumerate(formats):
         number = each.get("numFmtId") or ""
-        code = _LITERALS.sub("", codes.get(int(number), "") if number.isdecimal() else "").split(";")[0].lower()
-        if re.search("[hs]|\\[m", code) and not re.search("[yd]|mmm", code):
+        code = time_code(codes.get(int(number), "") if number.isdecimal() else "")
+        if code is not None:
             times[at] = code
     return times
 
@@ -90,15 +78,7 @@ def _mended(cell: re.Match[bytes], times: dict[int, str]) -> bytes:
 
 
 def _shown(number: bytes, code: str) -> str | None:
-    """A number of days as hours, minutes and seconds; None for one that is a day of the calendar, too."""
     try:
-        seconds = float(number) * _DAY
+        return as_time(float(number), code)
     except ValueError:
         return None
-    lasts = "[" in code
-    if abs(seconds) > 1e12 or not (lasts or 0 <= seconds < _DAY):
-        return None
-    rounded = round(abs(seconds))
-    hours, minutes = divmod(rounded // 60, 60)
-    shown = f"{'-' if seconds < 0 else ''}{hours:02}:{minutes:02}"
-    return f"{shown}:{rounded % 60:02}" if "s" in code or rounded % 60 else shown

@@ -14,7 +14,7 @@ _VOID = frozenset({
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
 })  # fmt: skip
 _SAYS_XML = re.compile(
-    r"""\A\ufeff?\s*+(?:<\?xml\s|(?:<!--(?:(?!-->).)*+-->\s*+)*+(?:<!doctype[^>]{0,500}>\s*+)?"""
+    r"""\A\ufeff?\s*+(?:<\?xml\s|(?:<!--(?:(?!-->).)*+-->\s*+)*+(?:<!doctype[^>\[]{0,500}(?:\[[^\]]{0,4000}\]\s*)?>\s*+)?"""
     r"""<(?:\w+:)?html\s[^>]{0,500}\bxmlns(?::\w+)?\s*=\s*["']http://www\.w3\.org/1999/xhtml["'])""",
     re.IGNORECASE | re.DOTALL,
 )
@@ -26,6 +26,7 @@ _PIECE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _SUBSET = re.compile(r"<!DOCTYPE[^\[>]*+\[[^\]]*+\]\s*>", re.IGNORECASE)
+_PROLOGUE = 5000
 _PREFIX = re.compile(r"""\sxmlns:(\w+)\s*=\s*["']http://www\.w3\.org/1999/xhtml["']""")
 
 
@@ -40,8 +41,11 @@ def as_html(page: str, *, xml: bool = False) -> str:
     xml = xml or _SAYS_XML.match(page) is not None
     if not xml:
         return _PIECE.sub(_raw_as_html, page) if _SELF_CLOSED_RAW.search(page) else page
-    page = _SUBSET.sub("<!DOCTYPE html>", page, count=1)
-    prefix = _PREFIX.search(page, 0, 5000)
+    began = page[:_PROLOGUE].lower().find("<!doctype")
+    subset = _SUBSET.match(page, began) if began >= 0 else None
+    if subset is not None:
+        page = page[:began] + "<!DOCTYPE html>" + page[subset.end() :]
+    prefix = _PREFIX.search(page, 0, _PROLOGUE)
     if prefix is not None:
         page = re.sub(rf"<(/?){prefix[1]}:", r"<\1", page)
     return _PIECE.sub(_as_html, page)

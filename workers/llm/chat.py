@@ -374,13 +374,15 @@ class Chat:
         found = judge_answer(reply.status, said, reply.text)
         if said.failure is not None and found is not None:
             return self._refused(payload, reply, found, said.failure.status or reply.status)
+        # JSON that is none is most likely an answer that was cut on its way.
+        free = found is not None and not said.has_choice and not reply.text.lstrip().startswith("{")
         if found is not None and found.kind is Kind.TRANSIENT:
-            return _Called(found, None, not said.has_choice)
+            return _Called(found, None, free)
         if found is None:
             found = self._whole_prompt(payload, said)
         if self._questions.answered(payload):
             log.warning("the server does not know response_format: the schema is in the prompt from here on")
-        return _Called(found, None, found is not None and not said.has_choice)
+        return _Called(found, None, free)
 
     def _refused(self, payload: bytes, reply: Reply, verdict: Verdict, status: int) -> _Called:
         """Of an error: `status` is the answer's, or what an error inside a success names. Raises `_FormatUnknown`."""

@@ -17,6 +17,9 @@ from workers.llm.failure import Failure, find_failure
 MOST_TOKENS = 2**31
 """More than any call takes, and less than a column of them can hold."""
 
+MOST_BLOCKS = 20
+"""Blocks of thoughts that are taken off an answer's beginning."""
+
 _THINKING = "think|thinking|thought|thoughts|reasoning|seed:think"
 _OPENS = re.compile(
     rf"\s*(?:<(?P<tag>{_THINKING})>|(?P<mistral>\[THINK\])|(?P<kimi>◁think▷)|(?P<cohere><\|START_THINKING\|>)"
@@ -98,7 +101,9 @@ def _read(body: Any) -> Completion:
         _read_choice(choice, said)
     else:
         said.blocked = _blocked(body)
-    said.failure = find_failure(body, answered=said.has_choice) or find_failure(choice, answered=True)
+    said.failure = find_failure(body, answered=said.has_choice)
+    if choice is not None and "error" in choice and said.failure is None:
+        said.failure = find_failure(choice, answered=True)
     return said
 
 
@@ -119,11 +124,12 @@ def _read_choice(choice: dict[str, Any], said: Completion) -> None:
     said.thought = any(
         message.get(name) for name in ("reasoning", "reasoning_content", "thinking", "reasoning_details")
     )
-    for call in message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else []):
+    calls = message.get("tool_calls") or message.get("function_call") or []
+    for call in calls if isinstance(calls, list) else [calls]:
         function = call.get("function", call) if isinstance(call, dict) else {}
         said.tools.append(str(function.get("name") or "?") if isinstance(function, dict) else "?")
     text = _content(message.get("content"), said)
-    if text is not None and _MARK.search(text):
+    if text is not None and ("<" in text or "[" in text or "◁" in text) and _MARK.search(text):
         rest = without_thoughts(text)
         said.thought = said.thought or rest != text
         text = rest
@@ -156,21 +162,22 @@ def _content(content: Any, said: Completion) -> str | None:
 def without_thoughts(text: str) -> str:
     """The answer without the thoughts before it; empty if there is nothing after them, or they have no end."""
     rest = text
-    while True:
+    for _ in range(MOST_BLOCKS):
         opened = _OPENS.match(rest)
         if opened is not None:
             name = next(name for name, value in opened.groupdict().items() if value)
             closing = _CLOSES.get(name) or f"</{opened['tag']}>"
-            end = rest.lower().find(closing.lower(), opened.end())
-            if end < 0:
+            closed = re.compile(re.escape(closing), re.IGNORECASE).search(rest, opened.end())
+            if closed is None:
                 return ""
-            rest = rest[end + len(closing) :].lstrip()
+            rest = rest[closed.end() :].lstrip()
         elif (final := _FINAL.match(rest)) is not None:
             rest = _FINAL_ENDS.sub("", rest[final.end() :]).strip()
         elif (alone := _CLOSED_ALONE.search(rest)) is not None and not _mentioned(rest, alone.start()):
             rest = rest[alone.end() :].lstrip()
         else:
-            return rest
+            break
+    return rest
 
 
 def _mentioned(text: str, end: int) -> bool:
@@ -211,9 +218,9 @@ def read_usage(found: Any) -> Usage | None:
         found.get("cache_creation_input_tokens"),  # Anthropic
     )
     reasoning = _first(of_completion.get("reasoning_tokens"), found.get("reasoning_tokens"))
-    beside = sum(_count(found.get(name)) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
-    if prompt_said is not None and beside:
-        outside = beside > prompt_said or total == prompt_said + (completion or 0) + beside
+    if prompt_said is not None and (cached or written):
+        anthropic = sum(_count(found.get(f"cache_{name}_input_tokens")) or 0 for name in ("read", "creation"))
+        outside = anthropic > prompt_said or total == prompt_said + (completion or 0) + cached + written
     if prompt is None:
         # Of the total alone it is not known which part is dearer. Completion is: nothing is booked too low.
         prompt = max(0, total - completion) if total is not None and completion is not None else 0

@@ -52,7 +52,7 @@ class Rule:
     code: str = ""
     """A regular expression of a whole code of the error: `code`, `type`, `status`, `reason`, an inner one's."""
     says: str = ""
-    """A regular expression of what the message contains, in lower case."""
+    """A regular expression of what the message contains, in lower case, and the codes after it."""
     either: bool = False
     """Whether code or words suffice."""
     retryable: bool = False
@@ -65,7 +65,7 @@ class Rule:
         if status not in self.status:
             return False
         by_code = bool(self.code) and any(re.fullmatch(self.code, code, re.IGNORECASE) for code in codes)
-        by_words = bool(self.says) and re.search(self.says, message.lower()) is not None
+        by_words = bool(self.says) and re.search(self.says, " ".join((message, *codes)).lower()) is not None
         if self.either:
             return by_code or by_words
         return (by_code or not self.code) and (by_words or not self.says)

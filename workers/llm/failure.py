@@ -34,8 +34,8 @@ _CODES = ("code", "type", "status", "reason", "error_code", "errorCode", "error_
 _WITHIN = ("error", "errors", "detail", "details", "innererror", "inner_error", "metadata", "base_resp", "fault",
            "cause", "message", "body", "data", "Error")  # fmt: skip
 _LOOSE = ("message", "msg", "error_msg", "errorMessage", "Message", "detail", "title", "fault", "error_code")
-_SKIPPED = re.compile(r"(?is)<(script|style|svg)\b.*?</\1\s*>|<!--.*?-->|<!DOCTYPE[^>]*>")
-_TAG = re.compile(r"<[^>]{0,2000}>")
+_SKIPPED = re.compile(r"(?is)<(script|style|svg)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<!DOCTYPE[^<>]*>")
+_TAG = re.compile(r"<[^<>]{0,2000}>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ def find_failure(body: Any, *, answered: bool) -> Failure | None:
     `answered`: there is an answer in it, so only what calls itself an error is one.
     """
     if not isinstance(body, dict):
+        return None
+    if answered and "error" not in body and "errors" not in body and "base_resp" not in body:
         return None
     found: list[Any] = [body[name] for name in ("error", "errors", "Error") if body.get(name)]
     resp = body.get("base_resp")
@@ -114,7 +116,7 @@ def _parts(body: Any) -> Iterator[tuple[str, Any]]:
 
 
 def one_line(text: str) -> str:
-    """Words in one line, without tags if it is a page, at most `SHOWN` characters."""
+    """Says a text in one line, without tags if it is a page, at most `SHOWN` characters."""
     text = text[:20_000]
     if re.match(r"\s*<(?:!doctype|html|head|body|\?xml)", text, re.IGNORECASE):
         text = html.unescape(_TAG.sub(" ", _SKIPPED.sub(" ", text)))

@@ -125,10 +125,10 @@ def _verdict(head: bytes, *, ended: bool) -> bool | None:
         if rest:
             return not rest.startswith(b"{")
         return True if ended else None
-    if end >= 0 and _is_object(head[at:end]):
+    if end >= 0 and is_object(head[at:end]):
         return False
     lines = [line for line in head[newline + 1 :].split(b"\n", 8)[:8] if line.strip()]
-    if any(map(_is_object, lines[:1])):
+    if any(map(is_object, lines[:1])):
         return True
     if end < 0 and not ended:
         return None
@@ -144,7 +144,8 @@ def _of_other_beginning(head: bytes, at: int, *, ended: bool) -> bool | None:
     raise Broken(f"it is no JSON: it begins with {shown(head[at:])}")
 
 
-def _is_object(data: bytes) -> bool:
+def is_object(data: bytes) -> bool:
+    """Whether it is one JSON object, with a comma behind it at most."""
     try:
         return isinstance(orjson.loads(data.strip().removesuffix(b",")), dict)
     except orjson.JSONDecodeError:

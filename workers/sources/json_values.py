@@ -32,7 +32,7 @@ class BadJson(ValueError):
     """It is no JSON. The message says why."""
 
 
-class _End:
+class EndOfValue:
     """Looks for the end of a value that begins with a bracket, piece after piece."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class _End:
 
 def end_of_value(data: bytes, at: int) -> int:
     """Where the value ends that begins with the bracket at `at`; -1: not within these bytes."""
-    return _End().find(data, at)
+    return EndOfValue().find(data, at)
 
 
 def behind_separators(data: bytes | bytearray, at: int = 0) -> int:
@@ -128,7 +128,7 @@ def values(pieces: Iterator[bytes], limit: int) -> Iterator[Value]:
             in_array, at = False, at + 1
         elif byte in _OPEN:
             begins = before + at
-            end, passed, size = _End(), None, 0
+            end, passed, size = EndOfValue(), None, 0
             seen = at
             while (found := end.find(buffer, seen)) < 0:
                 if passed is not None or len(buffer) - at > limit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,14 +16,24 @@ import orjson
 
 from batch.kinds import COMPRESSED
 from batch.places import Place
-from workers.sources.json_layout import by_lines, text_of
-from workers.sources.json_values import BadJson, is_inexact, objects_of_line, tolerant, values
+from workers.sources.json_layout import by_lines, is_object, text_of
+from workers.sources.json_values import (
+    BadJson,
+    EndOfValue,
+    behind_separators,
+    is_inexact,
+    objects_of_line,
+    tolerant,
+    values,
+)
 from workers.sources.objects import SourceObject
 from workers.sources.row import TOO_LARGE, Broken, SourceRow, Wanted
 
 MOST_WITHOUT_ROW = 256 * 2**20
 """Bytes that compressed JSONL may unfold to since its last row, or twice the longest row if that is more: a few KB of
 Zstandard hold a line without end."""
+MOST_LINES = 1000
+"""Lines that one object may be written over, among objects that stand one a line."""
 BLANK = 64
 """Bytes that a blank line counts for, as it takes longer than its own: millions of them are no rows either."""
 _BOM = b"\xef\xbb\xbf"
@@ -66,11 +77,56 @@ def jsonl_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator[S
         yield from _rows_of_values(pieces, wanted, unfolded, skip=start.rows)
 
 
+class _Ahead:
+    """Lines, of which some may be taken on trial and given back."""
+
+    def __init__(self, found: Iterator[Line]) -> None:
+        self._found, self._waiting = found, deque[Line]()
+        self._failure: Exception | None = None
+
+    def take(self) -> Line | None:
+        """The next one; None: there is no more. Raises what reading raises, once all before has been taken."""
+        if self._waiting:
+            return self._waiting.popleft()
+        if self._failure is not None:
+            raise self._failure
+        return next(self._found, None)
+
+    def object_from(self, line: Line, limit: int) -> list[Line]:
+        """The lines of an object that begins with `line` and goes on over more; nothing: it is none. Takes those."""
+        assert line.data is not None
+        end, at = EndOfValue(), behind_separators(line.data)
+        if line.data[at : at + 1] != b"{" or end.find(line.data, at) >= 0:
+            return []
+        taken, size = [line], len(line.data)
+        while size <= limit and len(taken) < MOST_LINES:
+            try:
+                more = self.take()
+            except Exception as error:  # what lies before a break stays
+                self._failure = error
+                break
+            if more is None:
+                break
+            taken.append(more)
+            if more.data is None or (more.data.startswith(b"{") and is_object(more.data)):
+                break
+            size += 1 + len(more.data)
+            if (behind := end.find(more.data, 0)) >= 0:
+                if more.data[behind:].strip(b" \t\r,"):
+                    break
+                return taken
+        self._waiting.extendleft(reversed(taken[1:]))
+        return []
+
+
 def _rows_of_lines(
     found: Iterator[Line], wanted: Wanted, unfolded: _Unfolded, number: int, *, skip: int, as_stored: bool
 ) -> Iterator[SourceRow]:
-    for line in found:
-        if number < skip and (line.data is None or not _MAY_BE_SEVERAL.search(line.data)):
+    ahead, tries = _Ahead(found), True
+    while (line := ahead.take()) is not None:
+        looks_whole = line.data is not None and line.data[:1] == b"{" and line.data.rstrip()[-1:] == b"}"
+        tries = tries or looks_whole
+        if number < skip and (line.data is None or (looks_whole and not _MAY_BE_SEVERAL.search(line.data))):
             number += 1
             unfolded.since_row = 0
             continue
@@ -93,14 +149,23 @@ def _rows_of_lines(
             if number > skip:
                 yield row
             continue
-        parts = objects_of_line(line.data) or [(0, len(line.data))]
-        for at, end in parts:
+        parts = objects_of_line(line.data)
+        if not parts and tries and not looks_whole:
+            if of_object := ahead.object_from(line, wanted.limit):
+                number += len(of_object)
+                if number > skip:
+                    whole = b"\n".join(each.data or b"" for each in of_object)
+                    place = Place(number, of_object[-1].end if as_stored else 0)
+                    yield _strict(whole, wanted, place, where) or _tolerant(whole, wanted, place, where)
+                continue
+            tries = False  # until a line looks sound again: each trial reads on
+        for at, end in parts or [(0, len(line.data))]:
             number += 1
             if number <= skip:
                 continue
-            behind = line.end if end == parts[-1][1] else line.start + end
+            behind = line.start + end if parts and end != parts[-1][1] else line.end
             place = Place(number, behind if as_stored else 0)
-            part = data if len(parts) == 1 else line.data[at:end]
+            part = line.data[at:end] if len(parts) > 1 else data
             yield _strict(part, wanted, place, where) or _tolerant(part, wanted, place, where)
 
 
