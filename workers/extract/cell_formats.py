@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 
 BUILT_IN_TIMES = {
-    18: "h:mm AM/PM", 19: "h:mm:ss AM/PM", 20: "h:mm", 21: "h:mm:ss",
-    45: "mm:ss", 46: "[h]:mm:ss", 47: "mmss.0",
+    18: "h:mm AM/PM",
+    19: "h:mm:ss AM/PM",
+    20: "h:mm",
+    21: "h:mm:ss",
+    45: "mm:ss",
+    46: "[h]:mm:ss",
+    47: "mmss.0",
 }
 """Those that have a number of their own."""
 _LITERALS = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!(?:h+|m+|s+)\])[^\]]*\]|AM/PM|A/P', re.IGNORECASE)
