@@ -54,7 +54,7 @@ _ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
 COMBINE_VARIABLES = frozenset({"answers", "document_id", "uri"}) | DATE_VARIABLES
 """What the templates of `long_documents.combine` may name; `answers` are those to the chunks, a list of texts."""
 
-EXTRACTION = "text-2"
+EXTRACTION = "text-3"
 """Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
 
 
