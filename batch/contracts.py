@@ -6,6 +6,7 @@ Nothing here has state: the module passes through the workflow sandbox (`workers
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from batch.budget import Budget, BudgetView
@@ -136,6 +137,11 @@ class Totals:
     """As many keys at most as the error taxonomy has types."""
     carried: int = 0
     """Documents whose rows an incremental run copied from the last one: their tokens and cost are not counted again."""
+
+    @classmethod
+    def sum(cls, several: Iterable[Totals]) -> Totals:
+        """All of them added up."""
+        return sum(several, cls())
 
     def __add__(self, other: Totals) -> Totals:
         return self._with(other, 1)
@@ -268,7 +274,10 @@ class PartitionInput:
 
 @dataclass(frozen=True)
 class PartitionOutcome:
-    """How one activity execution ended. `totals` are of the committed rows, zero for a yield."""
+    """How one activity execution ended. `totals` are of the committed rows, zero for a yield.
+
+    `answered`: of a partition that is not committed, what its ledger holds by then; no partition is counted in it.
+    """
 
     partition: int
     outcome: str
@@ -276,16 +285,22 @@ class PartitionOutcome:
     reason: str = ""
     message: str = ""
     epoch: int = 0
+    answered: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True)
 class Beat:
-    """The heartbeat of a partition's attempt. `of` are its documents, `done` those answered, `errors` by type."""
+    """The heartbeat of a partition's attempt: `answered` of its `of` documents, and the state of its process.
 
-    done: int = 0
+    `in_flight` are the calls of the whole run in that process at this instant: of several beats of one `process` the
+    last one holds.
+    """
+
+    partition: int = -1
     of: int = 0
+    answered: Totals = field(default_factory=Totals)
+    process: str = ""
     in_flight: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -329,13 +344,27 @@ class ShardInput:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a partition that has yielded had answered by then."""
+
+    partition: int
+    answered: Totals
+
+
+@dataclass(frozen=True)
 class ShardReport:
-    """A shard's word to the coordinator."""
+    """A shard's word to the coordinator, and its answer to who asks it.
+
+    `answered`: of partitions that have yielded or were given up. To who asks it names those apart (`held`, at most a
+    window of them) that are dispatched again: their heartbeats know better.
+    """
 
     shard: int
     totals: Totals
     dispatched: bool
     finished: bool
+    answered: Totals = field(default_factory=Totals)
+    held: list[Held] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -368,6 +397,7 @@ class Carried:
     budget: Budget | None = None
     reasons: dict[str, int] = field(default_factory=dict)
     deleted: int = 0
+    answered: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True)
@@ -435,6 +465,10 @@ class Progress:
     """Of an incremental run: planned documents by the reason why they are asked about, or not."""
     deleted: int = 0
     """Of an incremental run: documents of the last one that the listing has no more."""
+    answered: Totals = field(default_factory=Totals)
+    """What is answered and not committed, of partitions that have yielded or were given up."""
+    shards_answered: list[Totals] = field(default_factory=list)
+    """What `answered` holds of each open shard, in the order of `shards_open`."""
 
 
 @dataclass(frozen=True)
