@@ -43,7 +43,7 @@ class ResultFooter:
     token: str
     totals: Totals
     partial: bool = False
-    """Whether planned documents have no row in it: the run was cancelled before they were answered."""
+    """Whether it was written for a cancelled run: documents of the partition may have no row, and its ledger stays."""
 
     @property
     def settles(self) -> bool:

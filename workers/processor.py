@@ -642,8 +642,8 @@ class Attempt:
         self._tally.add(row)
 
     def _beat(self) -> c.Beat:
-        answered = self._tally.totals(partitions=0)
-        return c.Beat(self._task.partition, self._total, answered, PROCESS, self._active.lane.in_flight + self._active.in_batches)
+        waited_for = self._active.lane.in_flight + self._active.in_batches
+        return c.Beat(self._task.partition, self._total, self._tally.totals(partitions=0), PROCESS, waited_for)
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         """An ok row; `price`: another than that of online answers."""
