@@ -21,6 +21,7 @@ from batch import result_file
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.kept_text import packed
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName
 from batch.manifest import Manifest, write_manifest
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
@@ -30,7 +31,7 @@ from batch.run_file import RunFile, load_run
 from batch.store import PreconditionFailed, Storage
 from workers.batch_records import CREATED, BatchRecords
 from workers.earlier_rows import EarlierRows
-from workers.ledger import LedgerName, Replayed, read_ledger
+from workers.ledger import Replayed, read_ledger
 from workers.llm.batches import BatchApi, BatchApiError
 from workers.llm.chat import Answer
 from workers.llm.prices import pricer

@@ -27,6 +27,7 @@ from batch.answer import InvalidAnswer
 from batch.duplicates import reference
 from batch.kept_text import pack, packed
 from batch.layout import bucket_and_key
+from batch.ledger_segment import LedgerName
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
 from batch.reconcile import PARTITION_FAILED
@@ -54,7 +55,7 @@ from workers.documents import (
 from workers.earlier_rows import EarlierRows
 from workers.extract import Unreadable
 from workers.incremental import content_hash
-from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
+from workers.ledger import Ledger, Replayed, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.prices import Pricer
 from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields

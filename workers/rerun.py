@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from batch import contracts as c
 from batch import result_file
 from batch.layout import RunLayout, place_of_result
+from batch.ledger_segment import LedgerName
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs, ResultFooter
 from batch.store import ObjectMissing, Storage
-from workers.ledger import LedgerName, read_ledger
+from workers.ledger import read_ledger
 
 SHARDS_A_PAGE = 10
 AT_ONCE = 16

@@ -23,11 +23,12 @@ from batch import result_file
 from batch.duplicates import parse_reference
 from batch.kept_text import packed
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs
 from batch.store import Storage
 from workers.extract import suffix_of
-from workers.ledger import LedgerName, read_ledger
+from workers.ledger import read_ledger
 from workers.rows import Row
 from workers.waiting import sleep_unless
 

@@ -11,10 +11,10 @@ import pytest
 
 from batch.contracts import Totals
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName, encode_segment
 from batch.result_file import ResultFooter, encode
 from batch.schema import row_schema
 from batch.store import ObjectEntry
-from workers.ledger import LedgerName, encode_segment
 from workers.rerun import cost_so_far
 
 LAYOUT = RunLayout.of("s3://results/x/", "run-1")

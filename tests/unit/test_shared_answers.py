@@ -10,12 +10,12 @@ import pytest
 
 from batch import result_file
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName, encode_segment
 from batch.listing import ObjectEntry
 from batch.planning import PlannedDocument
 from batch.result_file import ResultFooter, totals_of
 from batch.schema import row_schema
 from workers import shared_answers
-from workers.ledger import LedgerName, encode_segment
 from workers.llm.chat import Answer
 from workers.rows import Row, RowMaker, failed, shared
 from workers.shared_answers import BETWEEN, Found, SharedAnswers, content_of
