@@ -9,6 +9,8 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 
+from batch.failures import DATA_CONVERTER
+
 CONNECT_WITHIN = 10.0
 
 
@@ -31,7 +33,7 @@ async def connect_temporal(*, runtime: Runtime | None = None) -> Client:
     address = config["target_host"]
     try:
         return await asyncio.wait_for(
-            Client.connect(**config, runtime=runtime),
+            Client.connect(**config, runtime=runtime, data_converter=DATA_CONVERTER),
             CONNECT_WITHIN,
         )
     except (RuntimeError, TimeoutError, OSError) as error:

@@ -38,6 +38,8 @@ JOB_ATTRIBUTE = "DocbatchJob"
 STATE_ATTRIBUTE = "DocbatchState"
 
 DEFAULT_TASK_QUEUE = "docbatch"
+FAILING_TOLD = 8
+"""Partitions with errors at most that a shard names to who asks it."""
 
 
 def control_queue(task_queue: str) -> str:
@@ -50,7 +52,8 @@ def shard_workflow_id(run_id: str, generation: int, shard: int) -> str:
     return f"{run_id}/g{generation}/shard-{shard:05d}"
 
 
-# The states of a run, as every face shows them.
+# The states of a run, as every face shows them. `waiting`: no worker has taken it up yet.
+WAITING = "waiting"
 PLANNING = "planning"
 RUNNING = "running"
 PAUSED = "paused"
@@ -365,6 +368,8 @@ class ShardReport:
     finished: bool
     answered: Totals = field(default_factory=Totals)
     held: list[Held] = field(default_factory=list)
+    failing: list[int] = field(default_factory=list)
+    """To who asks it: a few partitions that have yielded with errors."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from batch.result_file import NotOurs
 from batch.store import Storage
 
 MOST_PROBLEMS = 100
+PROBLEM = 1000
+"""Characters of a problem's text, which names ids that may be long."""
 AT_ONCE = 16
 PARTITION_FAILED = "partition_failed"
 
@@ -60,7 +62,7 @@ class Account:
     def problem(self, text: str) -> None:
         self.problem_count += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(text)
+            self.problems.append(text[:PROBLEM])
 
 
 async def verify(

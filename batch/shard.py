@@ -86,10 +86,9 @@ class Shard:
         """Live numbers of this shard."""
         report = self._make_report(finished=not (self._pending or self._in_flight))
         held = [c.Held(each, answered) for each, answered in sorted(self._answered.items()) if each in self._in_flight]
-        return replace(report, answered=c.Totals.sum(self._at_rest()), held=held)
-
-    def _at_rest(self) -> list[c.Totals]:
-        return [answered for partition, answered in self._answered.items() if partition not in self._in_flight]
+        at_rest = {each: answered for each, answered in self._answered.items() if each not in self._in_flight}
+        failing = [each for each, answered in at_rest.items() if answered.errors][: c.FAILING_TOLD]
+        return replace(report, answered=c.Totals.sum(at_rest.values()), held=held, failing=failing)
 
     def _may_dispatch(self) -> bool:
         return (

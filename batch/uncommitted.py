@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batch import result_file
 from batch.answer import AnswerReader, InvalidAnswer
@@ -71,7 +70,7 @@ async def committed_error_examples(storage: Storage, layout: RunLayout) -> list[
         except (ObjectMissing, NotOurs):
             continue
         narrow = table.select(["document_id", "status", "error_type", "error_message"])
-        found += [_example(row) for row in narrow.filter(pc.equal(narrow.column("status"), ERROR)).to_pylist()]
+        found += [_example(row) for row in narrow.to_pylist() if row["status"] == ERROR]
     return _chosen(found)
 
 
@@ -89,7 +88,8 @@ def _clean(text: str, longest: int) -> str:
 def _chosen(found: list[ErrorExample]) -> list[ErrorExample]:
     """The last ones first, but not more of a type than others leave room for."""
     counts = Counter[str]()
-    first, rest = [], []
+    first: list[ErrorExample] = []
+    rest: list[ErrorExample] = []
     for example in reversed(found):
         counts[example.error_type] += 1
         (first if counts[example.error_type] <= OF_A_TYPE else rest).append(example)

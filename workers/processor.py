@@ -631,7 +631,7 @@ class Attempt:
         """An answered document."""
         self._keep(row)
         self._record(row)
-        self._active.brakes.documents(row["status"] == ERROR)
+        self._active.brakes.document(row["error_type"])
         self._metrics.answers(self._active.file.job.name, row["error_type"] or OK)
 
     def _record(self, row: Row) -> None:

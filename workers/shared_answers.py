@@ -131,9 +131,9 @@ class SharedAnswers:
             bucket = self._layout.output.bucket
             found = await self._storage.get_entry(bucket, self._layout.result(shard, partition))
             if found is not None:
-                shared, settled = await asyncio.to_thread(_take, found[0], source.documents)
+                shared, is_whole = await asyncio.to_thread(_take, found[0], source.documents)
                 rows |= shared
-                if settled:
+                if is_whole:
                     return True
                 source.documents = [each for each in source.documents if each.document_id not in rows]
                 if not source.documents:

@@ -66,13 +66,13 @@ def results(
             "document of an incremental job, add --current"
         )
     else:
-        found, committed = asyncio.run(_look(run_id, output))
-        if not committed:
+        _, rows = asyncio.run(_look(run_id, output))
+        if rows is None:
             if export is not None:
-                raise CliError(f"run {run_id!r} has no rows yet: no partition is committed; {export} is not written")
-            typer.echo(f"run {run_id} has no rows yet: no partition is committed", err=True)
+                raise CliError(f"run {run_id!r} has no rows yet: no document is answered; {export} is not written")
+            typer.echo(f"run {run_id} has no rows yet: no document is answered", err=True)
             return
-        frame = found.results()
+        frame = rows
     if errors:
         frame = frame.filter(pl.col("status") == "error")
     if export is not None:
@@ -105,14 +105,26 @@ def _current(job_file: Path) -> pl.LazyFrame:
     return current(job.state_layout, found[0])
 
 
-async def _look(run_id: str, output: str | None) -> tuple[Run, bool]:
-    """The run, and whether it has rows."""
+async def _look(run_id: str, output: str | None) -> tuple[Run, pl.LazyFrame | None]:
+    """The run, and its rows, if it has any: those of committed partitions, and what others have answered by now."""
+    import polars as pl
+
+    from batch.run_file import RunMissing
+
     found = await find(run_id, output)
+    try:
+        answered = await found.uncommitted_results()
+    except RunMissing:  # no worker has taken it up yet
+        return found, None
     layout = found.layout
-    async for page in found.connection.storage.pages(layout.output.bucket, layout.results):
-        if page:
-            return found, True
-    return found, False
+    pages = found.connection.storage.pages(layout.output.bucket, layout.results)
+    committed = found.results() if any([page async for page in pages]) else None
+    if answered.is_empty():
+        return found, committed
+    typer.echo(f"{len(answered):,} of these documents are in partitions that are not committed yet", err=True)
+    if committed is None:
+        return found, answered.lazy()
+    return found, pl.concat([committed, answered.lazy()], how="diagonal_relaxed")
 
 
 def _export(frame: pl.LazyFrame, path: Path) -> None:
@@ -179,7 +191,7 @@ async def _report(run_id: str, output: str | None) -> Report:
     from batch.report import Measures, Report, measure, own_work
     from batch.run_file import RunMissing, load_run
 
-    found, committed = await _look(run_id, output)
+    found, rows = await _look(run_id, output)
     status = await found.status()
     try:
         file = await load_run(found.connection.storage, RunRef(found.run_id, found.output_uri))
@@ -187,9 +199,7 @@ async def _report(run_id: str, output: str | None) -> Report:
         raise CliError(f"run {run_id!r} has not begun yet; report it once a worker has taken it up") from None
     console = open_console(err=True)
     with console.status("reading the rows"):
-        measures = (
-            await asyncio.to_thread(measure, own_work(found.results(), found.run_id)) if committed else Measures()
-        )
+        measures = await asyncio.to_thread(measure, own_work(rows, found.run_id)) if rows is not None else Measures()
     return Report(status, await found.manifest(), measures, file.job.name, file.job.model.name)
 
 

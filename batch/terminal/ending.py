@@ -34,13 +34,16 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
         lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))
     elif not status.ended:
         lines.append(
-            fact("planned", f"{total(status)}, {status.in_progress:,} in progress, {status.in_flight:,} in flight")
+            fact(
+                "planned", f"{total(status)}, {status.in_progress:,} not committed yet, {status.in_flight:,} in flight"
+            )
         )
         lines.append(fact("parts", partitions_and_shards(status)))
     if status.errors_by_type:
         lines.append(fact("errors", f"{by_type(status.errors_by_type)}; {status.retryable_errors:,} retryable"))
     if status.errors_in_progress:
-        lines.append(fact("new errors", f"{by_type(status.errors_in_progress)} in partitions at work"))
+        lines.append(fact("of these", f"{by_type(status.errors_in_progress)} in partitions not committed yet"))
+    lines += [fact("for example", line) for line in error_lines(status)]
     lines += [
         *(
             [fact("carried", f"{status.carried:,} rows of earlier runs, copied without a call")]
@@ -63,6 +66,11 @@ def fact(name: str, value: str) -> str:
     return f"{name:<13}{value}"
 
 
+def error_lines(status: RunResult) -> list[str]:
+    """A few documents that failed, a line each: type, document, message."""
+    return [f"{each.error_type} {each.document_id}: {each.message}" for each in status.error_examples]
+
+
 def next_steps(status: RunResult) -> list[str]:
     """Commands that make sense now."""
     run_id = status.run_id
@@ -71,6 +79,8 @@ def next_steps(status: RunResult) -> list[str]:
         if status.state == c.PAUSED:
             higher = " --max-cost-usd X   (higher than now)" if status.reason == c.MAX_COST else ""
             steps.append(f"docbatch resume {run_id}{higher}")
+            if status.errors:
+                steps.append(f"docbatch results {run_id} --errors")
         return steps
     steps = [f"docbatch results {run_id}"] if status.ok else []
     if status.errors:
