@@ -35,7 +35,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     elif not status.ended:
         lines.append(
             fact(
-                "planned", f"{total(status)}, {status.in_progress:,} not committed yet, {status.in_flight:,} in flight"
+                "planned", f"{total(status)}, {status.in_progress:,} in progress, {status.in_flight:,} in flight"
             )
         )
         lines.append(fact("parts", partitions_and_shards(status)))

@@ -179,7 +179,7 @@ class LiveDisplay(Display):
             _bar(status),
             Text(
                 f"ok {status.ok:,}   errors {status.errors:,}   skipped {status.skipped:,}   "
-                f"not committed {status.in_progress:,}",
+                f"in progress {status.in_progress:,}",
                 style="yellow" if status.errors else "",
             ),
             Text(
