@@ -34,9 +34,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
         lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))
     elif not status.ended:
         lines.append(
-            fact(
-                "planned", f"{total(status)}, {status.in_progress:,} in progress, {status.in_flight:,} in flight"
-            )
+            fact("planned", f"{total(status)}, {status.in_progress:,} in progress, {status.in_flight:,} in flight")
         )
         lines.append(fact("parts", partitions_and_shards(status)))
     if status.errors_by_type:
@@ -78,9 +76,8 @@ def next_steps(status: RunResult) -> list[str]:
         steps = [f"docbatch status {run_id} --watch"]
         if status.state == c.PAUSED:
             higher = " --max-cost-usd X   (higher than now)" if status.reason == c.MAX_COST else ""
+            steps += [f"docbatch results {run_id} --errors"] if status.errors else []
             steps.append(f"docbatch resume {run_id}{higher}")
-            if status.errors:
-                steps.append(f"docbatch results {run_id} --errors")
         return steps
     steps = [f"docbatch results {run_id}"] if status.ok else []
     if status.errors:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ from batch import Job, RunResult, connect
 from batch import contracts as c
 from batch.cli import command_line
 from batch.client import Run
+from batch.failures import DATA_CONVERTER
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
 from tests.provider import ask, behave, forget
@@ -25,7 +29,9 @@ SCHEMA = {
 }
 
 
-async def started(env: LocalStack, name: str, *, documents: int, partition: int, **limits: Any) -> Run:
+async def started(
+    env: LocalStack, name: str, *, documents: int, partition: int, task_queue: str = "docbatch", **limits: Any
+) -> Run:
     await upload_async(env.environment(), "corpus", name, synthetic_documents(documents, 11))
     forget(env)
     job = {
@@ -37,7 +43,7 @@ async def started(env: LocalStack, name: str, *, documents: int, partition: int,
         "partitions": {"documents": partition},
         "limits": {"concurrency": 16, "max_error_rate": 1.0, **limits},
     }
-    return await (await connect()).start(Job.parse(job), run_id=f"{name}-1", check_model=False)
+    return await (await connect(task_queue=task_queue)).start(Job.parse(job), run_id=f"{name}-1", check_model=False)
 
 
 async def until(run: Run, condition: Callable[[RunResult], bool]) -> RunResult:
@@ -167,3 +173,33 @@ async def test_a_stray_file_in_the_results_is_told(env: LocalStack) -> None:
     assert sorted(problem.split(" is no file")[0] for problem in found.problems) == sorted(strays)
     await storage.delete("results", strays)
     await verified(run)
+
+
+async def test_without_a_worker_a_status_says_so(env: LocalStack, capsys: pytest.CaptureFixture[str]) -> None:
+    """First nobody is there at all, then only a worker of the control of runs."""
+    run = await started(env, "unpolled", documents=20, partition=10, task_queue="nobodys")
+    for status in (
+        await run.status(),
+        json.loads(await asyncio.to_thread(out_of, capsys, "status", run.run_id, "--json")),
+    ):
+        found = status if isinstance(status, dict) else status.to_dict()
+        assert found["state"] == c.WAITING
+        assert found["message"].startswith("no worker polls the task queue 'nobodys-control'; ")
+    shown = await asyncio.to_thread(out_of, capsys, "status", run.run_id)
+    assert "state        waiting" in shown and "planning" not in shown and "planned      ?" in shown
+
+    command = [sys.executable, "-m", "workers", "--poll", "control", "--task-queue", "nobodys", "--metrics-port", "0"]
+    worker = subprocess.Popen(command, env={**os.environ, **env.environment()}, stderr=subprocess.DEVNULL)
+    try:
+        status = await until(run, lambda status: status.state == c.RUNNING and bool(status.message))
+        assert status.message.startswith("no worker polls the task queue 'nobodys'; ")
+        assert (status.planned, status.plan_done, status.in_flight) == (20, True, 0)
+        await run.cancel()
+        assert (await run.wait()).state == c.CANCELLED
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+async def test_clients_and_workers_bound_their_failures(env: LocalStack) -> None:
+    assert (await connect()).temporal.data_converter is DATA_CONVERTER
