@@ -87,7 +87,7 @@ async def test_a_paused_run_shows_what_it_has_and_a_cancel_commits_it(
     assert sum(row["completion_tokens"] for row in rows) == paused.completion_tokens
     shown = await asyncio.to_thread(out_of, capsys, "status", "uncommitted-1")
     assert f"documents = ok + error + skipped: {answered} = {paused.ok} + {paused.errors} + 0" in shown
-    assert f"for example  refusal {paused.error_examples[0].document_id}: " in shown
+    assert "for example  refusal uncommitted/" in shown
 
     await run.cancel()
     cancelled = await run.wait()
@@ -178,18 +178,17 @@ async def test_a_stray_file_in_the_results_is_told(env: LocalStack) -> None:
 async def test_without_a_worker_a_status_says_so(env: LocalStack, capsys: pytest.CaptureFixture[str]) -> None:
     """First nobody is there at all, then only a worker of the control of runs."""
     run = await started(env, "unpolled", documents=20, partition=10, task_queue="nobodys")
-    for status in (
-        await run.status(),
-        json.loads(await asyncio.to_thread(out_of, capsys, "status", run.run_id, "--json")),
-    ):
-        found = status if isinstance(status, dict) else status.to_dict()
-        assert found["state"] == c.WAITING
-        assert found["message"].startswith("no worker polls the task queue 'nobodys-control'; ")
+    status = await run.status()
+    assert status.state == c.WAITING
+    assert status.message.startswith("no worker polls the task queue 'nobodys-control'; ")
+    told = json.loads(await asyncio.to_thread(out_of, capsys, "status", run.run_id, "--json"))
+    assert (told["state"], told["message"]) == (status.state, status.message)
     shown = await asyncio.to_thread(out_of, capsys, "status", run.run_id)
     assert "state        waiting" in shown and "planning" not in shown and "planned      ?" in shown
 
     command = [sys.executable, "-m", "workers", "--poll", "control", "--task-queue", "nobodys", "--metrics-port", "0"]
-    worker = subprocess.Popen(command, env={**os.environ, **env.environment()}, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, **env.environment()}
+    worker = await asyncio.create_subprocess_exec(*command, env=environment, stderr=subprocess.DEVNULL)
     try:
         status = await until(run, lambda status: status.state == c.RUNNING and bool(status.message))
         assert status.message.startswith("no worker polls the task queue 'nobodys'; ")
@@ -198,7 +197,7 @@ async def test_without_a_worker_a_status_says_so(env: LocalStack, capsys: pytest
         assert (await run.wait()).state == c.CANCELLED
     finally:
         worker.terminate()
-        worker.wait(60)
+        await worker.wait()
 
 
 async def test_clients_and_workers_bound_their_failures(env: LocalStack) -> None:
