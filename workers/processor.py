@@ -226,13 +226,16 @@ class Attempt:
             if committed is not None:
                 return committed
             replayed = await read_ledger(self._storage, self._active.layout, self._name, self._metrics)
-            documents = await self._read_plan()
-            self._total = len(documents)
-            self._replay(documents, replayed)
             if self._name.attempt - 1 - replayed.last_attempt >= self._task.max_barren_attempts:
+                for document_id, row in replayed.rows.items():
+                    if document_id not in self._rows:
+                        self._tally.add(row)
                 return self._outcome(
                     c.GIVEN_UP, message=f"{self._task.max_barren_attempts} attempts in a row made no progress"
                 )
+            documents = await self._read_plan()
+            self._total = len(documents)
+            self._replay(documents, replayed)
             await self._carry(documents)
             todo = [document for document in documents if document.document_id not in self._rows]
             self._ledger.start()
