@@ -289,7 +289,7 @@ class Chat:
 
         One that is held when its turn comes gives its place back: others of the quota may go.
         """
-        stopped, held, _ = caller
+        stopped, held = caller
         while not stopped():
             if held():
                 await sleep_while(held, stopped)
