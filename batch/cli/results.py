@@ -115,7 +115,7 @@ async def _look(run_id: str, output: str | None) -> tuple[Run, pl.LazyFrame | No
     try:
         answered = await found.uncommitted_results()
     except RunMissing:  # no worker has taken it up yet
-        return found, None
+        answered = pl.DataFrame()
     layout = found.layout
     pages = found.connection.storage.pages(layout.output.bucket, layout.results)
     committed = found.results() if any([page async for page in pages]) else None
@@ -124,7 +124,9 @@ async def _look(run_id: str, output: str | None) -> tuple[Run, pl.LazyFrame | No
     typer.echo(f"{len(answered):,} of these documents are in partitions that are not committed yet", err=True)
     if committed is None:
         return found, answered.lazy()
-    return found, pl.concat([committed, answered.lazy()], how="diagonal_relaxed")
+    # One that is committed just now would come twice.
+    others = committed.filter(~pl.col("partition").is_in(answered["partition"].unique().to_list()))
+    return found, pl.concat([others, answered.lazy()], how="diagonal_relaxed")
 
 
 def _export(frame: pl.LazyFrame, path: Path) -> None:
@@ -246,6 +248,7 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
                 "planned_documents": account.planned_documents,
                 "partitions": len(account.files),
                 "missing_partitions": account.missing,
+                "partial_partitions": account.partial,
                 **{name: getattr(totals, name) for name in ("documents", "ok", "errors", "skipped")},
                 "errors_by_type": totals.errors_by_type,
                 "problem_count": account.problem_count,
@@ -255,10 +258,12 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
         return 0 if clean else EXIT_FAILURES
     typer.echo(f"run {run_id}, {manifest.state}: {account.planned_documents:,} documents planned")
     typer.echo(equation(totals.documents, totals.ok, totals.errors, totals.skipped))
-    if account.missing:
-        typer.echo(f"{account.missing:,} partitions have no rows yet; docbatch rerun {run_id} goes on with them")
+    for count, what in ((account.missing, "no rows yet"), (account.partial, "only what was answered by then")):
+        if count:
+            typer.echo(f"{count:,} partitions have {what}; docbatch rerun {run_id} goes on with them")
     if clean:
-        typer.echo(f"verified: result files as in the manifest ({len(account.files):,}), each document has one row")
+        most = "at most one row" if account.missing or account.partial else "one row"
+        typer.echo(f"verified: result files as in the manifest ({len(account.files):,}), each document has {most}")
         return 0
     for problem in account.problems:
         typer.echo(f"problem: {problem}")

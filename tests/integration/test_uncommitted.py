@@ -89,6 +89,9 @@ async def test_a_paused_run_shows_what_it_has_and_a_cancel_commits_it(
     assert f"documents = ok + error + skipped: {answered} = {paused.ok} + {paused.errors} + 0" in shown
     assert "for example  refusal uncommitted/" in shown
 
+    report = json.loads(await asyncio.to_thread(out_of, capsys, "report", "uncommitted-1", "--json"))
+    assert (report["documents"], report["completion_tokens"]) == (answered, paused.completion_tokens)
+
     await run.cancel()
     cancelled = await run.wait()
     assert (cancelled.state, cancelled.documents, cancelled.planned) == (c.CANCELLED, answered, 600)
