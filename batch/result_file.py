@@ -80,7 +80,8 @@ class Tally:
         self._cached += row["cached_tokens"] or 0
         self._completion += row["completion_tokens"] or 0
         self._cost += row["cost_usd"] or 0.0
-        self._unpriced += row["cost_usd"] is None and bool(row["completion_tokens"])
+        uncounted = row["completion_tokens"] is None and status != SKIPPED
+        self._unpriced += row["cost_usd"] is None and (uncounted or bool(row["completion_tokens"]))
 
     def totals(self, *, partitions: int) -> Totals:
         """The counters so far, of so many partitions."""

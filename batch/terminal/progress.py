@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch import contracts as c
+from batch.printable import printable
 from batch.terminal.ending import error_lines, plain
 from batch.terminal.quantities import (
     COLOURS,
@@ -88,7 +89,7 @@ class PlainDisplay(Display):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(simulated=simulated, clock=clock)
-        self._write = write
+        self._write_line = write
         self._every = every
         self._shown = ("", "")
         self._due = 0.0
@@ -117,6 +118,9 @@ class PlainDisplay(Display):
             self._examples = examples
             for line in examples:
                 self._write(f"  {line}")
+
+    def _write(self, line: str) -> None:
+        self._write_line(printable(line))
 
     def line(self, status: RunResult) -> str:
         parts = [
@@ -172,7 +176,7 @@ class LiveDisplay(Display):
     def render(self) -> RenderableType:
         status = self.status
         if status is None:
-            return Text(self._note or "waiting for the first word of the run", style="dim")
+            return Text(printable(self._note) or "waiting for the first word of the run", style="dim")
         elapsed = status.seconds + (self._clock() - self._updated if status.seconds else 0.0)
         lines: list[RenderableType] = [
             _headline(status),
@@ -195,11 +199,13 @@ class LiveDisplay(Display):
         ]
         errors = _errors(status)
         if errors:
-            lines.append(Text(errors, style="yellow", overflow="ellipsis", no_wrap=True))
-        lines += [Text(line, style="yellow", overflow="ellipsis", no_wrap=True) for line in error_lines(status)]
+            lines.append(Text(printable(errors), style="yellow", overflow="ellipsis", no_wrap=True))
+        lines += [
+            Text(printable(line), style="yellow", overflow="ellipsis", no_wrap=True) for line in error_lines(status)
+        ]
         for text in (why(status), self._note):
             if text:
-                lines.append(Text(text, style="yellow"))
+                lines.append(Text(printable(text), style="yellow"))
         return Group(*lines)
 
 
@@ -234,7 +240,8 @@ def display(console: Console, *, simulated: bool, plain_every: float = PLAIN_EVE
 
 def _headline(status: RunResult) -> Text:
     text = Text(overflow="ellipsis", no_wrap=True)
-    text.append(status.run_id, style="bold").append("  ").append(status.state, style=COLOURS.get(status.state, "cyan"))
+    text.append(printable(status.run_id), style="bold").append("  ")
+    text.append(printable(status.state), style=COLOURS.get(status.state, "cyan"))
     if status.generation > 1:
         text.append(f"  generation {status.generation}", style="dim")
     return text

@@ -14,15 +14,24 @@ from typing import Any
 
 import aiohttp
 import openai
-import orjson
+
+from workers.llm.json_text import decoded
 
 MAX_BODY_BYTES = 16 * 2**20
+"""Of an answer, unpacked; nothing beyond it is unpacked."""
+MAX_ERROR_BYTES = 2**18
+"""Of what is no success: the rest tells nothing more."""
+SHOWN_BYTES = 20_000
+TOO_LARGE = "answer_too_large"
 OF_THE_SDK = "X-Stainless-"
 """Headers in which the SDK tells of itself: these requests are not its own."""
 
 
 class TransportError(Exception):
-    """No HTTP answer: connection refused or reset, timeout, or a body that is cut off. `kind` is the short word."""
+    """No whole HTTP answer: connection refused or reset, timeout, a body cut off or past the limit.
+
+    `kind` is the short word; `TOO_LARGE` for the last.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -43,11 +52,12 @@ def sdk_client() -> openai.AsyncOpenAI:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer of any status; `body` is decoded JSON, None where it is none."""
+    """An HTTP answer of any status; `body` is decoded JSON, None where it is none: then `text` is its beginning."""
 
     status: int
     headers: Any
     body: Any
+    text: str = ""
 
 
 class Transport:
@@ -80,7 +90,9 @@ class Transport:
                 self._open().post(url, data=payload, allow_redirects=False) as response,
             ):
                 raw = await _read(response)
-                return Reply(response.status, response.headers, _decode(raw))
+                body = decoded(raw)
+                text = raw[:SHOWN_BYTES].decode(errors="replace") if body is None else ""
+                return Reply(response.status, response.headers, body, text)
         except TimeoutError:
             raise TransportError("timeout", f"{url}: no answer within {timeout:g} s") from None
         except aiohttp.ClientConnectorError as error:
@@ -94,23 +106,22 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    if (response.content_length or 0) > MAX_BODY_BYTES:
-        raise TransportError("malformed", f"an answer of {response.content_length:,} bytes is past the limit")
-    raw = await response.content.read(-1) if response.content_length is not None else b""
-    if response.content_length is None:
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise TransportError("malformed", f"an answer of more than {MAX_BODY_BYTES:,} bytes is past the limit")
-            parts.append(chunk)
-        raw = b"".join(parts)
-    return raw
-
-
-def _decode(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
+    """The body, unpacked; of an error only its beginning. aiohttp unpacks no faster than it is read."""
+    is_error = response.status >= 300
+    most = MAX_ERROR_BYTES if is_error else MAX_BODY_BYTES
+    if response.content_length is not None and "Content-Encoding" not in response.headers:
+        if response.content_length <= most:
+            return await response.content.read(-1)
+        if not is_error:
+            raise TransportError(TOO_LARGE, f"an answer of {response.content_length:,} bytes is past the limit")
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        parts.append(chunk)
+        if size > most:
+            response.close()  # the connection too: the rest of the body would come by it
+            if is_error:
+                break
+            raise TransportError(TOO_LARGE, f"an answer of more than {most:,} bytes is past the limit")
+    return b"".join(parts)
