@@ -150,7 +150,7 @@ def _fast_mail_parser(data: bytes) -> str:
 def _striprtf(data: bytes) -> str:
     from striprtf.striprtf import rtf_to_text
 
-    return str(rtf_to_text(data.decode("latin-1"), errors="replace"))
+    return str(rtf_to_text(data.decode("latin-1"), errors="replace"))  # type: ignore[no-untyped-call]
 
 
 def _pyth(data: bytes) -> str:

@@ -51,7 +51,14 @@ PASSING: dict[str, list[Any]] = {
     "timeout": [HANG, success()],
     "connection": [RESET, success()],
     "malformed": [(200, "no json {", {}), success()],
-    "shapeless": [(200, {"choices": []}, {}), success()],
+    "shapeless": [(202, {"status": "pending"}, {}), success()],
+    "page": [(200, "<html><title>Sign in</title>", {}), success()],
+    "inside": [(200, {"error": {"code": 502, "message": "upstream"}}, {}), success()],
+    "inside_nameless": [(200, {"error": "llama runner process has terminated"}, {}), success()],
+    "inside_limit": [(200, {"error": {"code": 429, "message": "try again in 40ms"}}, {}), success()],
+    "day": [error(429, "x", "Limit of 100 requests per day reached", **{"retry-after-ms": "40"}), success()],
+    "capacity": [error(498, "capacity_exceeded", "Flex tier capacity exceeded"), success()],
+    "groq_json": [error(400, "json_validate_failed", "Failed to generate JSON"), success()],
 }
 """Repeated in place: two calls, an ok row."""
 
@@ -62,7 +69,17 @@ ROWS: dict[str, tuple[Any, str, bool]] = {
     "filtered": (error(400, "content_filter"), "content_filter", False),
     "filtered_403": (error(403, "content_filter"), "content_filter", False),
     "filtered_azure": (AZURE, "content_filter", False),
-    "bad": (error(400, "invalid_prompt"), "bad_request", True),
+    "bad": (error(400, "invalid_value"), "bad_request", True),
+    "invalid_prompt": (error(400, "invalid_prompt"), "content_filter", False),
+    "vllm": (
+        error(400, "400", "This model's maximum context length is 4096 tokens."),
+        "context_length_exceeded",
+        False,
+    ),
+    "flagged_200": ((200, {"error": {"code": 403, "message": "Your input was flagged"}}, {}), "content_filter", False),
+    "no_candidate": ((200, {"choices": []}, {}), "empty_answer", True),
+    "white": (success(" \n\u200b"), "empty_answer", True),
+    "thoughts": (success("<think>hm"), "empty_answer", True),
     "422": ((422, "no object", {}), "bad_request", True),
     "length": (success("half", "length"), "truncated", False),
     "filtered_200": (success("", "content_filter"), "content_filter", False),
@@ -215,4 +232,5 @@ async def test_what_concerns_the_whole_job(stack: LocalStack, provider: Provider
 def test_no_rule_is_left_out() -> None:
     seen = {error_type for _, error_type, _ in ROWS.values()} | {reason for _, reason in PAUSING.values()}
     rules = {rule.error_type for rule in RULES}
-    assert rules - seen == {"rate_limited", "http_{status}"}, "those are repeated in place: PASSING"
+    passing = {"rate_limited", "http_{status}", "overloaded", "provider_error", "json_validate_failed"}
+    assert rules - seen == passing, "those are repeated in place: PASSING"

@@ -96,7 +96,7 @@ def test_texts_of_every_format_and_of_rows_pass_it() -> None:
 
 
 def row(content: str) -> PlannedDocument:
-    return PlannedDocument("d", "s3://b/k#1", 1, "", content=content)
+    return PlannedDocument("d", "s3://b/k#1", "", 1, content=content)
 
 
 def test_a_rows_text_is_judged_as_an_objects_is() -> None:

@@ -66,8 +66,8 @@ _ONLY_MAILS_HAVE = re.compile(
 _MAIL_WITHIN = 16_384
 
 NEVER_TEXT = frozenset({
-    "pdf", "epub", "doc", "dot", "docx", "docm", "dotx", "dotm", "ppt", "pps", "pptx", "pptm", "ppsx", "potx",
-    "xls", "xlsx", "xlsm", "xltx", "xlsb", "msg", "odt", "ods", "odp",
+    "pdf", "epub", "doc", "dot", "docx", "docm", "dotx", "dotm", "ppt", "pps", "pptx", "pptm", "ppsx", "potx", "xls",
+    "xlsx", "xlsm", "xltx", "xlsb", "msg", "odt", "ods", "odp",
 })  # fmt: skip
 """Names of formats that are never text: bytes that are called so and are neither that nor UTF-8 are damaged."""
 

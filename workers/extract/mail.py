@@ -90,10 +90,11 @@ class _Reader:
             self._note(part)
 
     def _parts(self, part: Message, kind: str, alone: bool) -> Iterator[str]:
-        children = part.get_payload()
-        if not isinstance(children, list):
+        payload = part.get_payload()
+        if not isinstance(payload, list):
             yield from self._without_boundary(part, kind)
             return
+        children = [child for child in payload if isinstance(child, Message)]
         if kind == "multipart/encrypted":
             if alone:
                 raise Unreadable("encrypted", "the message is encrypted (PGP or S/MIME)")

@@ -1,7 +1,7 @@
 """Times and durations in cells of XLS sheets ([MS-XLS]), which the library shows as parts of days or as days of 1900.
 
-The sheets' records say which numbers those are; in the text they are known again by what the library makes of them, so a plain
-0.5 before a time of 0.5 may be taken for it; whole numbers are left as they are.
+The sheets' records say which numbers those are; in the text they are known again by what the library makes of them. So
+a plain 0.5 before a time of 0.5 may be taken for it; whole numbers are left as they are.
 """
 
 from __future__ import annotations
