@@ -9,6 +9,7 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 
+from batch.failures import DATA_CONVERTER
 from batch.telemetry import shared_runtime
 
 CONNECT_WITHIN = 10.0
@@ -33,7 +34,7 @@ async def connect_temporal(*, runtime: Runtime | None = None) -> Client:
     address = config["target_host"]
     try:
         return await asyncio.wait_for(
-            Client.connect(**config, runtime=runtime or shared_runtime()),
+            Client.connect(**config, runtime=runtime or shared_runtime(), data_converter=DATA_CONVERTER),
             CONNECT_WITHIN,
         )
     except (RuntimeError, TimeoutError, OSError) as error:

@@ -61,6 +61,8 @@ class ActiveRun:
     """Of a run with `limits.max_cost_usd`."""
     reads: Reads = field(default_factory=Reads)
     partitions: int = 0
+    in_batches: int = 0
+    """Documents in batches that are waited for."""
     followed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the run's control was read."""
     watcher: asyncio.Task[None] | None = field(default=None, repr=False)

@@ -86,7 +86,6 @@ class _Caller(NamedTuple):
 
     stopped: Callable[[], bool]
     held: Callable[[], bool]
-    set_out: Callable[[], None]
 
 
 class _Called(NamedTuple):
@@ -152,16 +151,15 @@ class Chat:
         stopped: Callable[[], bool],
         abandoned: Callable[[], bool] | None = None,
         held: Callable[[], bool] = lambda: False,
-        set_out: Callable[[], None] = lambda: None,
     ) -> Answer | None:
         """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
 
-        No call begins while it is `held`; each waits until the lane lets it out, and says so by `set_out`.
+        No call begins while it is `held`; each waits until the lane lets it out.
 
         An answer that does not fit the schema is no answer before its last re-ask. `abandoned` says whether a document
         with such an answer, which is paid, is left unanswered too; by default whenever stopped.
         """
-        answer, caller = Answer(None, None), _Caller(stopped, held, set_out)
+        answer, caller = Answer(None, None), _Caller(stopped, held)
         payload = asked = self._questions.as_known(payload)
         invalid: Answer | None = None
         reasks = 0
@@ -312,7 +310,6 @@ class Chat:
             if not await self._let_out(expected, caller):
                 return None
             try:
-                caller.set_out()
                 answer.attempts += 1
                 started = time.monotonic()
                 refused = False
@@ -346,7 +343,7 @@ class Chat:
 
         One that is held when its turn comes gives its place back: others of the quota may go.
         """
-        stopped, held, _ = caller
+        stopped, held = caller
         while not stopped():
             if held():
                 await sleep_while(held, stopped)
