@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal
 
 import openai
@@ -21,7 +21,9 @@ from openai.types import Batch
 
 from workers.llm.chat import retry_after_of
 from workers.llm.errors import Kind, Verdict, judge_status
-from workers.llm.transport import Reply, sdk_client
+from workers.llm.keys import Keys
+from workers.llm.sdk_http import http_client
+from workers.llm.transport import Reply, endpoint_proxy, sdk_client
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -65,10 +67,16 @@ class InputFile:
 
 
 class BatchApi:
-    """The calls, one HTTP request each. All raise `BatchApiError`."""
+    """The calls, one HTTP request each, which a refused key makes once more with another one if there is one by then.
 
-    def __init__(self) -> None:
-        self._client = sdk_client().with_options(timeout=TIMEOUT)
+    All raise `BatchApiError`, whose words hold no secret.
+    """
+
+    def __init__(self, keys: Keys | None = None) -> None:
+        self._keys = keys or Keys()
+        self._client = sdk_client(self._keys)
+        proxy = endpoint_proxy(str(self._client.base_url), self._keys)
+        self._client = sdk_client(self._keys, timeout=TIMEOUT, http_client=http_client(self._keys, proxy))
         self.spooling = asyncio.Semaphore(SPOOLING)
         """Held while an input file is written and uploaded: what bounds the disk that a process takes."""
 
@@ -123,8 +131,11 @@ class BatchApi:
             async with self._client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
             ) as response:
+                left = b""
                 async for chunk in response.iter_bytes(2**18):
-                    file.write(chunk)
+                    lines, end, left = (left + chunk).rpartition(b"\n")
+                    file.write(self._keys.secrets.clean_bytes(lines + end))
+                file.write(self._keys.secrets.clean_bytes(left))
 
     async def delete(self, file_id: str) -> None:
         """Deletes a file; one that is not there is no error."""
@@ -137,6 +148,15 @@ class BatchApi:
 
     @contextmanager
     def _judged(self, what: str) -> Iterator[None]:
+        try:
+            with self._as_verdicts(what):
+                yield
+        except BatchApiError as error:
+            verdict = replace(error.verdict, message=self._keys.secrets.clean(error.verdict.message))
+            raise BatchApiError(verdict, error.status, error.retry_after) from None
+
+    @contextmanager
+    def _as_verdicts(self, what: str) -> Iterator[None]:
         where = f"{what} at {self._client.base_url}"
         try:
             yield
