@@ -39,6 +39,11 @@ TRANSFER_TIMEOUT = 900.0
 COMPLETED, FAILED, EXPIRED, CANCELLED = "completed", "failed", "expired", "cancelled"
 ENDED = frozenset({COMPLETED, FAILED, EXPIRED, CANCELLED})
 TOKEN_LIMIT = "token_limit_exceeded"
+UNPROCESSED = frozenset({"pending", "notRunning", "running", "processing", "in_progress", "queued", "uploading"})
+"""States of a file from which no batch can be made yet. OpenAI's `uploaded` is none of them.
+https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch"""
+
+_NOT_PROCESSED = re.compile(r"pending|(?:not|n't) (?:yet |been |fully )*(?:processed|ready)|still (?:being )?process", re.I)
 
 
 class BatchApiError(Exception):
@@ -53,6 +58,11 @@ class BatchApiError(Exception):
         return self.status is None or self.status >= 500 or self.status == 408
 
     @property
+    def unprocessed(self) -> bool:
+        """Whether it may be the input file that is not processed yet."""
+        return self.status in (400, 404, 409, 422) and bool(_NOT_PROCESSED.search(self.verdict.message))
+
+    @property
     def missing(self) -> bool:
         """Whether what the call names is not there."""
         return self.status == 404
@@ -64,6 +74,8 @@ class InputFile:
 
     id: str
     created_at: int
+    pending: bool = False
+    """Whether the provider has to look through it before a batch can be made of it, as Azure does."""
 
 
 class BatchApi:
@@ -88,7 +100,13 @@ class BatchApi:
         file.seek(0)
         with self._judged(f"upload of {name}"):
             made = await self._client.files.create(file=(name, file), purpose="batch", timeout=TRANSFER_TIMEOUT)
-            return InputFile(made.id, _unix(made.created_at, 0))
+            return InputFile(made.id, _unix(made.created_at, 0), made.status in UNPROCESSED)
+
+    async def is_pending(self, file_id: str) -> bool:
+        """Whether the provider has not yet looked through an uploaded file."""
+        with self._judged(f"file {file_id}"):
+            found = await self._client.files.retrieve(file_id)
+            return found.status in UNPROCESSED
 
     async def create(self, input_file: str, metadata: dict[str, str]) -> Batch:
         with self._judged("creation of a batch"):
