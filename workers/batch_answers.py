@@ -85,6 +85,8 @@ class Asked:
             self.in_words = True
             return Next.ROUND
         verdict = judge_status(line.status, line.body)
+        if chat.questions.takes_other_limit(line.status, line.body):
+            return self.fail(verdict.error_type, verdict.message)
         if verdict.kind is Kind.DOCUMENT:
             return self.end(verdict)
         following = self.fail(verdict.error_type, verdict.message)

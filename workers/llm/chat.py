@@ -16,6 +16,7 @@ import orjson
 
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
+from workers.llm.accepted import LIMIT_FIELDS, accepted_by
 from workers.llm.call_cost import CallBudget
 from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
 from workers.llm.expected import Expected
@@ -81,6 +82,10 @@ class _FormatUnknown(Exception):
     """The server does not know `response_format`."""
 
 
+class _LimitUnknown(Exception):
+    """The server knows the limit of an answer by another name."""
+
+
 class Chat:
     """Asks one job's model. Shared by all partitions of the run in this process, which `lane` lets out."""
 
@@ -97,13 +102,13 @@ class Chat:
     ) -> None:
         self._job = job
         self._lane = lane
-        self._expected = expected or Expected(job.model.max_output_tokens)
+        self._expected = expected or Expected(job.model.most_output_tokens)
         self._budget = budget
         self._transport = transport
         self._brake = brake
         self._probing = False
         self._metrics = metrics.llm(job.model.name)
-        self._questions = Questions(job)
+        self._questions = Questions(job, accepted_by(transport, job.model.name))
         schema = job.output.json_schema
         self.reader = AnswerReader(schema) if schema is not None else None
 
@@ -150,6 +155,9 @@ class Chat:
             except _FormatUnknown:
                 payload = asked = self._questions.in_prompt(payload)
                 continue
+            except _LimitUnknown:
+                payload = asked = self._questions.with_known_limit(payload)
+                continue
             problem = self._problem(asked, answer)
             if problem is None and answer.error is not None and invalid is not None:
                 return after_reask(answer, invalid)
@@ -185,7 +193,10 @@ class Chat:
         return None
 
     async def _settle(self, payload: bytes, answer: Answer, caller: _Caller) -> bool:
-        """Calls until there is an answer or an error that stays; False when stopped before. Raises `_FormatUnknown`."""
+        """Calls until there is an answer or an error that stays; False when stopped before.
+
+        Raises `_FormatUnknown`, `_LimitUnknown`.
+        """
         calls = failures = 0
         last_failure: float | None = None
         while not caller.stopped():
@@ -278,7 +289,7 @@ class Chat:
                 return verdict, retry_after, started
             finally:
                 self._lane.leave(expected, used)
-        except _FormatUnknown:
+        except (_FormatUnknown, _LimitUnknown):
             refused = True
             raise
         finally:
@@ -321,6 +332,10 @@ class Chat:
                 self._brake.succeeded()
                 self._metrics.requests(failure.error_type)
                 raise _FormatUnknown
+            if self._questions.refused_limit(payload, reply.status, reply.body):
+                self._brake.succeeded()
+                self._metrics.requests(failure.error_type)
+                raise _LimitUnknown
             return failure, retry_after_of(reply)
         verdict = self.read(reply.body, answer, len(payload))
         if verdict is not None and verdict.kind is Kind.TRANSIENT:
@@ -409,7 +424,10 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
 
     `as_the_job_asks`: with the job's sampling settings and response format, which a provider may refuse too.
     """
-    settings: dict[str, Any] = settings_of(job) if as_the_job_asks else {"model": job.model.name}
+    accepted = accepted_by(transport, job.model.name)
+    settings: dict[str, Any] = {"model": job.model.name, **job.model.parameters}
+    if as_the_job_asks:
+        settings = settings_of(job, accepted.limit_field)
     messages = [{"role": "user", "content": "Answer with the word ok."}]
     timeout = min(PROBE_TIMEOUT, job.model.timeout_seconds)
     while True:
@@ -420,7 +438,11 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
             return Verdict(Kind.TRANSIENT, error.kind, str(error))
         if reply.status == 200:
             return None
-        if not (refuses_format(reply.status, reply.body) and settings.pop("response_format", None)):
-            break  # else the schema will go into the prompt
+        if refuses_format(reply.status, reply.body) and settings.pop("response_format", None):
+            continue  # the schema will go into the prompt
+        limit = settings.pop(LIMIT_FIELDS[0], None)
+        if limit is None or not accepted.refuses_limit(reply.status, reply.body):
+            break
+        settings[accepted.limit_field] = limit
     verdict = judge_status(reply.status, reply.body)
     return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}chat/completions: {verdict.message}")
