@@ -89,7 +89,7 @@ class Asked:
             return self.fail(verdict.error_type, verdict.message)
         if verdict.kind is Kind.DOCUMENT:
             return self.end(verdict)
-        following = self.fail(verdict.error_type, verdict.message)
+        following = self.fail(verdict.alone or verdict.error_type, verdict.message)
         return Next.STOP if verdict.kind is Kind.JOB and following is Next.ROUND else following
 
     def fail(self, error_type: str, message: str) -> Next:

@@ -522,6 +522,7 @@ class Attempt:
                 abandoned=self._abandons,
                 held=self._is_held,
                 set_out=partial(self._in_flight.add, document.document_id),
+                about=document.uri,
             )
             if question.chunks:
                 found = await self._ask_chunks(document, question.chunks, ask)

@@ -77,6 +77,10 @@ def test_the_page_has_the_rules_line_by_line() -> None:
             return "error row, retryable" if rule.retryable else "error row, not retryable"
         return "repeated in place" if rule.kind is Kind.TRANSIENT else "the run pauses"
 
+    for rule in RULES:
+        assert (rule.kind is Kind.JOB) == bool(rule.alone), "what stops a job may be one document's"
+        assert not rule.alone or f"| {rule.answer} | " in PAGE and f"an error row: `{rule.alone}` |" in PAGE
+
     lines = [f"| {rule.answer} | `{rule.error_type}` | {follows(rule)}" for rule in RULES]
     found = [next((at for at, text in enumerate(PAGE.splitlines()) if text.startswith(line)), None) for line in lines]
     assert None not in found, [line for line, at in zip(lines, found, strict=True) if at is None]

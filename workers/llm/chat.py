@@ -18,16 +18,23 @@ from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
 from workers.llm.accepted import LIMIT_FIELDS, accepted_by
 from workers.llm.call_cost import CallBudget
-from workers.llm.errors import Kind, Verdict, judge_finish, judge_status
+from workers.llm.errors import Kind, Verdict, alone, judge_finish, judge_status
 from workers.llm.expected import Expected
 from workers.llm.limiter import RETRY_AFTER_MOST, Lane
 from workers.llm.question import Questions, dug_out, refuses_format, settings_of
+from workers.llm.short_question import ShortQuestion
 from workers.llm.transport import Reply, Transport, TransportError
 from workers.metrics import Metrics
 from workers.waiting import sleep_unless, sleep_while
 
 MAX_TRANSIENT = 6
 """Transient failures of one document, while others succeed, before it becomes a retryable error row."""
+
+QUOTA_CALLS = 12
+"""Calls of a document that is refused for a quota while a short question is answered: over a minute and a half."""
+MOST_ABOUT = 150
+"""Characters of a document's name that a pause shows."""
+PATH = "chat/completions"
 
 MAYBE_BILLED = ("timeout", "connection", "malformed")
 """Failures of calls that the provider may have answered, and bills."""
@@ -76,6 +83,7 @@ class _Caller(NamedTuple):
     stopped: Callable[[], bool]
     held: Callable[[], bool]
     set_out: Callable[[], None]
+    about: str
 
 
 class _FormatUnknown(Exception):
@@ -106,6 +114,7 @@ class Chat:
         self._budget = budget
         self._transport = transport
         self._brake = brake
+        self._short = ShortQuestion(self.check)
         self._probing = False
         self._metrics = metrics.llm(job.model.name)
         self._questions = Questions(job, accepted_by(transport, job.model.name))
@@ -136,15 +145,17 @@ class Chat:
         abandoned: Callable[[], bool] | None = None,
         held: Callable[[], bool] = lambda: False,
         set_out: Callable[[], None] = lambda: None,
+        about: str = "",
     ) -> Answer | None:
         """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
 
         No call begins while it is `held`; each waits until the lane lets it out, and says so by `set_out`.
 
         An answer that does not fit the schema is no answer before its last re-ask. `abandoned` says whether a document
-        with such an answer, which is paid, is left unanswered too; by default whenever stopped.
+        with such an answer, which is paid, is left unanswered too; by default whenever stopped. `about` names the
+        document to whoever reads why a run paused.
         """
-        answer, caller = Answer(None, None), _Caller(stopped, held, set_out)
+        answer, caller = Answer(None, None), _Caller(stopped, held, set_out, about)
         payload = asked = self._questions.as_known(payload)
         invalid: Answer | None = None
         reasks = 0
@@ -212,8 +223,15 @@ class Chat:
                 return True
             self._metrics.requests(verdict.error_type)
             if verdict.kind is Kind.JOB:
-                self._brake.stop_job(verdict)
-                return False
+                found = await self._of_the_document(verdict, caller, patient=calls < QUOTA_CALLS)
+                if found is None:
+                    return False
+                if found.kind is Kind.DOCUMENT:
+                    answer.error = found
+                    return True
+                verdict = found
+                if verdict.error_type == "rate_limited":
+                    self._lane.limiter.limited(retry_after)
             since, last_failure = last_failure or started, time.monotonic()
             if verdict.error_type != "rate_limited" and await self._is_its_own(verdict, since, calls):
                 failures += 1
@@ -223,6 +241,26 @@ class Chat:
             self._metrics.retries(verdict.error_type)
             await sleep_unless(caller.stopped, backoff(calls, retry_after))
         return False
+
+    async def _of_the_document(self, verdict: Verdict, caller: _Caller, *, patient: bool) -> Verdict | None:
+        """What a verdict on the job means while a short question is answered; None, and the run stops, if it is not.
+
+        `patient`: whether the document is asked again for what may be a limit a minute, and where the short question's
+        own failure may pass.
+        """
+        found = await self._short.ask()
+        if found is None:
+            self._brake.succeeded()
+            if verdict.passes and patient:
+                return Verdict(Kind.TRANSIENT, "rate_limited", verdict.message, retryable=True)
+            return alone(verdict)
+        if found.kind is Kind.TRANSIENT and patient:
+            return found
+        if caller.stopped():
+            return None
+        about = f"; asked about {caller.about[:MOST_ABOUT]}" if caller.about else ""
+        self._brake.stop_job(replace(verdict, message=f"{verdict.message} ({self._transport.base_url}{PATH}{about})"))
+        return None
 
     async def _is_its_own(self, verdict: Verdict, since: float, calls: int) -> bool:
         """Whether a transient failure is the document's own, because the provider answers others meanwhile.
@@ -303,7 +341,7 @@ class Chat:
 
         One that is held when its turn comes gives its place back: others of the quota may go.
         """
-        stopped, held, _ = caller
+        stopped, held = caller.stopped, caller.held
         while not stopped():
             if held():
                 await sleep_while(held, stopped)
@@ -316,7 +354,7 @@ class Chat:
 
     async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
         try:
-            reply = await self._transport.post("chat/completions", payload, timeout=self._job.model.timeout_seconds)
+            reply = await self._transport.post(PATH, payload, timeout=self._job.model.timeout_seconds)
         except TransportError as error:
             if error.kind == "timeout":
                 self._lane.limiter.overloaded(None)
@@ -433,7 +471,7 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
     while True:
         body = orjson.dumps({"messages": messages, **settings})
         try:
-            reply = await transport.post("chat/completions", body, timeout=timeout)
+            reply = await transport.post(PATH, body, timeout=timeout)
         except TransportError as error:
             return Verdict(Kind.TRANSIENT, error.kind, str(error))
         if reply.status == 200:
@@ -445,4 +483,4 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
             break
         settings[accepted.limit_field] = limit
     verdict = judge_status(reply.status, reply.body)
-    return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}chat/completions: {verdict.message}")
+    return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}{PATH}: {verdict.message}")

@@ -2,7 +2,8 @@
 
     document   this document cannot be answered: an error row, retryable by a rerun or not; the partition goes on
     transient  the same call may succeed soon: repeated in place, with the provider's own Retry-After
-    job        no call of this run can succeed until somebody acts: the run pauses with the reason
+    job        no call of this run can succeed until somebody acts: the run pauses with the reason, unless a short
+               question is answered meanwhile: then it is the document's alone (`workers.llm.short_question`)
 
 Statuses and codes: https://platform.openai.com/docs/guides/error-codes
 """
@@ -24,12 +25,18 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`error_type` is the word that stands in rows, metrics and pause reasons; `retryable` is for a rerun."""
+    """`error_type` is the word that stands in rows, metrics and pause reasons; `retryable` is for a rerun.
+
+    Of one of the job, `alone` is the word of the row that it is while others are answered, and `passes` says that it may
+    be a limit a minute, whatever its words: it is waited for as long as others are answered.
+    """
 
     kind: Kind
     error_type: str
     message: str
     retryable: bool = False
+    alone: str = ""
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class Rule:
     """What the message contains, in lower case."""
     retryable: bool = False
     hint: str = ""
+    alone: str = ""
+    passes: bool = False
 
     def fits(self, status: int, codes: tuple[str, ...], message: str) -> bool:
         return (
@@ -61,16 +70,19 @@ _SPENT = "(?!(rate|requests|tokens)_limit_exceeded).*_limit_exceeded"
 """Limits of spend, whatever their name; those of rate pass by waiting."""
 _CONTENT = "content_filter|content_policy_violation|ResponsibleAIPolicyViolation"
 _ENDPOINT = "OPENAI_BASE_URL must name the endpoint itself"
+_MONEY = "insufficient_quota"
+_SPENDING: Any = {"alone": "quota_exceeded", "passes": True}
+"""Alibaba, for one, says `insufficient_quota` of a limit a minute: https://help.aliyun.com/zh/model-studio/error-code"""
 
 RULES = (
-    Rule(Kind.JOB, "insufficient_quota", "`insufficient_quota`, `credit_balance_exhausted`, `billing_*`", code=_QUOTA),
-    Rule(Kind.JOB, "insufficient_quota", "402", status=(402,)),
-    Rule(Kind.JOB, "insufficient_quota", "429 of a limit of spend: `*_limit_exceeded`", status=(429,), code=_SPENT),
+    Rule(Kind.JOB, _MONEY, "402", status=(402,), alone="payment_required"),
+    Rule(Kind.JOB, _MONEY, "`insufficient_quota`, `credit_balance_exhausted`, `billing_*`", code=_QUOTA, **_SPENDING),
+    Rule(Kind.JOB, _MONEY, "429 of a limit of spend: `*_limit_exceeded`", status=(429,), code=_SPENT, **_SPENDING),
     Rule(Kind.DOCUMENT, "content_filter", "a content filter's code, also Azure's", code=_CONTENT),
-    Rule(Kind.JOB, "unexpected_redirect", "a redirect (3xx)", status=range(400), hint=_ENDPOINT),
-    Rule(Kind.JOB, "invalid_api_key", "401", status=(401,)),
-    Rule(Kind.JOB, "permission_denied", "403", status=(403,)),
-    Rule(Kind.JOB, "model_not_found", "404", status=(404,)),
+    Rule(Kind.JOB, "unexpected_redirect", "a redirect (3xx)", status=range(400), hint=_ENDPOINT, alone="redirected"),
+    Rule(Kind.JOB, "invalid_api_key", "401", status=(401,), alone="unauthorized"),
+    Rule(Kind.JOB, "permission_denied", "403", status=(403,), alone="forbidden"),
+    Rule(Kind.JOB, "model_not_found", "404", status=(404,), alone="not_found"),
     Rule(Kind.DOCUMENT, "request_too_large", '429 that says "request too large"', (429,), says="request too large"),
     Rule(Kind.TRANSIENT, "rate_limited", "any other 429: `rate_limit_exceeded`, `slow_down`", (429,), retryable=True),
     Rule(Kind.TRANSIENT, "http_{status}", "408, 409, 425", status=(408, 409, 425), retryable=True),
@@ -92,7 +104,14 @@ def judge_status(status: int, body: Any) -> Verdict:
     message = f"HTTP {status}{f' {code}' if code else ''}: {str(error.get('message') or 'no error message')[:300]}"
     rule = next(rule for rule in RULES if rule.fits(status, codes, message))
     hint = f"; {rule.hint}" if rule.hint else ""
-    return Verdict(rule.kind, rule.error_type.format(status=status), message + hint, rule.retryable)
+    error_type = rule.error_type.format(status=status)
+    return Verdict(rule.kind, error_type, message + hint, rule.retryable, rule.alone, rule.passes)
+
+
+def alone(verdict: Verdict) -> Verdict:
+    """What a verdict on the job is of the document alone, as others are answered: whoever mends the cause, or has it
+    pass, may ask again."""
+    return Verdict(Kind.DOCUMENT, verdict.alone, verdict.message, retryable=True)
 
 
 def judge_finish(finish_reason: str | None, refusal: str | None) -> Verdict | None:
