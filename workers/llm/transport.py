@@ -102,25 +102,23 @@ class Transport:
         for name, value in self._headers.items():
             if SECRET_HEADER.search(name):
                 self._keys.secrets.add(value)
+        if self._proxy is not None and not self._tunnels:
+            self._headers |= self._proxy.headers
         self._session: aiohttp.ClientSession | None = None
         self._asks_as = ""
-        """The key in the session's headers."""
+        """The key in the headers."""
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            proxy = self._proxy
-            if proxy is not None and not self._tunnels:
-                self._headers |= proxy.headers
+            # No headers of the session's own: aiohttp sends those to a proxy too, the key among them.
             self._session = aiohttp.ClientSession(
                 connector=Connector(),
-                headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-                proxy=proxy.url if proxy is not None else None,
+                proxy=self._proxy.url if self._proxy is not None else None,
             )
-            self._asks_as = ""
         if self._asks_as != self._keys.current:
             self._asks_as = self._keys.current
-            self._session.headers["Authorization"] = f"Bearer {self._asks_as}"
+            self._headers["Authorization"] = f"Bearer {self._asks_as}"
         return self._session
 
     async def post(self, path: str, payload: bytes, *, timeout: float) -> Reply:
@@ -150,13 +148,15 @@ class Transport:
     async def _once(self, url: str, payload: bytes) -> tuple[Reply, str]:
         """The answer to a request, and the key that went with it."""
         session, key = self._open(), self._asks_as
-        headers = self._proxy.headers if self._proxy is not None and self._tunnels else None
+        to_proxy = self._proxy.headers if self._proxy is not None and self._tunnels else None
         demand_fresh(False)
         began = time.monotonic()
         answers = False
         while True:
             try:
-                async with session.post(url, data=payload, allow_redirects=False, proxy_headers=headers) as response:
+                async with session.post(
+                    url, data=payload, headers=self._headers, allow_redirects=False, proxy_headers=to_proxy
+                ) as response:
                     answers = True
                     return self._cleaned(response.status, response.headers, await _read(response)), key
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
