@@ -24,7 +24,10 @@ UNKNOWN: dict[str, tuple[int, Any]] = {
     "Azure": (400, {"error": {"message": f"Unrecognized request argument supplied: {NAME}", "code": None}}),
     "OpenAI": (400, {"error": {"message": f"Unsupported parameter: '{NAME}'", "code": "unsupported_parameter"}}),
     "TGI": (422, {"error": f"unknown field `{NAME}`, expected one of `messages`, `max_tokens`"}),
-    "Gemini": (400, [{"error": {"message": f'Invalid JSON payload received. Unknown name "{NAME}": Cannot find field.'}}]),
+    "Gemini": (
+        400,
+        [{"error": {"message": f'Invalid JSON payload received. Unknown name "{NAME}": Cannot find field.'}}],
+    ),
     "LiteLLM": (400, {"error": {"message": f"UnsupportedParamsError: m does not support parameters: {{'{NAME}': 5}}"}}),
     "Bedrock": (400, {"message": f"extraneous key [{NAME}] is not permitted"}),
 }

@@ -29,9 +29,7 @@ async def test_a_key_in_a_file_is_read_anew_when_it_is_refused(tmp_path: Path) -
     assert keys.identity == str(file), "a quota is the same whichever key is current"
 
 
-async def test_a_command_is_run_once_for_all_that_were_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_command_is_run_once_for_all_that_were_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key, runs = tmp_path / "key", tmp_path / "runs"
     key.write_text("first-key-of-command")
     keys = Keys({"OPENAI_API_KEY_COMMAND": f"echo run >> {runs}; cat {key}"})

@@ -79,7 +79,7 @@ def test_the_page_has_the_rules_line_by_line() -> None:
 
     for rule in RULES:
         assert (rule.kind is Kind.JOB) == bool(rule.alone), "what stops a job may be one document's"
-        assert not rule.alone or f"| {rule.answer} | " in PAGE and f"an error row: `{rule.alone}` |" in PAGE
+        assert not rule.alone or (f"| {rule.answer} | " in PAGE and f"an error row: `{rule.alone}` |" in PAGE)
 
     lines = [f"| {rule.answer} | `{rule.error_type}` | {follows(rule)}" for rule in RULES]
     found = [next((at for at, text in enumerate(PAGE.splitlines()) if text.startswith(line)), None) for line in lines]

@@ -75,7 +75,10 @@ def test_a_limit_by_the_older_name_bounds_what_an_answer_is_expected_to_take() -
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        *(({name: 1}, f"model.parameters.{name}: docbatch sets this field itself") for name in ("model", "n", "stream")),
+        *(
+            ({name: 1}, f"model.parameters.{name}: docbatch sets this field itself")
+            for name in ("model", "n", "stream")
+        ),
         ({"messages": []}, "model.parameters.messages: docbatch sets this field itself; take it out \\(write prompt"),
         ({"response_format": {}}, "take it out \\(write output.schema\\)"),
         ({"max_completion_tokens": 1}, "take it out \\(write model.max_output_tokens\\)"),
@@ -137,5 +140,5 @@ def test_yaml_is_read_as_json_would_be(line: str, value: Any, tmp_path: Path) ->
 @pytest.mark.parametrize("value", ["off", "Yes", "010", "0x10", "1_000", "1:30", "[no]", "{b: {c: on}}"])
 def test_what_yaml_reads_as_something_else_is_refused_with_its_line(value: str, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(YAML.format(f"a: {value}"))
-    with pytest.raises(JobError, match="line 8: model.parameters has .*, which YAML reads as "):
+    with pytest.raises(JobError, match=r"line 8: model.parameters has .*, which YAML reads as "):
         Job.from_yaml(tmp_path / "job.yaml")

@@ -78,7 +78,9 @@ class Api:
             raise BatchApiError(judge_status(400, {"error": {"message": "No such File object"}}), 400)
         if provider.pending_looks > 0 or provider.late:
             provider.late = max(0, provider.late - 1)
-            raise BatchApiError(judge_status(400, {"error": {"message": "It has to be processed, and is pending."}}), 400)
+            raise BatchApiError(
+                judge_status(400, {"error": {"message": "It has to be processed, and is pending."}}), 400
+            )
         name = f"batch-{len(provider.batches) + 1}"
         batch = provider.batches[name] = Batch(
             id=name,

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import orjson
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
-"""Names of the limit of an answer: OpenAI's, which its reasoning models insist on, and the older one, which many servers
-know alone. https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens"""
+"""Names of the limit of an answer: OpenAI's, which its reasoning models insist on, and the older one, which many
+servers know alone. https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens"""
 
 _UNKNOWN = re.compile(
     rb"unrecogni[sz]ed|not recogni[sz]ed|unknown|unsupported|unexpected|extra_forbidden|extra(?:neous)? |not permitted|"

@@ -43,7 +43,9 @@ UNPROCESSED = frozenset({"pending", "notRunning", "running", "processing", "in_p
 """States of a file from which no batch can be made yet. OpenAI's `uploaded` is none of them.
 https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch"""
 
-_NOT_PROCESSED = re.compile(r"pending|(?:not|n't) (?:yet |been |fully )*(?:processed|ready)|still (?:being )?process", re.I)
+_NOT_PROCESSED = re.compile(
+    r"pending|(?:not|n't) (?:yet |been |fully )*(?:processed|ready)|still (?:being )?process", re.I
+)
 
 
 class BatchApiError(Exception):

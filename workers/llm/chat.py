@@ -145,6 +145,7 @@ class Chat:
         abandoned: Callable[[], bool] | None = None,
         held: Callable[[], bool] = lambda: False,
         set_out: Callable[[], None] = lambda: None,
+        *,
         about: str = "",
     ) -> Answer | None:
         """The answer, or None when the caller was stopped before there was one: the document stays unanswered.

@@ -27,8 +27,8 @@ class Kind(Enum):
 class Verdict:
     """`error_type` is the word that stands in rows, metrics and pause reasons; `retryable` is for a rerun.
 
-    Of one of the job, `alone` is the word of the row that it is while others are answered, and `passes` says that it may
-    be a limit a minute, whatever its words: it is waited for as long as others are answered.
+    Of one of the job, `alone` is the word of the row that it is while others are answered, and `passes` says that it
+    may be a limit a minute, whatever its words: it is waited for as long as others are answered.
     """
 
     kind: Kind

@@ -82,7 +82,7 @@ class Keys:
             else:
                 raw = subprocess.run(
                     self._command,
-                    shell=True,  # noqa: S602 - whoever sets the worker's environment may run commands
+                    shell=True,  # whoever sets the environment may run commands
                     check=True,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,

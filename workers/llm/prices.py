@@ -75,8 +75,9 @@ def unpriced_budget(job: Job) -> str:
     if job.limits.max_cost_usd is None or pricer(job.model)(1, 0, 1) is not None:
         return ""
     return (
-        f"limits.max_cost_usd: the price of {job.model.name!r} is not known at the worker's endpoint, so nobody could say when it is reached; "
-        "give model.prices (US dollars a million tokens: input, output, cached_input), or leave out the limit"
+        f"limits.max_cost_usd: the price of {job.model.name!r} is not known at the worker's endpoint, so nobody could "
+        "say when it is reached; give model.prices (US dollars a million tokens: input, output, cached_input), or leave "
+        "out the limit"
     )
 
 

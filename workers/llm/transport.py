@@ -168,7 +168,9 @@ class Transport:
     def _cleaned(self, status: int, headers: Any, raw: bytes) -> Reply:
         """An answer without secrets. Raises `TransportError` for a proxy's own refusal."""
         if status == 407 and self._proxy is not None:
-            raise TransportError("unreachable", f"{self.base_url}: HTTP 407: the proxy wants a password{self._by_proxy()}")
+            raise TransportError(
+                "unreachable", f"{self.base_url}: HTTP 407: the proxy wants a password{self._by_proxy()}"
+            )
         secrets = self._keys.secrets
         raw = secrets.clean_bytes(raw)
         if 300 <= status < 400:
