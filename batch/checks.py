@@ -59,6 +59,12 @@ async def check_source(storage: Storage, job: Job) -> None:
     if found:
         return
     what = f"objects under {keys.prefixes}" if job.source.manifest is None else f"keys of {job.source.manifest}"
+    if keys.left_out:
+        told = ", ".join(f"{count:,} {rule}" for rule, count in sorted(keys.left_out.items()))
+        raise SourceEmpty(
+            f"{where}: none of the {keys.seen} {what} is a document: left out are {told}. "
+            "source.hidden: true takes them"
+        )
     if keys.seen:
         raise SourceEmpty(
             f"{where}: none of the {keys.seen} {what} is a document by source.include "
@@ -73,10 +79,10 @@ async def _finds_one(storage: Storage, keys: SourceKeys) -> bool:
     """Whether there is a document among the first keys."""
     places = keys.prefixes.places
     if len(places) > 1:
-        for place, empty in zip(
-            places, await asyncio.gather(*(_is_empty(storage, place) for place in places)), strict=True
-        ):
-            if empty:
+        empties = await asyncio.gather(*(_is_empty(storage, place) for place in places))
+        for place, empty in zip(places, empties, strict=True):
+            key = place.prefix.rstrip("/")
+            if empty and not (key in keys.prefixes.objects and await storage.head(place.bucket, key) is not None):
                 raise SourceEmpty(f"source.uri: there is no object under {place}. Upload documents, or take it out")
     async with aclosing(keys.documents()) as pages:
         async for page in pages:

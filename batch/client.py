@@ -105,6 +105,8 @@ class RunResult:
     """Of an incremental run: planned documents by the reason why they are asked about, or not (`unchanged`)."""
     deleted: int = 0
     """Of an incremental run: documents of the last one that are not listed any more."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Keys of the source that are no documents, by the rule (`_SUCCESS` and the like; docs/sources.md)."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -314,6 +316,7 @@ class Run:
             charged_usd=round(progress.budget.charged_usd, 6) if progress.budget else None,
             reasons=progress.reasons,
             deleted=progress.deleted,
+            left_out=progress.left_out,
             shards={"open": len(progress.shards_open), "finished": progress.shards_finished},
             partitions={
                 "planned": progress.planned_partitions,
@@ -367,6 +370,7 @@ class Run:
                 charged_usd=manifest.charged_usd,
                 reasons=manifest.reasons,
                 deleted=manifest.deleted,
+                left_out=manifest.left_out,
                 partitions={
                     "planned": len(manifest.files),
                     "committed": manifest.totals.partitions - manifest.totals.partitions_failed,

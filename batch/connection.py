@@ -12,6 +12,7 @@ from temporalio.runtime import Runtime
 from temporalio.service import HttpConnectProxyConfig
 
 from batch.proxies import ProxyUnusable, grpc_proxy_for
+from batch.telemetry import shared_runtime
 
 CONNECT_WITHIN = 10.0
 
@@ -40,7 +41,7 @@ async def connect_temporal(*, runtime: Runtime | None = None) -> Client:
         raise TemporalUnreachable(f"cannot reach Temporal at {address}: {error}") from None
     try:
         return await asyncio.wait_for(
-            Client.connect(**config, runtime=runtime, http_connect_proxy_config=proxy),
+            Client.connect(**config, runtime=runtime or shared_runtime(), http_connect_proxy_config=proxy),
             CONNECT_WITHIN,
         )
     except (RuntimeError, TimeoutError, OSError) as error:

@@ -131,7 +131,7 @@ class Totals:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     unpriced: int = 0
-    """Documents that were answered by a model without a known price: `cost_usd` lacks them."""
+    """Documents whose answers have no known price, or did not say what they used: `cost_usd` lacks them."""
     errors_by_type: dict[str, int] = field(default_factory=dict)
     """As many keys at most as the error taxonomy has types."""
     carried: int = 0
@@ -229,6 +229,8 @@ class PlannedShard:
     """Of an incremental run: documents by the reason why they are asked about, or not."""
     deleted: int = 0
     """Of an incremental run: documents of the last one that are gone from this stretch."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Keys of this stretch that are no documents, by the rule (`batch.hidden`)."""
 
 
 @dataclass(frozen=True)
@@ -368,6 +370,7 @@ class Carried:
     budget: Budget | None = None
     reasons: dict[str, int] = field(default_factory=dict)
     deleted: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -435,6 +438,8 @@ class Progress:
     """Of an incremental run: planned documents by the reason why they are asked about, or not."""
     deleted: int = 0
     """Of an incremental run: documents of the last one that the listing has no more."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Keys of the source that are no documents, by the rule (`batch.hidden`)."""
 
 
 @dataclass(frozen=True)

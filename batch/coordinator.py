@@ -94,6 +94,7 @@ class Coordinator:
         self._budget = carried.budget if carried else None
         self._reasons = dict(carried.reasons) if carried else {}
         self._deleted = carried.deleted if carried else 0
+        self._left_out = dict(carried.left_out) if carried else {}
         self._state = c.RUNNING if carried else c.PLANNING
         self._published_at = workflow.time()
         self._leaving = False
@@ -196,6 +197,7 @@ class Coordinator:
             budget=BudgetView.of(self._budget),
             reasons=self._reasons,
             deleted=self._deleted,
+            left_out=self._left_out,
         )
 
     # -- the parts that run side by side -----------------------------------------------------------------------------
@@ -261,6 +263,8 @@ class Coordinator:
         )
         self._plan_done = planned.last
         self._deleted += planned.deleted
+        for rule, count in planned.left_out.items():
+            self._left_out[rule] = self._left_out.get(rule, 0) + count
         if planned.partitions:
             self._take(planned)
             self._cursor = planned.cursor
@@ -477,6 +481,7 @@ class Coordinator:
                     budget=self._budget,
                     reasons=self._reasons,
                     deleted=self._deleted,
+                    left_out=self._left_out,
                 ),
             ),
             # With what was upserted: without it the next execution gets the memo of the very first start.

@@ -97,9 +97,10 @@ def _duration(value: object) -> object:
 class Source(_Part):
     """Which documents: every object under `uri` that matches an `include` glob and no `exclude` glob, or its rows.
 
-    `uri` may be several prefixes of one bucket. `manifest` is a Parquet file that names keys under them: then those are
-    the objects, and nothing is listed. Rows are those of JSONL and Parquet objects: `text_field` holds the text,
-    `id_field` what tells a row from others (by default its text), and the fields of `keep` go into the results.
+    `uri` may be several prefixes of one bucket, or objects. `manifest` is a Parquet file that names keys under them:
+    then those are the objects, and nothing is listed. Rows are those of JSONL and Parquet objects: `text_field` holds
+    the text, `id_field` what tells a row from others (by default its text), and the fields of `keep` go into the
+    results.
     """
 
     uri: str | list[str]
@@ -110,10 +111,15 @@ class Source(_Part):
     text_field: str = "text"
     id_field: str | None = None
     keep: list[str] = Field(default_factory=list, max_length=100)
+    hidden: bool = Field(default=False, strict=True)
+    """Whether what others' rules call no document (`_SUCCESS`, `_delta_log/`; see `batch.hidden`) is one here."""
     max_document_bytes: int = Field(default=20_000_000, gt=0, le=MAX_SIZE, strict=True)
     duplicates: Literal["share", "text", "ask"] | None = None
     """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart. `text`:
     about those of the same text too, whatever their bytes."""
+    min_text_pages: float = Field(default=0.5, ge=0, le=1, strict=True, allow_inf_nan=False)
+    """Share of a PDF's pages that must have text, where they show anything at all, lest the document be an error. Not
+    part of the fingerprint: it decides whether a document is asked about, as `max_document_bytes` does."""
     html: Literal["all", "main"] = "all"
     """What is taken of HTML pages: all that they show, or their main text, without navigation, banners and footers."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from batch.job import Source
 
 OBJECT, JSONL, PARQUET = "object", "jsonl", "parquet"
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _JSONL = tuple(f"{name}{compressed}" for name in (".jsonl", ".ndjson") for compressed in ("", *COMPRESSED))
+_JSON = tuple(f".json{compressed}" for compressed in ("", *COMPRESSED))
 
 
 def kind_of(source: Source, key: str) -> str:
@@ -17,3 +18,8 @@ def kind_of(source: Source, key: str) -> str:
     if name.endswith(_JSONL):
         return JSONL
     return PARQUET if name.endswith(".parquet") else OBJECT
+
+
+def may_be_jsonl(source: Source, key: str) -> bool:
+    """Whether only a look into an object tells a document from rows: Spark and BigQuery call JSON Lines `.json`."""
+    return source.format == "auto" and key.lower().endswith(_JSON)

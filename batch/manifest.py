@@ -51,6 +51,8 @@ class Manifest:
     """Of an incremental run: planned documents by the reason why they were asked about, or not."""
     deleted: int = 0
     """Of an incremental run: documents of the last one that were not listed any more."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Keys of the source that are no documents, by the rule (`batch.hidden`)."""
     problems: list[str] = field(default_factory=list)
     files: list[ResultEntry] = field(default_factory=list)
 

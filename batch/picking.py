@@ -48,6 +48,8 @@ class Corpus:
     too_large: int = 0
     """Documents past `source.max_document_bytes`, which are in neither count."""
     sample: list[Picked] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Keys that are no documents, by the rule (`batch.hidden`)."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ async def named_documents(storage: Storage, job: Job, names: Sequence[str]) -> l
             raise CheckFailed(
                 f"document {name!r} does not lie under source.uri {keys.prefixes}; name its key or its URI"
             )
+        if (rule := keys.selects.left_out_by(key)) is not None:
+            raise CheckFailed(f"document {name!r} is left out as one of {rule}; source.hidden: true takes it")
         if not keys.selects(key):
             raise CheckFailed(
                 f"document {name!r} is left out by source.include {job.source.include} and source.exclude "
@@ -176,6 +180,7 @@ async def sample_of_source(
                 spread.add(PlannedDocument.of(bucket, entry))
             if on_progress is not None:
                 on_progress(corpus)
+    corpus.left_out = dict(keys.left_out)
     corpus.sample = [Picked(document, weight) for document, weight in spread.taken()]
     return corpus
 

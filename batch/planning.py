@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.globs import compile_globs
-from batch.job import Source
 from batch.layout import object_uri
 from batch.listing import ObjectEntry
 
@@ -125,17 +123,24 @@ class PlanFooter:
     """Of an incremental run: how many documents are asked about, or not, for which reason."""
     deleted: int = 0
     """Of an incremental run: documents of the last one that the listing has no more, up to the end cursor."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Keys up to the end cursor that are no documents, by the rule (`batch.hidden`)."""
     planned_at: str = ""
     """When the listing had been taken up to the end cursor: ISO 8601, UTC; "" in plans of older versions."""
 
     def to_metadata(self) -> dict[str, str]:
-        values = {**self.__dict__, "reasons": json.dumps(self.reasons)}
+        values = {**self.__dict__, "reasons": json.dumps(self.reasons), "left_out": json.dumps(self.left_out)}
         return {f"docbatch.{name}": str(value) for name, value in values.items()}
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes]) -> PlanFooter:
         """Raises `KeyError` or `ValueError` for a file that is no plan of ours. Plans of older versions say less."""
-        lacked = {"docbatch.reasons": "{}", "docbatch.deleted": "0", "docbatch.planned_at": ""}
+        lacked = {
+            "docbatch.reasons": "{}",
+            "docbatch.deleted": "0",
+            "docbatch.left_out": "{}",
+            "docbatch.planned_at": "",
+        }
         known = lacked | {
             key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"docbatch.")
         }
@@ -150,29 +155,9 @@ class PlanFooter:
             last=text["last"] == "True",
             reasons=json.loads(text["reasons"]),
             deleted=int(text["deleted"]),
+            left_out=json.loads(text["left_out"]),
             planned_at=text["planned_at"],
         )
-
-
-def selector(source: Source) -> Callable[[str], bool]:
-    """Whether a key of the source is a document: an include glob matches, no exclude glob does, it is no folder.
-
-    Globs go by what comes after the prefix under which the key lies.
-    """
-    include, exclude = compile_globs(source.include), compile_globs(source.exclude)
-    everything = source.include == ["**"] and not source.exclude
-    prefixes = source.prefixes
-    skip = len(prefixes.prefixes[0]) if len(prefixes.prefixes) == 1 else None
-
-    def selects(key: str) -> bool:
-        if key.endswith("/"):
-            return False
-        if everything:
-            return True
-        name = key[len(prefixes.prefix_of(key) or "") if skip is None else skip :]
-        return any(p.match(name) for p in include) and not any(p.match(name) for p in exclude)
-
-    return selects
 
 
 SHARD_CONTENT = 128 * 2**20
@@ -259,7 +244,9 @@ class ShardCutter:
         """Up to where documents were taken."""
         return self._cursor
 
-    def finish(self, *, last: bool, deleted: int = 0, planned_at: str = "") -> tuple[bytes, PlanFooter]:
+    def finish(
+        self, *, last: bool, deleted: int = 0, left_out: Mapping[str, int] | None = None, planned_at: str = ""
+    ) -> tuple[bytes, PlanFooter]:
         self._close_partition()
         footer = PlanFooter(
             shard=self._shard,
@@ -271,6 +258,7 @@ class ShardCutter:
             last=last,
             reasons=dict(self._reasons),
             deleted=deleted,
+            left_out=dict(left_out or {}),
             planned_at=planned_at,
         )
         self._writer.add_key_value_metadata(footer.to_metadata())

@@ -12,10 +12,14 @@ from batch.layout import S3Uri
 
 @dataclass(frozen=True)
 class Prefixes:
-    """`prefixes` of one bucket, in the order of their bytes: each "", or a folder with its slash."""
+    """`prefixes` of one bucket, in the order of their bytes: each "", or a folder with its slash.
+
+    `objects` are the keys of those that were written without one: what lies there may be an object, too.
+    """
 
     bucket: str
     prefixes: tuple[str, ...]
+    objects: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, uris: Sequence[str], *, where: str = "source.uri") -> Prefixes:
@@ -35,13 +39,22 @@ class Prefixes:
                 raise ValueError(
                     f"{where}: {other} lies within {one}, so its objects would be two documents each; take it out"
                 )
-        return cls(first.bucket, tuple(place.prefix for place in places))
+        keys = (S3Uri.parse(uri, where=where).prefix.rstrip("/") for uri in uris if not uri.endswith("/"))
+        return cls(first.bucket, tuple(place.prefix for place in places), frozenset(filter(None, keys)))
 
     def prefix_of(self, key: str) -> str | None:
-        """The prefix that the key lies under, None for any other key."""
+        """The prefix that the key lies under, or that is itself an object's key; None for any other key."""
+        if key in self.objects:
+            return f"{key}/"
         at = bisect_right(self.prefixes, key)  # what sorts between a prefix and a key under it lies under it too
         found = self.prefixes[at - 1] if at else None
         return found if found is not None and key.startswith(found) else None
+
+    def name_of(self, key: str) -> str:
+        """What follows the prefix that the key lies under; of an object that a URI names, its own name."""
+        if key in self.objects:
+            return key.rpartition("/")[2]
+        return key[len(self.prefix_of(key) or "") :]
 
     def containing(self, other: S3Uri) -> S3Uri | None:
         """The prefix at or below which `other` lies, if one is that."""

@@ -138,7 +138,11 @@ async def estimate(
         too_large=corpus.too_large,
         processes=await checks.pollers(connection.temporal, connection.task_queue),
     )
-    return Estimate.from_dict(orjson.loads(await _look(connection, c.ESTIMATE_WORKFLOW, request)))
+    found = Estimate.from_dict(orjson.loads(await _look(connection, c.ESTIMATE_WORKFLOW, request)))
+    if not corpus.left_out:
+        return found
+    told = ", ".join(f"{count:,} {rule}" for rule, count in sorted(corpus.left_out.items()))
+    return replace(found, notes=[*found.notes, f"documents: left out are {told}; source.hidden: true takes them"])
 
 
 def preview_blocking(

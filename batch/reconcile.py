@@ -43,6 +43,7 @@ class Account:
     planned_documents: int = 0
     planned_partitions: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     """Of an incremental run: planned documents by the reason why they were asked about, or not."""
     deleted: int = 0
     listed_to_end: bool = False
@@ -117,6 +118,7 @@ class Reconciler:
             )
             account.reasons.update(footer.reasons)
             account.deleted += footer.deleted
+            account.left_out.update(footer.left_out)
             await self._shard(account, footer, key)
         account.listed_to_end = last
         if plan_complete and shard and not last:

@@ -65,7 +65,8 @@ def totals_of(rows: Iterable[dict[str, Any]], run_id: str) -> Totals:
         cached += row["cached_tokens"] or 0
         completion += row["completion_tokens"] or 0
         cost += row["cost_usd"] or 0.0
-        unpriced += row["cost_usd"] is None and bool(row["completion_tokens"])
+        uncounted = row["completion_tokens"] is None and row["status"] != SKIPPED
+        unpriced += row["cost_usd"] is None and (uncounted or bool(row["completion_tokens"]))
     counts = (documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion)
     return Totals(*counts, cost, unpriced, dict(types), carried)
 

@@ -11,6 +11,7 @@ import polars as pl
 from batch.aws import storage_options
 from batch.layout import RunLayout, StateLayout, object_uri
 from batch.state import StatePointer
+from batch.whole_files import whole_file
 
 _FILE = "_result_file"
 
@@ -82,16 +83,22 @@ class UnknownFormat(ValueError):
 
 
 def export(frame: pl.LazyFrame, path: Path) -> None:
-    """Writes one file, streamed; its format by its ending. In CSV the typed result stands as JSON text."""
+    """Writes one file, streamed, whole or not at all; its format by its ending. In CSV the result is JSON text.
+
+    Raises:
+        UnknownFormat: The ending names none.
+        OSError: It cannot be written.
+    """
     ending = path.suffix.lower()
-    if ending == ".parquet":
-        frame.sink_parquet(path)
-    elif ending in (".jsonl", ".ndjson"):
-        frame.sink_ndjson(path)
-    elif ending == ".csv":
-        frame.with_columns(_flat(frame)).sink_csv(path)
-    else:
+    if ending not in (".parquet", ".jsonl", ".ndjson", ".csv"):
         raise UnknownFormat(f"{path}: the ending tells the format; use .parquet, .csv or .jsonl")
+    with whole_file(path) as unfinished:
+        if ending == ".parquet":
+            frame.sink_parquet(unfinished)
+        elif ending == ".csv":
+            frame.with_columns(_flat(frame)).sink_csv(unfinished)
+        else:
+            frame.sink_ndjson(unfinished)
 
 
 def _flat(frame: pl.LazyFrame) -> list[Any]:

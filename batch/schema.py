@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from batch.columns import Columns, Node
 
-ROW_SCHEMA_VERSION = 2
+ROW_SCHEMA_VERSION = 3
 """Version of the columns that `row_schema` gives; raised when a column is added, removed or changes its meaning."""
 
 TEXT = "text"
@@ -108,6 +108,8 @@ def row_schema(
         ("prompt_tokens", int64),
         ("cached_tokens", int64),
         ("completion_tokens", int64),
+        ("cache_write_tokens", int64),
+        ("reasoning_tokens", int64),
         ("cost_usd", pa.float64()),
         ("latency_seconds", pa.float64()),
         ("fingerprint", string),
@@ -115,6 +117,8 @@ def row_schema(
         ("generation", int64),
         ("processed_at", pa.timestamp("us", tz="UTC")),
         ("same_as", string),
+        ("pages", int64),
+        ("pages_without_text", int64),
     ]
     if incremental:
         columns.append(("content_hash", string))

@@ -7,25 +7,33 @@ So a cursor, which is a key, says by itself where to go on.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from functools import partial
+from typing import TypeVar
 
+from batch.hidden import Selection
 from batch.job import Source
-from batch.kinds import OBJECT, kind_of
+from batch.kinds import OBJECT, kind_of, may_be_jsonl
 from batch.layout import object_uri, parse_object_uri
 from batch.listing import ObjectEntry, is_addressable
-from batch.planning import selector
 from batch.source_manifest import NamedKey, SourceManifest, changed, gone
 from batch.state import place_of
 from batch.store import Storage, StorageRefused
+
+Named = TypeVar("Named", ObjectEntry, NamedKey)
 
 HEADS_AT_ONCE = 64
 """Objects that are asked for their size and etag at once, where the manifest does not say."""
 
 
 class SourceKeys:
-    """Of a run's source, whose dates are filled in. `seen`: how many keys were looked at, documents or not."""
+    """Of a run's source, whose dates are filled in. `seen`: how many keys were looked at, documents or not.
+
+    `left_out`: how many of them are none by a rule of `batch.hidden`. `left_out_of_page` has those of the page that
+    came last: before which of its entries each stood, and its rule.
+    """
 
     def __init__(
         self, storage: Storage, source: Source, *, manifest_etag: str = "", leave_refused: bool = False
@@ -37,8 +45,10 @@ class SourceKeys:
         self._storage, self._source, self._etag = storage, source, manifest_etag
         self._leave_refused = leave_refused
         self.prefixes = source.prefixes
-        self.selects = selector(source)
+        self.selects = Selection(source)
         self.seen = 0
+        self.left_out = Counter[str]()
+        self.left_out_of_page: list[tuple[int, str]] = []
 
     async def by_folders(self) -> bool:
         """Whether the keys come as a server gives them that lists by folders (see `Storage.lists_by_folders`)."""
@@ -55,23 +65,48 @@ class SourceKeys:
                 async for named in pages:
                     yield await self.entries_of(named)
             return
-        for prefix, start in await self._stretches(after):
-            async with aclosing(self._storage.source_pages(self.prefixes.bucket, prefix, after=start)) as pages:
+        for place, start in await self._stretches(after):
+            if place in self.prefixes.objects:
+                yield self._selected_of(await self._object(place))
+                continue
+            async with aclosing(self._storage.source_pages(self.prefixes.bucket, place, after=start)) as pages:
                 async for page in pages:
-                    self.seen += len(page)
-                    yield [entry for entry in page if self.selects(entry.key)]
+                    yield self._selected_of(page)
+
+    async def _object(self, key: str) -> list[ObjectEntry]:
+        """The object that source.uri names without a slash, if there is one; of no bytes, it marks a folder."""
+        try:
+            entry = await self._storage.head(self.prefixes.bucket, key)
+        except StorageRefused:  # S3's answer, too, for what is not there, to those who may not list
+            return []
+        return [entry] if entry is not None and entry.size else []
+
+    def _selected_of(self, page: list[Named]) -> list[Named]:
+        """Those of a page that are documents."""
+        self.seen += len(page)
+        selected: list[Named] = []
+        self.left_out_of_page = []
+        for each in page:
+            if self.selects(each.key):
+                selected.append(each)
+            elif (rule := self.selects.left_out_by(each.key)) is not None:
+                self.left_out[rule] += 1
+                self.left_out_of_page.append((len(selected), rule))
+        return selected
 
     async def _stretches(self, after: str) -> list[tuple[str, str]]:
-        """Prefixes in order, each with the key after which to list it; those before the one of `after` are done."""
-        prefixes = list(self.prefixes.prefixes)
-        if len(prefixes) > 1:
-            prefixes.sort(key=partial(place_of, by_folders=await self.by_folders()))
+        """Prefixes and objects in order, each with the key after which to list it; those before `after` are done."""
+        places = [*self.prefixes.prefixes, *self.prefixes.objects]
+        if len(places) > 1:
+            places.sort(key=partial(place_of, by_folders=await self.by_folders()))
         if not after:
-            return [(prefix, "") for prefix in prefixes]
+            return [(place, "") for place in places]
+        if after in self.prefixes.objects:
+            return [(place, "") for place in places[places.index(after) + 1 :]]
         current = self.prefixes.prefix_of(after)
         if current is None:
             raise ValueError(f"the cursor {after!r} does not lie under source.uri {self.prefixes}")
-        return [(current, after), *((prefix, "") for prefix in prefixes[prefixes.index(current) + 1 :])]
+        return [(current, after), *((place, "") for place in places[places.index(current) + 1 :])]
 
     async def named(self, *, after: str = "") -> AsyncGenerator[list[NamedKey], None]:
         """Pages of the documents' keys that the manifest names. Raises `StorageError`, `ManifestBroken`."""
@@ -89,8 +124,7 @@ class SourceKeys:
 
     async def _selected(self, pages: Iterator[list[NamedKey]]) -> AsyncGenerator[list[NamedKey], None]:
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            self.seen += len(page)
-            yield [named for named in page if self.selects(named.key)]
+            yield self._selected_of(page)
 
     async def find_named(self, key: str) -> NamedKey | None:
         """What the manifest says of a key; None: it does not name it."""
@@ -130,7 +164,7 @@ class SourceKeys:
         key, size, etag = named
         if not is_addressable(key):
             return ObjectEntry(key, size or 0, etag or "")
-        if size is None or not etag or kind_of(self._source, key) != OBJECT:
+        if size is None or not etag or kind_of(self._source, key) != OBJECT or may_be_jsonl(self._source, key):
             return None
         return ObjectEntry(key, size, etag)
 

@@ -1,7 +1,8 @@
 """`source.manifest`: a Parquet file that names the keys to process, in place of a listing. Read by batches.
 
-It has a listing's order, so that a cursor is a key as ever: sorted by the bytes of `key`, no key twice. What breaks
-that pauses a run, as soon as it is met. Blocking: for threads.
+The columns of an S3 inventory do: `key`, `size`, `e_tag`, and `is_latest` and `is_delete_marker`, by which older
+versions and marks of what was deleted are left out. The file has a listing's order, so that a cursor is a key as ever:
+sorted by the bytes of `key`, no key twice. What breaks that pauses a run, as soon as it is met. Blocking: for threads.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ BUFFER = 2**20
 GROUPS_SAMPLED = 16
 LONGEST_KEY = 1024
 """Bytes of the longest key that S3 has."""
+ETAG, ALSO_ETAG = "etag", "e_tag"
+IS_LATEST, IS_DELETE_MARKER = "is_latest", "is_delete_marker"
 HOW_TO_SORT = "write the file sorted by the bytes of key, each key once (ORDER BY key)"
 
 
@@ -95,12 +98,15 @@ class SourceManifest:
         return self._opened
 
     def _columns(self, schema: pa.Schema) -> list[str]:
-        """Those that are read: `key`, and `size` and `etag` if they are there."""
+        """Those that are read: `key`, and the others that are there."""
         names = []
+        etag = ETAG if ETAG in schema.names or ALSO_ETAG not in schema.names else ALSO_ETAG
         for name, kind, fits in (
             ("key", "text", _is_text),
             ("size", "integers", pt.is_integer),
-            ("etag", "text", _is_text),
+            (etag, "text", _is_text),
+            (IS_LATEST, "true or false", pt.is_boolean),
+            (IS_DELETE_MARKER, "true or false", pt.is_boolean),
         ):
             places = schema.get_all_field_indices(name)
             if not places and name != "key":
@@ -127,39 +133,47 @@ class SourceManifest:
             if not begun:
                 row += metadata.num_rows
                 continue
-            for batch in file.iter_batches(BATCH_ROWS, [group], columns=names, use_threads=False):
+            for read in file.iter_batches(BATCH_ROWS, [group], columns=names, use_threads=False):
+                batch = read
+                numbers: Sequence[int] = range(row + 1, row + 1 + batch.num_rows)
+                row += batch.num_rows
+                if (current := _is_current(batch)) is not None:
+                    numbers = [number for number, taken in zip(numbers, current.to_pylist(), strict=True) if taken]
+                    batch = batch.filter(current)
                 if not batch.num_rows:
                     continue
                 keys = batch.column(names.index("key")).cast(pa.large_string())
-                self._check_order(keys, last, row)
+                self._check_order(keys, last, numbers)
                 last = keys[-1].as_py()
                 if last > after or (including and last == after):
-                    page = self._page(batch, names, keys, row)
+                    page = self._page(batch, names, keys, numbers)
                     yield [each for each in page if each.key > after or (including and each.key == after)]
-                row += batch.num_rows
 
-    def _check_order(self, keys: pa.Array[Any], last: str | None, row: int) -> None:
-        """`row`: how many rows come before these keys, of which `last` is the last one."""
+    def _check_order(self, keys: pa.Array[Any], last: str | None, numbers: Sequence[int]) -> None:
+        """`last` comes before these keys, which stand in the rows `numbers`."""
         if keys.null_count or keys[0].as_py() == "":
             at = pc.index(keys.is_null(), True).as_py() if keys.null_count else 0
-            raise self._broken(f"row {row + 1 + at:,} has no key")
-        before, here = last or "", cast(str, keys[0].as_py())
+            raise self._broken(f"row {numbers[at]:,} has no key")
+        before, here, number = last or "", cast(str, keys[0].as_py()), numbers[0]
         if before < here:
             at = pc.index(pc.less(keys[:-1], keys[1:]), False).as_py()
             if at < 0:
                 return
-            before, here, row = keys[at].as_py(), keys[at + 1].as_py(), row + at + 1
+            before, here, number = keys[at].as_py(), keys[at + 1].as_py(), numbers[at + 1]
         what = "is there twice" if before == here else f"comes after {_shown(before)}"
-        raise self._broken(f"row {row + 1:,}: the key {_shown(here)} {what}; {HOW_TO_SORT}")
+        raise self._broken(f"row {number:,}: the key {_shown(here)} {what}; {HOW_TO_SORT}")
 
-    def _page(self, batch: pa.RecordBatch, names: list[str], found: pa.Array[Any], row: int) -> list[NamedKey]:
+    def _page(
+        self, batch: pa.RecordBatch, names: list[str], found: pa.Array[Any], numbers: Sequence[int]
+    ) -> list[NamedKey]:
         columns = dict(zip(names, batch.columns, strict=True))
         untold = [None] * batch.num_rows
         sizes = columns["size"].to_pylist() if "size" in columns else untold
-        etags = columns["etag"].to_pylist() if "etag" in columns else untold
+        said = columns.get(ETAG, columns.get(ALSO_ETAG))
+        etags = said.to_pylist() if said is not None else untold
         keys = cast(list[str], found.to_pylist())
         page = []
-        for number, (key, size, etag) in enumerate(zip(keys, sizes, etags, strict=True), row + 1):
+        for number, key, size, etag in zip(numbers, keys, sizes, etags, strict=True):
             if self._prefixes.prefix_of(key) is None:
                 raise self._broken(
                     f"row {number:,}: the key {_shown(key)} does not lie under source.uri {self._prefixes}"
@@ -187,7 +201,14 @@ class SourceManifest:
             if isinstance(failure, StorageError):
                 raise failure from None
             why = " ".join(str(error).split())[:300]
-            raise self._broken(f"it is no Parquet file that can be read: {why}") from None
+            raise self._broken(f"it is no Parquet file that can be read{self._hint()}: {why}") from None
+
+    def _hint(self) -> str:
+        """What it is instead, where its first bytes tell."""
+        self._file.seek(0)
+        head = self._file.read(16)
+        found = next((what for begins, what in _OTHERS.items() if head.startswith(begins)), None)
+        return f" ({found}: docs/sources.md tells how to make one of it)" if found else ""
 
     def _broken(self, what: str) -> ManifestBroken:
         return ManifestBroken(f"source.manifest: {self._uri}: {what}")
@@ -204,6 +225,24 @@ def changed(uri: str) -> ManifestBroken:
         f"source.manifest: {uri} changed while a run was planned by it. What was planned stands; start a new run for "
         "what the file names now, and write each run's file under a name of its own"
     )
+
+
+_OTHERS = {
+    b"{": "it is JSON, as the manifest.json of an S3 inventory, which names the files of keys",
+    b"\x1f\x8b": "it is gzip data, as an S3 inventory in CSV",
+    b"ORC": "it is an ORC file, as an S3 inventory may be",
+    b'"': "it is text, as an S3 inventory in CSV",
+}
+
+
+def _is_current(batch: pa.RecordBatch) -> Any:
+    """Which rows, as an array, are no older versions and no marks of deletion; None: all, as far as the file says."""
+    found: Any = None
+    for name, past in ((IS_LATEST, False), (IS_DELETE_MARKER, True)):
+        if name in batch.schema.names:
+            taken: Any = pc.not_equal(batch.column(name), pa.scalar(past)).fill_null(True)
+            found = taken if found is None else pc.and_(found, taken)
+    return found
 
 
 def _read(storage: Storage, bucket: str, entry: ObjectEntry, start: int, end: int) -> bytes:

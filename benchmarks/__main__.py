@@ -7,12 +7,13 @@ import importlib
 import sys
 import time
 
+from batch.local.isolation import isolate_process
 from benchmarks.figures import print_table, write
 from benchmarks.lab import idle_share
 
 NAMES = (
     *("provider", "spine", "memory", "efficiency", "continuation", "operations", "limits"),
-    *("extraction", "planning", "nights", "mixed"),
+    *("extraction", "documents", "planning", "nights", "mixed"),
 )
 """In the order of a full run: what others rest on first."""
 
@@ -26,6 +27,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - {*NAMES, "all"}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
+    isolate_process()
     missed = 0
     for name in NAMES if not options.names or "all" in options.names else options.names:
         module = importlib.import_module(f"benchmarks.{name}")

@@ -23,7 +23,7 @@ _W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 def text_of(name: str, data: bytes) -> str:
     """As a process of the pool reads it, but here."""
     key = f"s3://bucket/{name}"
-    return extract(key, data, kind_of(key, data), 8 * 2**20)
+    return extract(key, data, kind_of(key, data), 8 * 2**20).text
 
 
 def make_docx(*paragraphs: str) -> bytes:
@@ -172,7 +172,6 @@ PROSE = "The quick brown fox jumps over the lazy dog, and reads a page of very o
 AROUND = ("We use cookies", "Menu 7", "Most read", "Another story", "First comment", "Copyright", "Imprint")
 """What stands around the article of `make_page`."""
 RTF = rb"{\rtf1\ansi\ansicpg1252 Gr\'f6\'dfe {\b bold} \u26085? text\par second}"
-OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
 
 
 def archive(files: dict[str, bytes]) -> bytes:

@@ -38,7 +38,7 @@ def main(case: str, reader: str, seconds: float) -> None:
 def _chosen(case: str) -> Reader:
     def read(data: bytes) -> str:
         kind = Kind.HTML_MAIN if case == "main.html" else kind_of(case, data)
-        return extract(case, data, kind, 8 * 2**20)
+        return extract(case, data, kind, 8 * 2**20).text
 
     return read
 
@@ -147,6 +147,12 @@ def _fast_mail_parser(data: bytes) -> str:
     return "\n".join([*people, mail.subject, *(part.filename for part in mail.attachments), *mail.text_plain])
 
 
+def _striprtf(data: bytes) -> str:
+    from striprtf.striprtf import rtf_to_text
+
+    return str(rtf_to_text(data.decode("latin-1"), errors="replace"))
+
+
 def _pyth(data: bytes) -> str:
     from pyth.plugins.plaintext.writer import PlaintextWriter
     from pyth.plugins.rtf15.reader import Rtf15Reader
@@ -174,7 +180,7 @@ ALTERNATIVES: dict[str, dict[str, Reader]] = {
     "a.html": {"inscriptis": _inscriptis, "resiliparse": _resiliparse},
     "main.html": {"resiliparse": _resiliparse_main, "justext": _justext},
     "a.epub": {"fast-ebook": _fast_ebook, "firecrawl-anydoc": _anydoc},
-    "a.rtf": {"firecrawl-anydoc": _anydoc, "pyth3": _pyth},
+    "a.rtf": {"striprtf": _striprtf, "firecrawl-anydoc": _anydoc, "pyth3": _pyth},
     "a.eml": {"mail-parser": _mail_parser, "fast-mail-parser": _fast_mail_parser},
     "a.txt": {"charset-normalizer": _charset_normalizer, "uchardet (resiliparse)": _uchardet},
 }

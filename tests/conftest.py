@@ -20,6 +20,8 @@ def pytest_configure() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     bypass_proxies()
+    for name in [name for name in os.environ if name.startswith(("AWS_", "OPENAI_", "TEMPORAL_"))]:
+        del os.environ[name]  # C's too, which native clients read
     os.putenv = os.unsetenv = lambda *_: None  # type: ignore[assignment]
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from batch.planning import PlannedDocument
 from workers.llm.batches import AnsweredLine
 from workers.llm.chat import Answer, Chat, after_reask
-from workers.llm.errors import Kind, Verdict, judge_status
+from workers.llm.errors import Kind, Verdict, alone, judge_status
 from workers.llm.question import refuses_format
 
 MOST_FAILURES = 3
@@ -60,15 +60,15 @@ class Asked:
             return self.fail(error_type, f"{line.code}: {line.message}")
         answer.attempts += 1
         answer.latency_seconds = latency
-        if line.status != 200:
+        if not line.is_success:
             return self._take_error(line, chat)
         verdict = chat.read(line.body, answer)
-        if verdict is not None and verdict.kind is Kind.TRANSIENT:
-            return self.fail(verdict.error_type, verdict.message)
+        if verdict is not None and verdict.kind is not Kind.DOCUMENT:
+            return self._again(verdict)
         chat.questions.learn(knows=not self.in_words)
         if verdict is not None:
             return self.end(verdict)
-        problem = chat.fit(answer, in_words=self.in_words)
+        problem = chat.fit(answer)
         if problem is None:
             return Next.ROW
         answer.error = Verdict(Kind.DOCUMENT, "invalid_answer", problem, retryable=True)
@@ -89,7 +89,12 @@ class Asked:
             return self.fail(verdict.error_type, verdict.message)
         if verdict.kind is Kind.DOCUMENT:
             return self.end(verdict)
-        following = self.fail(verdict.alone or verdict.error_type, verdict.message)
+        return self._again(verdict)
+
+    def _again(self, verdict: Verdict) -> Next:
+        following = self.fail(
+            alone(verdict).error_type if verdict.kind is Kind.JOB else verdict.error_type, verdict.message
+        )
         return Next.STOP if verdict.kind is Kind.JOB and following is Next.ROUND else following
 
     def fail(self, error_type: str, message: str) -> Next:

@@ -43,6 +43,8 @@ class BatchRecord:
     """Places asked with the schema in the prompt."""
     truncated: list[int] = field(default_factory=list)
     """Places of which only the beginning was sent. A record without one does not name it: older workers read those."""
+    pages: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    """Place -> the columns that count its pages, of what has any. Left out where it is empty, as `truncated` is."""
     state: str = INTENDED
     input_file: str = ""
     input_created_at: int = 0
@@ -114,7 +116,7 @@ class BatchRecords:
 
     async def _write(self, record: BatchRecord, etag: str | None) -> str:
         """One conditional PUT; where its outcome is unknown, what stands decides."""
-        fields = {name: value for name, value in asdict(record).items() if name != "truncated" or value}
+        fields = {name: value for name, value in asdict(record).items() if name not in ("truncated", "pages") or value}
         key, data = self._key(record), orjson.dumps(fields)
         pause = 0.2
         while True:

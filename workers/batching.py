@@ -39,10 +39,10 @@ from workers.llm.batches import (
 )
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind, Verdict, judge_status
-from workers.llm.prices import Pricer, pricer
+from workers.llm.prices import Pricer, cost_of, pricer
 from workers.partition_batches import PartitionBatches
 from workers.processor import Attempt, Stopped, Unchanged, groups, marked
-from workers.rows import Row
+from workers.rows import TOKENS, Row
 from workers.spool import Spool, SpoolWriter, fitting
 from workers.waiting import sleep_while
 
@@ -217,7 +217,14 @@ class BatchAttempt(Attempt):
                 self._asked_anew.pop(document.document_id, None)
                 line = request_line(asked.custom_id, asked.body(question.payload, self._active.chat))
                 other = asked.etag if asked.etag != document.etag else None
-                writer.add(asked.place, line, etag=other, in_words=asked.in_words, truncated=bool(asked.truncated))
+                writer.add(
+                    asked.place,
+                    line,
+                    etag=other,
+                    in_words=asked.in_words,
+                    truncated=bool(asked.truncated),
+                    pages=self._pages.get(document.document_id),
+                )
         except Stopped:
             return
         finally:
@@ -244,6 +251,8 @@ class BatchAttempt(Attempt):
         words, truncated = set(record.in_words), set(record.truncated)
         for asked in covered.values():
             asked.etag = record.etags.get(str(asked.place), asked.document.etag)
+            if (pages := record.pages.get(str(asked.place))) is not None:
+                self._pages[asked.document.document_id] = pages
             asked.in_words = asked.place in words
             asked.truncated = asked.place in truncated if self._truncates else None
         doubtful = await self._read(batch, covered)
@@ -364,16 +373,17 @@ class BatchAttempt(Attempt):
         if price is not None:
             return row
         before = self._open.pop(self._places[document.document_id]).answer
-        spent = self._batch_price(before.prompt_tokens, before.cached_tokens, before.completion_tokens)
+        spent = cost_of(before, self._batch_price)
         row["cost_usd"] = None if row["cost_usd"] is None or spent is None else row["cost_usd"] + spent
-        for name in ("attempts", "prompt_tokens", "cached_tokens", "completion_tokens"):
-            row[name] += getattr(before, name)
+        row["attempts"] += before.attempts
+        for name in TOKENS:
+            row[name] = None if row[name] is None or before.uncounted else row[name] + getattr(before, name)
         return row
 
 
 def _outcome(line: AnsweredLine, asked: Asked) -> str:
     """Of one call, as the metrics count those made online."""
-    if line.status != 200:
+    if not line.is_success:
         return judge_status(line.status or 0, line.body).error_type
     error = asked.answer.error
     return "ok" if error is None or error.error_type == "invalid_answer" else error.error_type

@@ -15,7 +15,7 @@ from batch.listing import is_addressable
 from batch.planning import PlannedDocument
 from batch.row_fields import ROW
 from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
-from workers.extract import Unreadable
+from workers.extract import Extracted, Unreadable, legible
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.prompt import CompiledPrompt, RowFields
@@ -45,6 +45,16 @@ def check_size(document: PlannedDocument, limit: int) -> None:
         raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
 
 
+def check_pages(found: Extracted, least: float) -> None:
+    """Raises `Unreadable` for a text that less than `least` of its pages have; a blank page lacks none."""
+    if found.pages and found.pages_without_text and 1 - found.pages_without_text / found.pages < least:
+        raise Unreadable(
+            "missing_text_pages",
+            f"{found.pages_without_text:,} of {found.pages:,} pages show something but have no text that can be read: "
+            f"they are probably scanned, and need OCR (source.min_text_pages is {least:g})",
+        )
+
+
 @contextmanager
 def reading(document: PlannedDocument) -> Iterator[None]:
     """Around the GET of its planned version: raises `Unreadable` for what is the document's own; other errors pass."""
@@ -59,16 +69,19 @@ def reading(document: PlannedDocument) -> Iterator[None]:
 
 
 def planned_text(document: PlannedDocument) -> str | None:
-    """The text that came with the plan: a row's, as it is. None for an object, which is still to be read.
+    """Takes the text that came with the plan: a row's, as `legible` has it; None for an object, still to be read.
 
     Raises `Unreadable`, also for what was found to be wrong when the plan was made.
     """
     if document.problem is not None:
         error_type, _, message = document.problem.partition(": ")
         raise Unreadable(error_type, message)
-    if document.content is not None and not document.content.strip():
+    if document.content is None:
+        return None
+    text = legible(document.content)
+    if not text:
         raise Unreadable("empty", "the row's text is empty")
-    return document.content
+    return text
 
 
 def messages_of(

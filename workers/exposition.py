@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from batch.browsers import refusal
+
 LOOP_ANSWERS_WITHIN = 5.0
 SCRAPE_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 """Sent by Prometheus and those who scrape as it does, not by people."""
@@ -39,6 +41,9 @@ class Exposition:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if reason := refusal(self.headers, bound_to=host):
+                    self._answer(403, f"{reason}\n".encode(), "text/plain")
+                    return
                 path = self.path.partition("?")[0]
                 if path == "/metrics":
                     text = exposition.text(scraped=SCRAPE_HEADER in self.headers)

@@ -133,6 +133,7 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
         charged_usd=task.budget.charged_usd if task.budget else None,
         reasons=dict(account.reasons),
         deleted=account.deleted,
+        left_out=dict(account.left_out),
         problems=account.problems,
         files=account.files,
     )

@@ -30,7 +30,7 @@ from workers.documents import messages_of, rendered
 from workers.extract import Unreadable
 from workers.llm.chat import Answer, Chat
 from workers.llm.errors import Kind, Verdict
-from workers.llm.prices import Pricer
+from workers.llm.prices import Pricer, cost_of
 from workers.prompt import CompiledPrompt
 
 AT_ONCE = 8
@@ -203,14 +203,16 @@ class ChunkedQuestion:
 
 def summed(answers: Sequence[Answer], price: Pricer) -> tuple[Answer, float | None]:
     """The last of them with what all took, and their cost, each by itself: prices may depend on a call's length."""
-    costs = [price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens) for answer in answers]
+    costs = [cost_of(answer, price) for answer in answers]
     known = [cost for cost in costs if cost is not None]
     total = replace(answers[-1], **{name: sum(getattr(each, name) for each in answers) for name in _ADD_UP})
+    total.uncounted = any(each.uncounted for each in answers)
     return total, sum(known) if len(known) == len(costs) else None
 
 
-_ADD_UP = ("attempts", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_seconds")
-_OF_CHUNK = (*_ADD_UP, "text", "finish_reason", "model")
+_ADD_UP = ("attempts", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_seconds",
+           "cache_write_tokens", "reasoning_tokens")  # fmt: skip
+_OF_CHUNK = (*_ADD_UP, "text", "finish_reason", "model", "uncounted")
 
 
 def chunk_fields(answer: Answer) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def chunk_fields(answer: Answer) -> dict[str, Any]:
 
 def chunk_answer(fields: Mapping[str, Any]) -> Answer:
     """The answer to a chunk, of what the ledger holds of it."""
-    return Answer(error=None, **{name: fields[name] for name in _OF_CHUNK})
+    return Answer(error=None, **{name: fields[name] for name in _OF_CHUNK if name in fields})
 
 
 def chunk_key(place: int, chunk: str) -> str:

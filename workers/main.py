@@ -25,13 +25,15 @@ from functools import partial
 
 import uvloop
 from temporalio.client import Client
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import PrometheusConfig
 from temporalio.worker import Worker
 
 from batch.connection import TemporalUnreachable, connect_temporal
 from batch.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.coordinator import WORKFLOWS
+from batch.printable import LineFormatter, printable
 from batch.store import Storage, StorageError
+from batch.telemetry import make_runtime
 from workers.batching import BatchAttempt
 from workers.beating import ControlActivities
 from workers.control import RunControl
@@ -142,9 +144,10 @@ def main(argv: list[str] | None = None) -> None:
         parser().error("--extractors and --extraction-seconds are at least 1, --extraction-mib at least 128")
     if options.count_runs_seconds <= 0:
         parser().error("--count-runs-seconds is more than 0")
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
+    sys.excepthook = lambda kind, error, trace: log.critical("ended by an error", exc_info=(kind, error, trace))
     for name in ("botocore", "httpx", "httpx2"):  # a line for each request of theirs
         logging.getLogger(name).setLevel(logging.WARNING)
     if options.processes > 1:
@@ -152,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         uvloop.run(WorkerProcess(options).run())
     except (TemporalUnreachable, CredentialsMissing, StorageError, PortTaken, VersionIncomplete) as error:
-        print(f"docbatch worker: {error}", file=sys.stderr)  # noqa: T201
+        print(f"docbatch worker: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
 
@@ -170,15 +173,13 @@ class WorkerProcess:
         drain = asyncio.Event()
         self._install_signals(drain)
         sdk_port = _free_port()
-        runtime = Runtime(
-            telemetry=TelemetryConfig(
-                metrics=PrometheusConfig(
-                    bind_address=f"127.0.0.1:{sdk_port}",
-                    durations_as_seconds=True,
-                    unit_suffix=True,
-                    counters_total_suffix=True,
-                    histogram_bucket_overrides=dict.fromkeys(LONG_LATENCIES, LONG_ACTIVITY_BUCKETS),
-                )
+        runtime = make_runtime(
+            PrometheusConfig(
+                bind_address=f"127.0.0.1:{sdk_port}",
+                durations_as_seconds=True,
+                unit_suffix=True,
+                counters_total_suffix=True,
+                histogram_bucket_overrides=dict.fromkeys(LONG_LATENCIES, LONG_ACTIVITY_BUCKETS),
             )
         )
         keys = Keys()

@@ -40,6 +40,7 @@ ENDS = (*sorted(c.ENDED), ABORTED)
 
 TRANSIENT = (
     *("rate_limited", "timeout", "unreachable", "connection", "malformed"),
+    *("overloaded", "provider_error", "unfinished", "json_validate_failed"),
     *(f"http_{status}" for status in (408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529)),
 )
 """Failures of a call that is repeated in place (see `workers.llm.errors`)."""
@@ -47,7 +48,7 @@ LEFT_OUT = ("batch_expired", "batch_line_failed")
 """Lines of batches that nobody answered."""
 REFUSED_DOCUMENT = (
     *("request_too_large", "context_length_exceeded", "content_filter", "bad_request"),
-    *("truncated", "refusal", "empty_answer"),
+    *("truncated", "refusal", "empty_answer", "tool_calls", "prompt_truncated", "answer_too_large"),
     *("payment_required", "quota_exceeded", "redirected", "unauthorized", "forbidden", "not_found"),
 )
 """The provider's answers that say that this document cannot be answered."""
@@ -58,7 +59,7 @@ BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancell
 LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
 UNREADABLE = (
     *EXTRACTION_ERRORS,
-    *("too_large", "too_long", "template", "unsupported_key"),
+    *("too_large", "too_long", "missing_text_pages", "template", "unsupported_key"),
     *("bad_row", "broken_object", "object_changed", "object_gone", "object_refused"),
     *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
 )

@@ -149,6 +149,7 @@ class PartitionBatches:
             etags=spool.etags,
             in_words=spool.in_words,
             truncated=spool.truncated,
+            pages=spool.pages,
         )
         held = await self._records.announce(record)
         self.began = self.began or record.created_at

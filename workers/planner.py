@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -84,13 +85,15 @@ class Planner:
             kept=self._open_objects,
             leave_refused=leave_refused,
         )
-        full = await rows.go_on(task.cursor) or await self._list(keys, cutter, rows, after=task.cursor)
+        left_out = LeftOut()
+        full = await rows.go_on(task.cursor) or await self._list(keys, cutter, rows, left_out, after=task.cursor)
         gone, deleted = b"", 0
         if comparison is not None:
             whole = _is_whole(cutter.cursor, last=not full)
             gone, deleted = await asyncio.to_thread(comparison.finish, last=not full, whole=whole)
         now = datetime.now(UTC).isoformat()
-        data, footer = await asyncio.to_thread(partial(cutter.finish, last=not full, deleted=deleted, planned_at=now))
+        finish = partial(cutter.finish, last=not full, deleted=deleted, left_out=left_out.up_to_here, planned_at=now)
+        data, footer = await asyncio.to_thread(finish)
         try:
             await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
         except PreconditionFailed:
@@ -124,22 +127,32 @@ class Planner:
                             return True
         return False
 
-    async def _list(self, keys: SourceKeys, cutter: ShardCutter, rows: ShardRows, *, after: str) -> bool:
+    async def _list(
+        self, keys: SourceKeys, cutter: ShardCutter, rows: ShardRows, left_out: LeftOut, *, after: str
+    ) -> bool:
         """Takes the objects after a cursor, or their rows. Whether the shard is full."""
         bucket = keys.prefixes.bucket
         async with aclosing(keys.documents(after=parse_cursor(after)[0])) as pages:
             async for page in pages:
-                whole: list[ObjectEntry] = []
-                for entry in page:
-                    if not rows.holds_rows(entry):
-                        whole.append(entry)
-                        continue
-                    if await asyncio.to_thread(_cut, whole, bucket, cutter) or await rows.begin(entry):
-                        return True
-                    whole = []
-                if await asyncio.to_thread(_cut, whole, bucket, cutter):
+                await rows.look_into(page)
+                hidden = keys.left_out_of_page
+                if await self._take(page, bucket, cutter, rows):
+                    left_out.add_until(parse_cursor(cutter.cursor)[0], page, hidden)
                     return True
+                left_out.add(page, hidden)
+        left_out.end()
         return False
+
+    async def _take(self, page: list[ObjectEntry], bucket: str, cutter: ShardCutter, rows: ShardRows) -> bool:
+        whole: list[ObjectEntry] = []
+        for entry in page:
+            if not rows.holds_rows(entry):
+                whole.append(entry)
+                continue
+            if await asyncio.to_thread(_cut, whole, bucket, cutter) or await rows.begin(entry):
+                return True
+            whole = []
+        return await asyncio.to_thread(_cut, whole, bucket, cutter)
 
     async def _comparison(self, file: RunFile, keys: SourceKeys, cursor: str) -> Comparison:
         """Of a stretch of the listing with the state that the run found when it was claimed.
@@ -209,6 +222,33 @@ class Planner:
         return plan
 
 
+class LeftOut:
+    """How many keys are no documents, by rule, up to the last one that a shard took: the next lists from there."""
+
+    def __init__(self) -> None:
+        self.up_to_here = Counter[str]()
+        self._since = Counter[str]()
+
+    def add(self, page: list[ObjectEntry], hidden: list[tuple[int, str]]) -> None:
+        """Of a page that was taken whole. `hidden`: before which of its entries each stood, and its rule."""
+        if page:
+            self.end()
+        self.up_to_here.update(rule for at, rule in hidden if at < len(page))
+        self._since.update(rule for at, rule in hidden if at == len(page))
+
+    def add_until(self, key: str, page: list[ObjectEntry], hidden: list[tuple[int, str]]) -> None:
+        """Of the page in which the shard ended, with the object `key`, or before the first of its entries."""
+        taken = next((at for at, entry in enumerate(page, 1) if entry.key == key), 0)
+        if taken:
+            self.end()
+        self.up_to_here.update(rule for at, rule in hidden if at < taken)
+
+    def end(self) -> None:
+        """What was looked at last is up to here, too: something behind it was taken, or there is no more."""
+        self.up_to_here += self._since
+        self._since = Counter()
+
+
 def _is_refusal_believed() -> bool:
     return activity.info().attempt >= REFUSALS
 
@@ -249,4 +289,5 @@ def _planned(footer: PlanFooter) -> c.PlannedShard:
         last=footer.last,
         reasons=footer.reasons,
         deleted=footer.deleted,
+        left_out=footer.left_out,
     )

@@ -36,6 +36,7 @@ from batch.store import Storage, StorageError, StorageRefused
 from workers.brakes import Brakes
 from workers.documents import (
     check_key,
+    check_pages,
     check_size,
     messages_of,
     planned_text,
@@ -46,7 +47,7 @@ from workers.documents import (
 from workers.extract import Unreadable
 from workers.extract.pool import Extractors
 from workers.llm.chat import Answer, Chat
-from workers.llm.prices import pricer
+from workers.llm.prices import cost_of, pricer
 from workers.llm.transport import Transport
 from workers.long_documents import ChunkedQuestion, LongDocuments, Shown
 from workers.metrics import Metrics
@@ -100,6 +101,15 @@ class Previewer:
         asks = evenly(range(len(request.picked)), request.asks)
         seen = await look.all(request.picked, asks=asks)
         found = self._estimate(request, seen, len(asks))
+        if holding := await asyncio.to_thread(self._holding_rows, request):
+            found = replace(
+                found,
+                notes=[
+                    *found.notes,
+                    f"documents: {len(holding):,} of the {len(request.picked):,} sampled objects hold JSON Lines, of "
+                    f"which a run asks about each row; here they count as one document each, such as {min(holding)}",
+                ],
+            )
         if look.stopped:
             found = replace(found, notes=[*found.notes, f"stopped early, {look.stopped}"])
         await write_answer(self._storage, layout, task.token, found, etag=etag)
@@ -107,16 +117,22 @@ class Previewer:
 
     async def _with_rows(self, request: PreviewRequest) -> list[Picked]:
         """The documents; in place of an object of rows its first ones, so many that all are `asks` together."""
-        rows = sum(holds_rows(request.job, each.document) for each in request.picked)
+        holding = await asyncio.to_thread(self._holding_rows, request)
+        rows = len(holding)
         each_gives = max(1, (request.asks - len(request.picked) + rows) // rows) if rows else 0
         picked: list[Picked] = []
         for each in request.picked:
-            if holds_rows(request.job, each.document):
+            if each.document.uri in holding:
                 found = await asyncio.to_thread(first_rows, self._storage, request.job, each.document, each_gives)
                 picked += [Picked(document) for document in found]
             else:
                 picked.append(each)
         return picked
+
+    def _holding_rows(self, request: PreviewRequest) -> set[str]:
+        """The URIs of those objects of a request that hold rows. Blocking."""
+        documents = (each.document for each in request.picked)
+        return {each.uri for each in documents if holds_rows(self._storage, request.job, each)}
 
     def _look(self, request: PreviewRequest, task: c.PreviewInput) -> Look:
         lane = self._quotas.lane(f"preview-{task.token}", request.job)
@@ -268,7 +284,10 @@ class Look:
         bucket, key = bucket_and_key(document.uri)
         with reading(document):
             data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
-        return await self._extractors.text_of(document.uri, data, html=self._job.source.html)
+        source = self._job.source
+        found = await self._extractors.text_of(document.uri, data, html=source.html)
+        check_pages(found, source.min_text_pages)
+        return found.text
 
     async def _ask(self, document: PlannedDocument, shown: Shown, payload: bytes) -> Row | None:
         """Asks the one question, or those about the chunks."""
@@ -297,8 +316,7 @@ class Look:
         return bool(self.stopped)
 
     def _row(self, document: PlannedDocument, answer: Answer) -> Row:
-        cost = self._price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        return self._maker.row(document, document.etag, answer, cost)
+        return self._maker.row(document, document.etag, answer, cost_of(answer, self._price))
 
 
 _OF_ROW = (
@@ -323,9 +341,9 @@ def _asked(seen: Seen, by_rule: float) -> Asked:
     row = seen.row
     return Asked(
         by_rule=by_rule,
-        prompt_tokens=row["prompt_tokens"],
-        cached_tokens=row["cached_tokens"],
-        completion_tokens=row["completion_tokens"],
+        prompt_tokens=row["prompt_tokens"] or 0,
+        cached_tokens=row["cached_tokens"] or 0,
+        completion_tokens=row["completion_tokens"] or 0,
         seconds=row["latency_seconds"] * (1 if row.get("chunks") else row["attempts"]),
         cost_usd=row["cost_usd"],
     )

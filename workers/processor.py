@@ -44,6 +44,7 @@ from workers.beating import Pulse
 from workers.brakes import Stop
 from workers.documents import (
     check_key,
+    check_pages,
     check_size,
     messages_of,
     planned_text,
@@ -52,11 +53,11 @@ from workers.documents import (
     row_unread,
 )
 from workers.earlier_rows import EarlierRows
-from workers.extract import Unreadable
+from workers.extract import Extracted, Unreadable
 from workers.incremental import content_hash
 from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
 from workers.llm.chat import Answer
-from workers.llm.prices import Pricer
+from workers.llm.prices import Pricer, cost_of
 from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.metrics import Metrics
 from workers.rows import Row, RowMaker, carried, shared
@@ -184,6 +185,8 @@ class Attempt:
         self._errors = Counter[str]()
         self._texts: dict[str, str] = {}
         """What a job with `output.keep_text` has extracted and not yet in a row, packed."""
+        self._pages: dict[str, dict[str, int | None]] = {}
+        """Of documents with pages, read and not yet in a row: the columns that count them."""
         self._stop: Stop | None = None
         self._replaces: str | None = None
         self._settled = 0
@@ -472,6 +475,7 @@ class Attempt:
         made = shared(row, self._maker, document)
         if document.document_id in self._likes:
             made["etag"] = self._likes[document.document_id][1]
+            made |= self._pages.pop(document.document_id, Extracted("").counts)
             if self._active.file.job.incremental:
                 made["content_hash"] = self._hashes.pop(document.document_id, None)
             self._record(made)
@@ -576,7 +580,11 @@ class Attempt:
             if self._active.file.job.incremental:
                 await self._check_unchanged(document, data)
             source = self._active.file.job.source
-            text = await self._active.extractors.text_of(document.uri, data, html=source.html)
+            extracted = await self._active.extractors.text_of(document.uri, data, html=source.html)
+            if extracted.pages is not None:
+                self._pages[document.document_id] = extracted.counts
+            check_pages(extracted, source.min_text_pages)
+            text = extracted.text
         active = self._active
         if self._claims is not None and not self._asks_itself(document):
             await self._claims.claim(document, etag, text)
@@ -648,11 +656,10 @@ class Attempt:
     def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         """An ok row; `price`: another than that of online answers."""
         price = price or self._active.price
-        cost = price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
-        return self._made(document, etag, answer, cost)
+        return self._made(document, etag, answer, cost_of(answer, price))
 
     def _made(self, document: PlannedDocument, etag: str, answer: Answer, cost_usd: float | None) -> Row:
-        row = self._maker.row(document, etag, answer, cost_usd)
+        row = self._maker.row(document, etag, answer, cost_usd) | self._pages.pop(document.document_id, {})
         if self._active.file.job.incremental:
             row["content_hash"] = self._hashes.pop(document.document_id, None)
         if self._active.file.job.output.keep_text:

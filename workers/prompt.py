@@ -59,4 +59,4 @@ class RowFields:
         whose = (
             "this row has no field" if self.__text is not None else "the document is an object, no row, without field"
         )
-        return jinja2.StrictUndefined(f"{whose} {name!r}")
+        return jinja2.StrictUndefined(f"{whose} {name!r}; where it may be missing, write row.{name} | default('')")

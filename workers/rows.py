@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from workers.llm.chat import Answer
 
 Row = dict[str, Any]
+TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cache_write_tokens", "reasoning_tokens")
+"""Columns of what a document's calls used; null where an answer did not say."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,7 @@ class RowMaker:
             "finish_reason": answer.finish_reason,
             "model": answer.model,
             "attempts": answer.attempts,
-            "prompt_tokens": answer.prompt_tokens,
-            "cached_tokens": answer.cached_tokens,
-            "completion_tokens": answer.completion_tokens,
+            **{name: None if answer.uncounted else getattr(answer, name) for name in TOKENS},
             "cost_usd": cost_usd,
             "latency_seconds": answer.latency_seconds,
             "fingerprint": self.fingerprint,
@@ -55,6 +55,8 @@ class RowMaker:
             "generation": self.generation,
             "processed_at": datetime.now(UTC),
             "same_as": None,
+            "pages": None,
+            "pages_without_text": None,
         }
 
     def kept(self, document: PlannedDocument) -> Row:
@@ -87,7 +89,7 @@ def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
         "generation": maker.generation,
         "processed_at": datetime.now(UTC),
     }
-    unpaid = {"attempts": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0}
+    unpaid = {"attempts": 0, "cost_usd": 0.0, **dict.fromkeys(TOKENS, 0)}
     kept = {"row": None, **maker.kept(document)} if maker.keep else {}
     return {**row, **own, **made, **kept, **unpaid, "latency_seconds": None}
 

@@ -27,6 +27,7 @@ class Spool:
     etags: dict[str, str] = field(default_factory=dict)
     in_words: list[int] = field(default_factory=list)
     truncated: list[int] = field(default_factory=list)
+    pages: dict[str, dict[str, int | None]] = field(default_factory=dict)
     size: int = 0
 
     @property
@@ -50,8 +51,17 @@ class SpoolWriter:
         self._size = size if tokens is None else min(size, tokens * BYTES_A_TOKEN)
         self.spools: list[Spool] = []
 
-    def add(self, place: int, line: bytes, *, etag: str | None, in_words: bool, truncated: bool = False) -> None:
-        """Takes a document's line; `etag` where it is not the planned one."""
+    def add(
+        self,
+        place: int,
+        line: bytes,
+        *,
+        etag: str | None,
+        in_words: bool,
+        truncated: bool = False,
+        pages: dict[str, int | None] | None = None,
+    ) -> None:
+        """Takes a document's line; `etag` where it is not the planned one, `pages` where it has any."""
         spool = self.spools[-1] if self.spools else None
         if spool is None or len(spool.places) == self._requests or spool.size + len(line) > self._size:
             spool = Spool()
@@ -65,6 +75,8 @@ class SpoolWriter:
             spool.in_words.append(place)
         if truncated:
             spool.truncated.append(place)
+        if pages is not None:
+            spool.pages[str(place)] = pages
 
 
 def fitting(spool: Spool, *, limit: int | None, tries: int, largest: int) -> int | None:

@@ -21,11 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.job import Source
-from batch.kinds import OBJECT, kind_of
 from batch.layout import RunLayout, StateLayout
 from batch.planning import PlanFooter
-from batch.result_file import ERROR
 from batch.run_file import RunFile
 from batch.source_keys import SourceKeys
 from batch.state import (
@@ -39,10 +36,14 @@ from batch.state import (
     version_name,
 )
 from batch.store import PreconditionFailed, Storage
+from workers.sources.documents import BROKEN, CHANGED, GONE, REFUSED
 from workers.state_merge import merged
 
 PART_ROWS, GROUP_ROWS = 200_000, 20_000
 """Documents of a part, which is held in memory while it is written (some 10 MB), and of a row group of it."""
+
+OF_OBJECTS = pa.array([BROKEN, CHANGED, GONE, REFUSED], pa.string())
+"""Error types of objects of rows as a whole."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class StateWriter:
         uri = self._run.uri(self._run.result(plan.shard, partition))
         planned_at = datetime.fromisoformat(plan.planned_at) if plan.planned_at else self._listed_at
         entries = _entries(table, uri, self._file.run_id, self._listed_at, planned_at)
-        self._unread = self._unread or _leaves_rows_unread(entries, self._file.job.source)
+        self._unread = self._unread or _leaves_rows_unread(table)
         await self._version.add(entries)
 
     async def move(self, *, complete: bool) -> None:
@@ -200,11 +201,9 @@ def _entries(table: pa.Table, uri: str, run_id: str, listed_at: datetime, planne
     return pa.table(columns, names=STATE_SCHEMA.names).cast(STATE_SCHEMA)
 
 
-def _leaves_rows_unread(entries: pa.Table, source: Source) -> bool:
+def _leaves_rows_unread(table: pa.Table) -> bool:
     """Whether one of them is the error row of an object of rows as a whole."""
-    failed = pc.equal(entries.column("status"), pa.scalar(ERROR))
-    whole = entries.filter(pc.and_(failed, pc.equal(entries.column("document_id"), entries.column("key"))))
-    return any(kind_of(source, str(key)) != OBJECT for key in whole.column("key").to_pylist())
+    return bool(pc.any(pc.is_in(table.column("error_type"), OF_OBJECTS)).as_py())
 
 
 def _table_of(entries: Iterator[Entry]) -> pa.Table:

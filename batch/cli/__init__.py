@@ -12,12 +12,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from batch.cli import previews, results, runs, schedule, stack
-from batch.cli.app import EXIT_WRONG, CliError, app
+from batch.cli.app import EXIT_WRONG, CliError, app, say
+from batch.entry import INTERRUPTED, STOPPED
+from batch.printable import LineFormatter
 
 __all__ = ["command_line", "main", "previews", "results", "runs", "schedule", "stack"]
 
@@ -38,13 +40,16 @@ def command_line(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="docbatch")
     except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            say(STOPPED, err=True)
         return exit_.code if isinstance(exit_.code, int) else EXIT_WRONG
+    except KeyboardInterrupt:
+        say(STOPPED, err=True)
+        return INTERRUPTED
     except Exception as error:
-        if not isinstance(error, _expected_errors()):
-            traceback.print_exc()
-            return EXIT_WRONG
-        for line in _message(error).splitlines():
-            typer.echo(f"docbatch: {line}", err=True)
+        text = _message(error) if isinstance(error, _expected_errors()) else None
+        for line in (traceback.format_exc() if text is None else text).strip("\n").split("\n"):
+            say(line if text is None else f"docbatch: {line}", err=True)
         return EXIT_WRONG
     return 0
 
@@ -70,6 +75,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         *(BudgetTooSmall, CliError, CheckFailed, JobError, RunBusy, RunMissing, RunNotFound, UnknownFormat),
         *(ScheduleError, ScheduleForeign, ScheduleNotFound),
         *(StorageError, TemporalUnreachable, RPCError, PolarsError, StackError, ProcessError),
+        OSError,  # a full disk, a folder that is not there: what the system says, and of which file
     )
 
 
@@ -79,15 +85,25 @@ def _message(error: Exception) -> str:
     if isinstance(error, RPCError):
         address = os.environ.get("TEMPORAL_ADDRESS", "localhost:7233")
         return f"Temporal at {address} (TEMPORAL_ADDRESS) answers {error.status.name}: {error.message}"
-    return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join([*(str(name) for name in (error.filename, error.filename2) if name), error.strerror])
+    return str(error) or type(error).__name__
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"docbatch {version('docbatch')}")
+        say(f"docbatch {version('docbatch')}")
         raise typer.Exit
+
+
+class _Messages(logging.StreamHandler[Any]):
+    """Writes to what is stderr now: above a live display while there is one, which takes its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 @app.callback()
@@ -96,6 +112,7 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("docbatch: %(message)s"))
-    logging.getLogger("batch").handlers = [handler]
+    handler = _Messages()
+    handler.setFormatter(LineFormatter("docbatch: %(message)s"))
+    for name in ("batch", "temporalio", "asyncio"):
+        logging.getLogger(name).handlers = [handler]

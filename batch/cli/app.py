@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from datetime import date, time
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from batch.printable import json_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,9 +58,9 @@ class CliError(Exception):
 
 
 def open_console(*, err: bool = False) -> Console:
-    from rich.console import Console
+    from batch.terminal.consoles import SafeConsole
 
-    return Console(stderr=err)
+    return SafeConsole(stderr=err)
 
 
 def open_table_console() -> Console:
@@ -80,9 +81,10 @@ def parse_day(where: str, text: str) -> date:
     raise CliError(f"{where}: {text!r} is no day; write YYYY-MM-DD, for example 2026-11-22")
 
 
+def say(line: str = "", *, err: bool = False) -> None:
+    """Prints a line for people, whatever stands in it."""
+    typer.echo(printable(line), err=err)
+
+
 def print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, default=plain_value))
-
-
-def plain_value(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, (date, time)) else str(value)
+    typer.echo(json_line(value))

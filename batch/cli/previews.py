@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batch.cli.app import EXIT_FAILURES, JsonOption, QueueOption, app, open_console, parse_day, print_json
+from batch.cli.app import EXIT_FAILURES, JsonOption, QueueOption, app, open_console, parse_day, print_json, say
 from batch.cli.watching import connect
 from batch.contracts import DEFAULT_TASK_QUEUE
 
@@ -114,5 +114,6 @@ async def _paid(working: Coroutine[Any, Any, R]) -> R:
     try:
         return await working
     except asyncio.CancelledError:
-        typer.echo("\ndocbatch: cancelled; questions that had been sent may have been paid", err=True)
+        say(err=True)
+        say("docbatch: cancelled; questions that had been sent may have been paid", err=True)
         raise

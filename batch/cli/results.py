@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +16,11 @@ from batch.cli.app import (
     RunArgument,
     app,
     open_console,
-    plain_value,
     print_json,
+    say,
 )
 from batch.cli.watching import find
+from batch.whole_files import whole_file
 
 ROWS_SHOWN = 10
 
@@ -70,7 +70,7 @@ def results(
         if not committed:
             if export is not None:
                 raise CliError(f"run {run_id!r} has no rows yet: no partition is committed; {export} is not written")
-            typer.echo(f"run {run_id} has no rows yet: no partition is committed", err=True)
+            say(f"run {run_id} has no rows yet: no partition is committed", err=True)
             return
         frame = found.results()
     if errors:
@@ -84,7 +84,7 @@ def results(
     if as_json:
         for part in shown.collect_batches():
             for row in part.iter_rows(named=True):
-                typer.echo(json.dumps(row, ensure_ascii=False, default=plain_value))
+                print_json(row)
         return
     _print_rows(frame, shown, errors=errors)
 
@@ -122,9 +122,10 @@ def _export(frame: pl.LazyFrame, path: Path) -> None:
 
     try:
         export(frame, path)
-    except OSError as error:
-        raise CliError(f"{path} cannot be written: {error}") from None
-    typer.echo(f"{frame.select(pl.len()).collect().item():,} rows in {path}", err=True)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise CliError(f"{path} cannot be written: {reason}") from None
+    say(f"{frame.select(pl.len()).collect().item():,} rows in {path}", err=True)
 
 
 def _print_rows(frame: pl.LazyFrame, shown: pl.LazyFrame, *, errors: bool) -> None:
@@ -165,12 +166,13 @@ def report(
         return
     path = export or Path(f"{run_id}.html")
     try:
-        path.write_text(render(found), encoding="utf-8")
+        with whole_file(path) as unfinished:
+            unfinished.write_text(render(found), encoding="utf-8")
     except OSError as error:
-        raise CliError(f"{path} cannot be written: {error}") from None
-    typer.echo(str(path))
+        raise CliError(f"{path} cannot be written: {error.strerror or error}") from None
+    say(str(path))
     if found.verdict[0] == "different":
-        typer.echo(f"the rows are not those of the manifest: {found.verdict[1]}", err=True)
+        say(f"the rows are not those of the manifest: {found.verdict[1]}", err=True)
         raise typer.Exit(EXIT_FAILURES)
 
 
@@ -243,14 +245,14 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
             }
         )
         return 0 if clean else EXIT_FAILURES
-    typer.echo(f"run {run_id}, {manifest.state}: {account.planned_documents:,} documents planned")
-    typer.echo(equation(totals.documents, totals.ok, totals.errors, totals.skipped))
+    say(f"run {run_id}, {manifest.state}: {account.planned_documents:,} documents planned")
+    say(equation(totals.documents, totals.ok, totals.errors, totals.skipped))
     if account.missing:
-        typer.echo(f"{account.missing:,} partitions have no rows yet; docbatch rerun {run_id} goes on with them")
+        say(f"{account.missing:,} partitions have no rows yet; docbatch rerun {run_id} goes on with them")
     if clean:
-        typer.echo(f"verified: result files as in the manifest ({len(account.files):,}), each document has one row")
+        say(f"verified: result files as in the manifest ({len(account.files):,}), each document has one row")
         return 0
     for problem in account.problems:
-        typer.echo(f"problem: {problem}")
-    typer.echo(f"NOT verified: {account.problem_count:,} problems")
+        say(f"problem: {problem}")
+    say(f"NOT verified: {account.problem_count:,} problems")
     return EXIT_FAILURES

@@ -21,6 +21,7 @@ from batch.cli.app import (
     open_table_console,
     parse_day,
     print_json,
+    say,
 )
 from batch.cli.watching import attend, connect, find, is_run_simulated, show, watch_to_end
 from batch.contracts import DEFAULT_TASK_QUEUE
@@ -116,9 +117,9 @@ def list_runs(
         console = open_table_console()
         console.print(runs_table(runs, width=console.width))
     elif job or state:
-        typer.echo("no such run; `docbatch list` shows those there are")
+        say("no such run; `docbatch list` shows those there are")
     else:
-        typer.echo("there are no runs; start one with `docbatch run JOB.yaml`")
+        say("there are no runs; start one with `docbatch run JOB.yaml`")
 
 
 @app.command()
@@ -135,7 +136,7 @@ def pause(
         found = await find(run_id, None)
         await _require_open(found)
         await found.pause(reason)
-        typer.echo(f"run {run_id} pauses; docbatch resume {run_id} goes on with it")
+        say(f"run {run_id} pauses; docbatch resume {run_id} goes on with it")
 
     asyncio.run(go())
 
@@ -157,11 +158,11 @@ def resume(
         found = await find(run_id, None)
         now = await _require_open(found)
         if now.state != "paused" and max_cost_usd is None:
-            typer.echo(f"run {run_id} is not paused: {now.state}")
+            say(f"run {run_id} is not paused: {now.state}")
             return
         await found.resume(max_cost_usd=max_cost_usd)
         within = f"; it may spend ${max_cost_usd:g} in all" if max_cost_usd is not None else ""
-        typer.echo(f"run {run_id} goes on{within}")
+        say(f"run {run_id} goes on{within}")
 
     asyncio.run(go())
 
@@ -184,7 +185,7 @@ def cancel(
             return await _cancel_rest(found)
         await found.cancel()
         if not wait:
-            typer.echo(f"run {run_id} is asked to stop; docbatch status {run_id} tells when it has")
+            say(f"run {run_id} is asked to stop; docbatch status {run_id} tells when it has")
             return 0
         simulated, console = await is_run_simulated(found), open_console()
         try:
@@ -192,7 +193,7 @@ def cancel(
                 shown.note("stopping: answers in flight are kept")
                 ended = await follow(found, shown)
         except asyncio.CancelledError:
-            typer.echo(f"run {run_id} is stopping; docbatch status {run_id} tells when it has", err=True)
+            say(f"run {run_id} is stopping; docbatch status {run_id} tells when it has", err=True)
             return 0
         print_account(console, ended, simulated=simulated)
         return 0
@@ -208,7 +209,7 @@ async def _cancel_rest(found: Run) -> int:
         await found.check_idle()
     except RunBusy:
         await found.cancel()
-        typer.echo(f"the coordinator of run {found.run_id} is gone; the shards that it left are asked to stop")
+        say(f"the coordinator of run {found.run_id} is gone; the shards that it left are asked to stop")
         return 0
     await _require_open(found)
     return 0
@@ -242,7 +243,7 @@ def rerun(
             return _show_scope(run_id, scope, simulated=simulated, as_json=as_json)
         if scope is not None and scope.empty:
             which = "no errors" if all_errors else "no retryable errors (--all-errors asks for the others too)"
-            typer.echo(f"nothing to do again in run {run_id}: {which}, no document without a row", err=as_json)
+            say(f"nothing to do again in run {run_id}: {which}, no document without a row", err=as_json)
             if as_json:
                 print_json((await found.status()).to_dict())
             return 0
@@ -260,10 +261,10 @@ def _show_scope(run_id: str, scope: RerunScope | None, *, simulated: bool, as_js
     if as_json:
         print_json({"run_id": run_id, **asdict(scope)})
         return 0
-    typer.echo(f"a rerun of {run_id} would ask {scope.documents:,} documents in {scope.partitions:,} partitions")
+    say(f"a rerun of {run_id} would ask {scope.documents:,} documents in {scope.partitions:,} partitions")
     if scope.without_row:
-        typer.echo(f"and go on with {scope.without_row:,} planned documents that have no row")
-    typer.echo(f"for about {money(scope.estimated_cost_usd, simulated=simulated)}, by the run's mean cost of an answer")
+        say(f"and go on with {scope.without_row:,} planned documents that have no row")
+    say(f"for about {money(scope.estimated_cost_usd, simulated=simulated)}, by the run's mean cost of an answer")
     return 0
 
 

@@ -18,6 +18,7 @@ from batch.cli.app import (
     open_table_console,
     parse_day,
     print_json,
+    say,
 )
 from batch.cli.watching import connect
 from batch.contracts import DEFAULT_TASK_QUEUE
@@ -87,8 +88,8 @@ def create(
         )
         status = await made.status()
         upcoming = status.next_times[0].isoformat(" ") if status.next_times else "never: no slot lies ahead"
-        typer.echo(f"schedule {name}: next run {upcoming}{' (it is paused)' if status.paused else ''}")
-        typer.echo(f"docbatch schedule show {name} tells more", err=True)
+        say(f"schedule {name}: next run {upcoming}{' (it is paused)' if status.paused else ''}")
+        say(f"docbatch schedule show {name} tells more", err=True)
 
     asyncio.run(go())
 
@@ -107,7 +108,7 @@ def list_(as_json: JsonOption = False) -> None:
 
             open_table_console().print(schedules_table(statuses))
         else:
-            typer.echo("there are no schedules; make one with `docbatch schedule create NAME JOB.yaml --cron ...`")
+            say("there are no schedules; make one with `docbatch schedule create NAME JOB.yaml --cron ...`")
 
     asyncio.run(go())
 
@@ -144,7 +145,7 @@ def pause(
 
     async def go() -> None:
         await (await _find(name)).pause(reason)
-        typer.echo(f"schedule {name} is paused; docbatch schedule resume {name} goes on with it")
+        say(f"schedule {name} is paused; docbatch schedule resume {name} goes on with it")
 
     asyncio.run(go())
 
@@ -155,7 +156,7 @@ def resume(name: NameArgument) -> None:
 
     async def go() -> None:
         await (await _find(name)).resume()
-        typer.echo(f"schedule {name} goes on; `docbatch schedule backfill` runs slots that were left out")
+        say(f"schedule {name} goes on; `docbatch schedule backfill` runs slots that were left out")
 
     asyncio.run(go())
 
@@ -177,8 +178,8 @@ def trigger(
                 f"schedule {name} started nothing: its last run is still going, and the overlap policy makes this one "
                 "wait or skips it. --overlap allow-all starts it beside the other"
             )
-        typer.echo(run_id)
-        typer.echo(f"docbatch status {run_id} --watch shows it", err=True)
+        say(run_id)
+        say(f"docbatch status {run_id} --watch shows it", err=True)
 
     asyncio.run(go())
 
@@ -201,8 +202,8 @@ def backfill(
     async def go() -> None:
         slots = await (await _find(name)).backfill(first, last, overlap=policy)
         begin, finish = (slot.isoformat(" ", "seconds") for slot in (slots[0], slots[-1]))
-        typer.echo(f"{len(slots):,} slots, from {begin} to {finish}")
-        typer.echo(f"overlap policy {policy}; docbatch schedule show {name} shows the runs", err=True)
+        say(f"{len(slots):,} slots, from {begin} to {finish}")
+        say(f"overlap policy {policy}; docbatch schedule show {name} shows the runs", err=True)
 
     asyncio.run(go())
 
@@ -213,7 +214,7 @@ def delete(name: NameArgument) -> None:
 
     async def go() -> None:
         await (await _find(name)).delete()
-        typer.echo(f"schedule {name} is deleted; its runs stay")
+        say(f"schedule {name} is deleted; its runs stay")
 
     asyncio.run(go())
 

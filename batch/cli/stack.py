@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from batch.cli.app import app
+from batch.cli.app import CliError, app, say
+from batch.entry import InterruptEndsAtOnce
 
 SCRAPE_SECONDS = 5.0
 """Between two scrapes of `up`'s Prometheus: a run on a laptop lasts minutes."""
@@ -32,16 +33,22 @@ def up(
     worker_args: Annotated[
         str, typer.Option(metavar="ARGS", help='Options of every worker, such as "--slots 4".')
     ] = "",
-    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Serve Temporal's web UI.")] = True,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Serve Temporal's web UI.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C.
 
-    Temporal with its UI, an S3 server, a simulated provider and workers.
+    Temporal, an S3 server, a simulated provider and workers.
     """
-    from batch.local.prometheus import dashboards_folder
-    from batch.local.stack import LocalStack, StackOptions
+    with InterruptEndsAtOnce():
+        from batch.local.isolation import isolate_process
+
+        isolate_process()
+        from batch.local.prometheus import dashboards_folder
+        from batch.local.stack import LocalStack, StackOptions
 
     env_file = env_file or data / "env"
+    if env_file.is_dir():
+        raise CliError(f"--env-file: {env_file} is a folder; name a file")
     options = StackOptions(
         data=data,
         workers=workers,
@@ -55,7 +62,7 @@ def up(
     def on_event(line: str) -> None:
         if not written:  # while the file is there, all is healthy; before the first event the folder may be another's
             env_file.unlink(missing_ok=True)
-        typer.echo(line)
+        say(line)
 
     stopped = False
     try:
@@ -64,13 +71,12 @@ def up(
             written = True
             if stack.prometheus_url:
                 files = dashboards_folder() / "*.json"
-                typer.echo(f"grafana   add the Prometheus data source {stack.prometheus_url}, import {files}")
+                say(f"grafana   add the Prometheus data source {stack.prometheus_url}, import {files}")
             for note in stack.notes:
-                typer.echo(f"note      {note}")
-            typer.echo(f"data      {stack.data}, logs in {stack.logs}")
-            typer.echo("\nThe provider is simulated: its models are simulated-small and simulated-large.")
-            typer.echo(f"Ready. In another shell:\n\n    set -a; . {shlex.quote(str(env_file))}; set +a")
-            typer.echo("    docbatch run JOB.yaml\n\nCtrl-C ends it; the data stays.")
+                say(f"note      {note}")
+            say(f"data      {stack.data}, logs in {stack.logs}")
+            for line in _ready(env_file):
+                say(line)
             stack.wait()
     except KeyboardInterrupt:
         stopped = True
@@ -82,7 +88,20 @@ def up(
         if written:
             env_file.unlink(missing_ok=True)
     if stopped:
-        typer.echo("stopped")
+        say("stopped")
+
+
+def _ready(env_file: Path) -> list[str]:
+    return [
+        "",
+        "The provider is simulated: its models are simulated-small and simulated-large.",
+        "Ready. In another shell:",
+        "",
+        f"    set -a; . {shlex.quote(str(env_file))}; set +a",
+        "    docbatch run JOB.yaml",
+        "",
+        "Ctrl-C ends it; the data stays.",
+    ]
 
 
 @app.command()
@@ -99,7 +118,11 @@ def demo(
 
     Starts everything, runs a job with live progress, shows rows, cleans up.
     """
-    from batch.local.demo import run_demo
+    with InterruptEndsAtOnce():
+        from batch.local.isolation import isolate_process
+
+        isolate_process()
+        from batch.local.demo import run_demo
 
     raise typer.Exit(run_demo(llm=llm, keep=keep, documents=documents))
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import typer
-
-from batch.cli.app import EXIT_FAILURES, CliError, open_console, print_json
+from batch.cli.app import EXIT_FAILURES, CliError, open_console, print_json, say
 from batch.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
@@ -48,13 +46,13 @@ async def is_run_simulated(found: Run) -> bool:
 async def attend(started: Run, *, simulated: bool, detach: bool, as_json: bool) -> int:
     """After a start: tell the run id at once, then watch or leave."""
     if not detach:
-        typer.echo(f"run {started.run_id}", err=as_json)
+        say(f"run {started.run_id}", err=as_json)
         return await watch_to_end(started, simulated=simulated, as_json=as_json)
     if as_json:
         print_json((await started.status()).to_dict())
     else:
-        typer.echo(started.run_id)
-        typer.echo(f"it goes on by itself; docbatch status {started.run_id} --watch shows it", err=True)
+        say(started.run_id)
+        say(f"it goes on by itself; docbatch status {started.run_id} --watch shows it", err=True)
     return 0
 
 
@@ -67,8 +65,9 @@ async def watch_to_end(watched: Run, *, simulated: bool, as_json: bool) -> int:
         with display(open_console(err=as_json), simulated=simulated) as shown:
             ended = await follow(watched, shown)
     except asyncio.CancelledError:  # by Ctrl-C: asyncio turns it into a cancellation of the main task
-        typer.echo(f"\ndetached; the run goes on. Watch it again: docbatch status {run_id} --watch", err=True)
-        typer.echo(f"Stop it: docbatch cancel {run_id}", err=True)
+        say(err=True)
+        say(f"detached; the run goes on. Watch it again: docbatch status {run_id} --watch", err=True)
+        say(f"Stop it: docbatch cancel {run_id}", err=True)
         if as_json and shown.status is not None:
             print_json(shown.status.to_dict())
         return 0

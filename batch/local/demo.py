@@ -25,6 +25,7 @@ from batch.local.corpus import demo_documents, upload
 from batch.local.stack import LocalStack, StackOptions
 from batch.reconcile import Reconciler
 from batch.terminal import account, display, field_types, follow, plain, rows_table
+from batch.terminal.consoles import SafeConsole
 
 ROWS_SHOWN = 6
 LLM_DOCUMENTS = 20
@@ -117,7 +118,7 @@ def run_demo(*, llm: bool, keep: Path | None, documents: int | None) -> int:
         keep: folder for the servers' data, which stays; None: a temporary one.
         documents: how many documents at most; None: the demo's own number.
     """
-    console = Console()
+    console = SafeConsole()
     with _folder() as folder:
         chosen = llm_demo(folder) if llm else simulated_demo()
         options = StackOptions(
@@ -187,5 +188,5 @@ async def _problems(run: Run, ended: RunResult) -> list[str]:
 
 def _where_next(keep: Path | None) -> str:
     if keep is not None:
-        return f"All data stays in {keep}; servers and Temporal's UI again: docbatch up --data {keep}"
-    return "Servers and data are gone again. `docbatch up` starts them to stay, with Temporal's UI."
+        return f"All data stays in {keep}; servers and Temporal's UI again: docbatch up --ui --data {keep}"
+    return "Servers and data are gone again. `docbatch up` starts them to stay, `docbatch up --ui` with Temporal's UI."

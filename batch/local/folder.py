@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from batch.local.errors import StackError
+from batch.whole_files import whole_file
 
 TEMPORARY_PREFIX = "docbatch-"
 KEPT = "kept-after-an-error"
@@ -55,16 +56,10 @@ def remove_abandoned() -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step by one that only its owner can read."""
+    """Replace a file in one step by one that only its owner can read. Its folder is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # has mode 600
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path, private=True) as unfinished:
+        unfinished.write_text(text)
 
 
 def _try_lock(file: int) -> bool:

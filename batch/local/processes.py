@@ -27,6 +27,9 @@ from pathlib import Path
 ORPHAN_GRACE_SECONDS = 3.0
 """What a child gets between SIGTERM and SIGKILL when our process is gone and nobody waits for it any more."""
 
+FULL_BELOW = 2**20
+"""Bytes free below which a disk counts as full."""
+
 _ENDING_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT}
 _ANSI_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ADDRESS_IN_USE = re.compile(r"address already in use|port \d+ .*(is in use|is not available)", re.IGNORECASE)
@@ -243,7 +246,8 @@ class Process:
     def _error(self, message: str) -> ProcessError:
         tail = self.log_tail()
         shown = "\n  | ".join(["its last lines:", *tail.splitlines()]) if tail else "it is empty"
-        return ProcessError(f"{message}. Log {self.log}: {shown}", log_tail=tail)
+        full = "The disk is full. " if _disk_is_full(self.log.parent) else ""
+        return ProcessError(f"{message}. {full}Log {self.log}: {shown}", log_tail=tail)
 
     def _poll(self) -> int | None:
         """The command's exit code once its launcher is gone; also clears up after a launcher that was itself killed."""
@@ -299,6 +303,15 @@ def port_answers(port: int, *, host: str = "127.0.0.1") -> None:
     import socket
 
     socket.create_connection((host, port), timeout=2).close()
+
+
+def _disk_is_full(folder: Path) -> bool:
+    """Servers on a full disk end in many ways, and cannot always write why."""
+    try:
+        free = os.statvfs(folder)
+    except OSError:
+        return False
+    return free.f_bavail * free.f_frsize < FULL_BELOW
 
 
 def _signal_name(number: int) -> str:

@@ -44,10 +44,12 @@ class ScrapeTargets:
     Args:
         folder: Where configuration and data go; made if it is not there.
         scrape_seconds: Time between two scrapes, and between two evaluations of the rules.
+        path: Where on its port Prometheus answers, such as `/x`: no web page finds it that does not know it.
     """
 
-    def __init__(self, folder: Path, scrape_seconds: float) -> None:
+    def __init__(self, folder: Path, scrape_seconds: float, path: str) -> None:
         self.folder = folder
+        self._path = path
         self._targets = folder / "workers.json"
         self._ports: dict[str, list[int]] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,6 +74,8 @@ class ScrapeTargets:
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--storage.tsdb.retention.size={MOST_STORED}",
             f"--web.listen-address={LOOPBACK}:{port}",
+            f"--web.external-url=http://{LOOPBACK}:{port}{self._path}",
+            "--web.cors.origin=^$",  # by default any web page may ask
             "--log.level=warn",
         ]
 

@@ -27,6 +27,7 @@ import orjson
 import uvloop
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, Server
 
+from batch.browsers import refusal
 from batch.local.answers import SchemaError, Text, answer_for
 from batch.local.batches import Batches
 from batch.local.refusals import ERRORS, LARGEST_BODY, QUOTA, Refused, invalid
@@ -652,7 +653,14 @@ async def _serve(options: ProviderOptions, host: str, port: int, port_file: Path
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     provider = Provider(options, journal)
-    server = Server(provider.handle, access_log=None)
+
+    async def handle(request: BaseRequest) -> Response:
+        reason = refusal(request.headers, bound_to=host)
+        if reason is None and request.path == "/control" and request.method == "POST":
+            reason = None if request.content_type == "application/json" else "POST it as application/json"
+        return await provider.handle(request) if reason is None else Response(status=403, text=f"{reason}\n")
+
+    server = Server(handle, access_log=None)
     listener = await loop.create_server(server, host, port, backlog=4096)
     flushing = asyncio.create_task(provider.journal.keep_flushing())
     port = listener.sockets[0].getsockname()[1]

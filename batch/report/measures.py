@@ -110,6 +110,13 @@ def own_work(frame: pl.LazyFrame, run_id: str) -> pl.LazyFrame:
     return frame.with_columns(pl.when(pl.col("run_id") == run_id).then(pl.col(name)).alias(name) for name in spent)
 
 
+def _is_unpriced() -> pl.Expr:
+    """Of rows that a model answered in this run: no cost, because the price is not known, or the tokens (then null)."""
+    completion = pl.col("completion_tokens")
+    uncounted = completion.is_null() & pl.col("processed_at").is_not_null() & (pl.col("status") != "skipped")
+    return pl.col("cost_usd").is_null() & ((completion > 0).fill_null(value=False) | uncounted)
+
+
 def measure(frame: pl.LazyFrame) -> Measures:
     """Reads the columns that are needed, three times over: the width of a step depends on the whole, and examples of
     errors are taken as they come by."""
@@ -125,7 +132,7 @@ def measure(frame: pl.LazyFrame) -> Measures:
                     (status == "skipped").sum().alias("skipped"),
                     (pl.col("retryable") & (status == "error")).sum().alias("retryable_errors"),
                     *_sums("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd"),
-                    (pl.col("cost_usd").is_null() & (pl.col("completion_tokens") > 0)).sum().alias("unpriced"),
+                    _is_unpriced().sum().alias("unpriced"),
                     pl.col("processed_at").min().alias("first"),
                     pl.col("processed_at").max().alias("last"),
                 ),

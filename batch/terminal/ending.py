@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from batch import contracts as c
+from batch.hidden import TABLE_LOGS
+from batch.printable import printable
 from batch.terminal.quantities import COLOURS, budget, by_type, money, partitions_and_shards, total, why
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     lines.append(equation(status.documents, status.ok, status.errors, status.skipped))
     if status.reasons:
         lines.append(fact("incremental", f"{by_type(status.reasons)}; {status.deleted:,} deleted"))
+    if status.left_out:
+        lines.append(fact("left out", f"{by_type(status.left_out)} (source.hidden: true takes them)"))
+        if TABLE_LOGS in status.left_out:
+            lines.append(fact("tables", "files are read as they lie there, old versions too: docs/sources.md"))
     missing = status.planned - status.documents
     if status.ended and missing > 0:
         lines.append(fact("without row", f"{missing:,} of {total(status)} planned documents"))
@@ -60,7 +66,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
 
 def fact(name: str, value: str) -> str:
     """A line of an account."""
-    return f"{name:<13}{value}"
+    return f"{name:<13}{printable(value)}"
 
 
 def next_steps(status: RunResult) -> list[str]:
@@ -92,4 +98,4 @@ def print_account(console: Console, status: RunResult, *, simulated: bool) -> No
 
 def plain(console: Console, text: str, *, style: str = "") -> None:
     """A line as it is: no markup, no wrapping, so that a URI can be copied."""
-    console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+    console.print(Text(printable(text), style=style), soft_wrap=True, highlight=False)

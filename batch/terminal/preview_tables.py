@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch.preview_file import UNANSWERED, PreviewedDocument, PreviewResult, cut
+from batch.printable import printable
 from batch.result_file import OK
 from batch.terminal.ending import fact, plain
 from batch.terminal.quantities import by_type, duration, money, tokens
@@ -32,8 +33,8 @@ def print_preview(console: Console, found: PreviewResult, job: Job, *, simulated
     most = 10**9 if full else SHOWN
     system = ""
     for number, document in enumerate(found.documents, 1):
-        heading = Text(f"{number} of {len(found.documents)}  {document.document_id}  ", style="bold")
-        heading.append(document.status, style=COLOURS.get(document.status, "yellow"))
+        heading = Text(f"{number} of {len(found.documents)}  {printable(document.document_id)}  ", style="bold")
+        heading.append(printable(document.status), style=COLOURS.get(document.status, "yellow"))
         console.print(heading)
         table = Table.grid(padding=(0, 1))
         table.add_column(style="dim", no_wrap=True, min_width=8)
@@ -42,7 +43,7 @@ def print_preview(console: Console, found: PreviewResult, job: Job, *, simulated
             text = message["content"]
             if message["role"] == "system":
                 text, system = "(as above)" if text == system else text, text
-            table.add_row(message["role"], Text(cut(text, most).rstrip()))
+            table.add_row(message["role"], Text(printable(cut(text, most).rstrip(), lines=True)))
         _add_answer(table, document, types, most)
         if document.status != UNANSWERED:
             table.add_row("", Text(_spent(document, simulated=simulated), style="dim"))
@@ -65,18 +66,19 @@ def _types(job: Job) -> dict[str, str]:
 
 def _add_answer(table: Table, document: PreviewedDocument, types: dict[str, str], most: int) -> None:
     if document.output_text is not None:
-        table.add_row("answer", Text(cut(document.output_text, most)))
+        table.add_row("answer", Text(printable(cut(document.output_text, most), lines=True)))
     if document.result is not None:
         fields = Table.grid(padding=(0, 2))
         fields.add_column(overflow="fold")
         fields.add_column(style="dim", overflow="fold")
         fields.add_column(overflow="fold")
         for name, kind in types.items():
-            fields.add_row(Text(name), Text(kind), Text(cell(document.result.get(name), most)))
+            fields.add_row(Text(printable(name)), Text(kind), Text(cell(document.result.get(name), most)))
         table.add_row("result", fields)
     if document.error_type is not None:
         again = "retryable" if document.retryable else "not retryable"
-        table.add_row("error", Text(f"{document.error_type} ({again}): {document.error_message}", style="yellow"))
+        text = printable(f"{document.error_type} ({again}): {document.error_message}", lines=True)
+        table.add_row("error", Text(text, style="yellow"))
 
 
 def _spent(document: PreviewedDocument, *, simulated: bool) -> str:
@@ -104,7 +106,7 @@ def preview_summary(found: PreviewResult, *, simulated: bool) -> list[str]:
     cost = money(found.cost_usd, simulated=simulated, unpriced=found.unpriced)
     lines = [f"{len(found.documents):,} documents: {', '.join(parts)}   {_tokens(found)}   cost {cost}"]
     if found.stopped:
-        lines.append(f"stopped early: {found.stopped}")
+        lines.append(f"stopped early: {printable(found.stopped)}")
     if not found.whole:
         lines.append(
             f"the source has more than {found.listed:,} keys: the documents are spread over their names, in no known "

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch import contracts as c
+from batch.printable import printable
 from batch.terminal.ending import plain
 from batch.terminal.quantities import (
     COLOURS,
@@ -83,7 +84,7 @@ class PlainDisplay(Display):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(simulated=simulated, clock=clock)
-        self._write = write
+        self._write_line = write
         self._every = every
         self._shown = ("", "")
         self._due = 0.0
@@ -106,6 +107,9 @@ class PlainDisplay(Display):
         if errors != self._errors:
             self._errors = errors
             self._write(f"  {errors}")
+
+    def _write(self, line: str) -> None:
+        self._write_line(printable(line))
 
     def line(self, status: RunResult) -> str:
         parts = [
@@ -161,7 +165,7 @@ class LiveDisplay(Display):
     def render(self) -> RenderableType:
         status = self.status
         if status is None:
-            return Text(self._note or "waiting for the first word of the run", style="dim")
+            return Text(printable(self._note) or "waiting for the first word of the run", style="dim")
         elapsed = status.seconds + (self._clock() - self._updated if status.seconds else 0.0)
         lines: list[RenderableType] = [
             _headline(status),
@@ -184,10 +188,10 @@ class LiveDisplay(Display):
         ]
         errors = _errors(status)
         if errors:
-            lines.append(Text(errors, style="yellow", overflow="ellipsis", no_wrap=True))
+            lines.append(Text(printable(errors), style="yellow", overflow="ellipsis", no_wrap=True))
         for text in (why(status), self._note):
             if text:
-                lines.append(Text(text, style="yellow"))
+                lines.append(Text(printable(text), style="yellow"))
         return Group(*lines)
 
 
@@ -222,7 +226,8 @@ def display(console: Console, *, simulated: bool, plain_every: float = PLAIN_EVE
 
 def _headline(status: RunResult) -> Text:
     text = Text(overflow="ellipsis", no_wrap=True)
-    text.append(status.run_id, style="bold").append("  ").append(status.state, style=COLOURS.get(status.state, "cyan"))
+    text.append(printable(status.run_id), style="bold").append("  ")
+    text.append(printable(status.state), style=COLOURS.get(status.state, "cyan"))
     if status.generation > 1:
         text.append(f"  generation {status.generation}", style="dim")
     return text

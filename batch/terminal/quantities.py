@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from batch import contracts as c
 from batch.local import SIMULATED_PREFIX
+from batch.printable import printable
 
 if TYPE_CHECKING:
     from batch.client import RunResult
@@ -68,13 +69,13 @@ def total(status: RunResult) -> str:
 
 def why(status: RunResult) -> str:
     """Reason and message of a state that needs one, `by_user: maintenance`; empty when there is none."""
-    return ": ".join(part for part in (status.reason, status.message) if part)
+    return printable(": ".join(part for part in (status.reason, status.message) if part))
 
 
 def by_type(errors: Mapping[str, int]) -> str:
     """`timeout 1,200, refusal 14`, the most frequent first; of many types the rest in one number."""
     ordered = sorted(errors.items(), key=lambda item: -item[1])
-    shown = [f"{kind} {count:,}" for kind, count in ordered[:ERROR_TYPES_SHOWN]]
+    shown = [f"{printable(kind)} {count:,}" for kind, count in ordered[:ERROR_TYPES_SHOWN]]
     rest = sum(count for _, count in ordered[ERROR_TYPES_SHOWN:])
     return ", ".join([*shown, f"others {rest:,}"] if rest else shown)
 

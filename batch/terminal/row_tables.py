@@ -10,6 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from batch.printable import printable
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -43,7 +45,7 @@ def rows_table(
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        caption=f"documents under {folder}" if folder else None,
+        caption=Text(f"documents under {printable(folder)}") if folder else None,
         caption_justify="left",
     )
     table.add_column("document", overflow="fold", max_width=32)
@@ -53,12 +55,13 @@ def rows_table(
     if errors:
         types = {"error_type": "", "retryable": "", "error_message": ""}
     for name, kind in (types or {"output_text": ""}).items():
-        table.add_column(Text(f"{name}\n{kind}" if kind else name), overflow="fold")
+        heading = printable(name)
+        table.add_column(Text(f"{heading}\n{printable(kind)}" if kind else heading), overflow="fold")
     longest = 4 * width if errors else CELL_LINES * max(12, width // len(table.columns) - 2)
     for row in rows:
         shown = [Text(cell(str(row["document_id"])[len(folder) :], longest))]
         if with_status:
-            shown.append(Text(row["status"]))
+            shown.append(Text(cell(row["status"], longest)))
         if errors:
             shown += [Text(cell(row[name], longest)) for name in types]
         elif row["status"] != "ok":
@@ -96,5 +99,5 @@ def cell(value: Any, longest: int) -> str:
         text = "true" if value else "false"
     else:
         text = str(value)
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batch import contracts as c
+from batch.printable import printable
+from batch.terminal.ending import fact
 from batch.terminal.quantities import COLOURS, duration, money, tokens
 from batch.terminal.row_tables import cell
 
@@ -56,9 +58,9 @@ def _table() -> Table:
 
 def _row(run: Mapping[str, Any], now: datetime) -> list[str]:
     return [
-        str(run["run_id"]),
-        str(run["job_name"]),
-        _SHORT.get(run["state"], str(run["state"])),
+        printable(str(run["run_id"])),
+        printable(str(run["job_name"])),
+        printable(_SHORT.get(run["state"], str(run["state"]))),
         age(run["started_at"], now),
         _number(run["documents"]),
         _cost(run["cost_usd"]),
@@ -94,9 +96,9 @@ def schedules_table(statuses: Iterable[ScheduleStatus]) -> Table:
         upcoming = f"{status.next_times[0]:%Y-%m-%d %H:%M}" if status.next_times else "never"
         last = status.runs[0]["state"] if status.runs else "-"
         table.add_row(
-            *(Text(text) for text in (status.name, status.job.name, when(status))),
+            *(Text(printable(text)) for text in (status.name, status.job.name, when(status))),
             Text("paused" if status.paused else upcoming, style="yellow" if status.paused else ""),
-            Text(_SHORT.get(last, last), style=COLOURS.get(last, "")),
+            Text(printable(_SHORT.get(last, last)), style=COLOURS.get(last, "")),
         )
     return table
 
@@ -123,7 +125,7 @@ def schedule_account(status: ScheduleStatus) -> list[str]:
         ]
     else:
         facts.append(("next", "never: no slot lies ahead"))
-    return [f"{name:<13}{value}" for name, value in facts]
+    return [fact(name, value) for name, value in facts]
 
 
 def _skipped(status: ScheduleStatus) -> str:
@@ -139,10 +141,10 @@ def scheduled_runs_table(runs: Sequence[Mapping[str, Any]], *, now: datetime | N
     for heading in ("begun", "docs", "errors", "cost"):
         table.add_column(heading, no_wrap=True, justify="right")
     for run in runs:
-        state = Text(_SHORT.get(run["state"], run["state"]), style=COLOURS.get(run["state"], "cyan"))
+        state = Text(printable(_SHORT.get(run["state"], run["state"])), style=COLOURS.get(run["state"], "cyan"))
         started = run.get("started_at")
         numbers = [_number(run.get("documents")), _number(run.get("errors")), _cost(run.get("cost_usd"))]
-        table.add_row(Text(run["run_id"]), state, f"{age(started, now)} ago" if started else "-", *numbers)
+        table.add_row(Text(printable(run["run_id"])), state, f"{age(started, now)} ago" if started else "-", *numbers)
     return table
 
 

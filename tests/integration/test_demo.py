@@ -16,26 +16,27 @@ import pytest
 
 from batch.local import demo, llama
 from batch.local.stack import isolated_environment
+from tests.unit.test_isolation import FOREIGN
 
 DOCBATCH = str(Path(sys.executable).with_name("docbatch"))
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A user's, without any settings of ours. Asserts that no process of the test and no temporary file is left."""
+    """A user's, full of settings for other things. Asserts that no process of it and no temporary file is left."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    yield {**isolated_environment(), "TMPDIR": str(temporary), "MARK": str(tmp_path), "COLUMNS": "80"}
-    assert not left(str(tmp_path))
+    yield {**isolated_environment(), **FOREIGN, "TMPDIR": str(temporary), "COLUMNS": "80"}
+    assert not left(str(temporary))
     assert not list(temporary.iterdir())
 
 
 def left(mark: str) -> list[str]:
-    """Processes that were started with the variable MARK."""
+    """Processes that were started with that TMPDIR."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get("TMPDIR") == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(shlex.join(process.cmdline()))
         except psutil.Error:
             continue
@@ -84,6 +85,46 @@ def test_demo_interrupted(number: int, code: int, when: str, environment: dict[s
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.parametrize("command", [["up", "--data", "data"], ["demo"]])
+def test_interrupted_in_the_first_moments(command: list[str], environment: dict[str, str], tmp_path: Path) -> None:
+    """While modules load, while the folder is made, while servers start: one line, and nothing stays."""
+    for delay in (0.15, 0.3, 0.5, 0.8, 1.3, 2.0):
+        begun = subprocess.Popen(
+            [DOCBATCH, *command],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        time.sleep(delay)
+        begun.send_signal(signal.SIGINT)
+        out, _ = begun.communicate(timeout=60)
+        assert begun.returncode in (0, 130) and "Traceback" not in out, out
+        assert out.count("stopped") == 1, out
+    deadline = time.monotonic() + 10
+    while left(environment["TMPDIR"]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def test_a_data_folder_that_cannot_be(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "stack.json").write_text('{"credentials": {"AWS')
+    for arguments, message in (
+        (["--data", "file"], "the data folder file cannot be used: File exists"),
+        (["--data", "file/x"], "the data folder file/x cannot be used: Not a directory"),
+        (["--data", "/proc/x"], "the data folder /proc/x cannot be used: No such file or directory"),
+        (["--data", "damaged"], "stack.json is damaged"),
+        (["--data", "data", "--env-file", "."], "--env-file: . is a folder"),
+    ):
+        done = subprocess.run(
+            [DOCBATCH, "up", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert message in done.stderr
+
+
 def test_up(environment: dict[str, str], tmp_path: Path) -> None:
     """Its env file is all that a shell needs, and says by being there that everything is healthy."""
     log, env_file = tmp_path / "up.log", tmp_path / "my env"
@@ -106,8 +147,10 @@ from batch.local.corpus import synthetic_documents, upload
 upload(os.environ, "corpus", "up", synthetic_documents(5, 200)); sys.stdout.flush(); os._exit(0)'
                 {DOCBATCH} run job.yaml --run-id up-1
             """
+            # A shell's certificates stay: workers that it starts may need them for a real model.
+            shell = {name: value for name, value in environment.items() if not name.startswith("SSL_CERT_")}
             run = subprocess.run(
-                ["bash", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+                ["bash", "-ec", script], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False
             )
             assert run.returncode == 0, run.stderr
             assert "documents = ok + error + skipped: 5 = 5 + 0 + 0" in run.stdout.splitlines()

@@ -14,6 +14,7 @@ from batch import contracts as c
 from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack
 from benchmarks import made_documents as f
+from tests.unit.made_pdf import SCAN, line, pdf
 
 NOISE = random.Random(5).randbytes(5000)
 GERMAN = "Die Straße ist größer als üblich, sagte Frau Müller über das schöne Gebäude. Wir prüfen es nächste Woche."
@@ -62,13 +63,13 @@ def env(stack: LocalStack) -> Iterator[dict[str, str]]:
         yield stack.environment()
 
 
-def job(name: str, *, html: str = "all", **output: Any) -> Job:
+def job(name: str, *, html: str = "all", mode: str = "online", **output: Any) -> Job:
     return Job.parse(
         {
             "name": name,
             "source": {"uri": f"s3://corpus/{name}/", "html": html},
             "prompt": {"user": "Label this.\n{{ text }}"},
-            "model": {"name": "simulated-small"},
+            "model": {"name": "simulated-small", "mode": mode},
             "output": {"uri": f"s3://results/{name}/", **output},
             "partitions": {"documents": 20},
         }
@@ -101,6 +102,23 @@ async def test_each_document_is_a_row_with_its_text_or_a_true_error(stack: Local
     assert again["scanned.pdf"]["text"] == "with text now"
     assert {key: again[key]["text"] for key in READABLE} == {key: rows[key]["text"] for key in READABLE}
     assert stack.workers[0].pid == worker and stack.workers[0].running
+
+
+@pytest.mark.parametrize("mode", ["online", "batch"])
+async def test_pages_are_counted_and_too_many_without_text_are_an_error(env: dict[str, str], mode: str) -> None:
+    name, words = f"pages-{mode}", line("Words of a page")
+    documents = {"half.pdf": pdf(words, SCAN), "cover.pdf": pdf(words, SCAN, SCAN), "a.txt": b"No page at all"}
+    await upload_async(env, "corpus", name, documents.items())
+    run = await (await connect()).start(job(name, mode=mode), check_model=False)
+    await run.wait()
+    rows = rows_of(run.results().collect())
+    counts = {key: (row["error_type"], row["pages"], row["pages_without_text"]) for key, row in rows.items()}
+    assert counts == {
+        "half.pdf": (None, 2, 1),
+        "cover.pdf": ("missing_text_pages", 3, 2),
+        "a.txt": (None, None, None),
+    }
+    assert rows["cover.pdf"]["attempts"] == 0
 
 
 async def test_a_preview_reads_them_too_and_nothing_is_kept_unless_said(env: dict[str, str]) -> None:

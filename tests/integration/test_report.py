@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,6 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -25,7 +21,6 @@ from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
 from batch.manifest import Manifest
 
-INSTALL = "apt-get install -y --no-install-recommends chromium chromium-driver"
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
 DOCUMENTS = 80
 JOB = """
@@ -50,22 +45,6 @@ def home(stack: LocalStack, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "job.yaml").write_text(JOB)
     with stack.applied_environment(), contextlib.chdir(tmp_path):
         yield tmp_path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"Chromium is missing: {INSTALL}")
-        pytest.skip(f"Chromium is missing: {INSTALL}")
-    options = Options()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,2600"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=Service(driver)) as opened:
-        yield opened
 
 
 def test_report_of_a_real_run(

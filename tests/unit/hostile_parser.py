@@ -8,14 +8,18 @@ import signal
 import sys
 import time
 
-from workers.extract import Kind
+from workers.extract import Extracted, Kind
 from workers.extract.child import main
 
 documents = itertools.count()
 
 
-def read(key: str, data: bytes, kind: Kind, most: int) -> str:
+def read(key: str, data: bytes, kind: Kind, most: int) -> Extracted:
     del key, kind, most
+    return Extracted(does(data), 7, 3)
+
+
+def does(data: bytes) -> str:
     earlier = next(documents)
     word, _, argument = data.removeprefix(b"%PDF-").decode().partition(" ")
     match word:
@@ -38,7 +42,7 @@ def read(key: str, data: bytes, kind: Kind, most: int) -> str:
         case "raise":
             raise ZeroDivisionError(argument)
         case "recurse":
-            return read("", data, Kind.PDF, 0)
+            return does(data)
         case "print":
             print('{"size": 5}\nwrong', flush=True)
             os.write(1, b'{"size": 5}\nwrong')

@@ -186,3 +186,11 @@ def test_the_limit_is_not_raised_for_calls_that_nobody_makes() -> None:
     for each in range(2000):
         adaptive.answered(each / 100, 0.2)
     assert adaptive.limit == 32
+
+
+def test_what_is_refused_again_on_the_way_after_a_rate_limit_is_too_much() -> None:
+    limited, overloaded = Adaptive(0.0, start=16), Adaptive(0.0, start=16)
+    for now in (1.0, 3.0, 5.0):
+        limited.restart(now, limited=True)
+        overloaded.restart(now)
+    assert (limited.limit, overloaded.limit) == (1.0, 4.0)

@@ -82,7 +82,12 @@ def test_reasks_are_bounded() -> None:
             False,
         ),
         (answered(400, {"error": {"code": "content_filter", "message": "m"}}), "content_filter", False),
-        (answered(400, {"error": {"code": "invalid_prompt", "message": "m"}}), "bad_request", True),
+        (answered(400, {"error": {"code": "invalid_prompt", "message": "m"}}), "content_filter", False),
+        (answered(400, {"error": {"code": "invalid_value", "message": "m"}}), "bad_request", True),
+        (answered(200, {"error": {"code": 403, "message": "flagged by moderation"}}), "content_filter", False),
+        (answered(200, said(" \u200b\n")), "empty_answer", True),
+        (answered(200, {"choices": []}), "empty_answer", True),
+        (answered(200, said("<think>hm")), "empty_answer", True),
     ],
 )
 def test_an_error_of_the_document_is_a_row_at_once(line: AnsweredLine, error_type: str, retryable: bool) -> None:

@@ -125,6 +125,17 @@ def test_metadata_keep_the_providers_bounds() -> None:
     assert all(len(key) <= 64 and len(value) <= 512 for key, value in metadata.items())
 
 
+async def test_only_records_of_documents_with_pages_name_those() -> None:
+    storage = Memory()
+    records = BatchRecords(storage, LAYOUT, 7)  # type: ignore[arg-type]
+    pages: dict[str, dict[str, int | None]] = {"1": {"pages": 3, "pages_without_text": 1}}
+    await records.announce(RECORD)
+    await records.announce(replace(RECORD, number=2, pages=pages))
+    named = ["pages" in orjson.loads(data) for _, (data, _) in sorted(storage.objects.items())]
+    assert named == [False, True], "an older worker reads the others"
+    assert [held.record.pages for held in await records.read()] == [{}, pages]
+
+
 async def test_only_records_of_truncated_documents_name_them() -> None:
     """A worker of an earlier release, beside this one in a rolling update, reads all the others."""
     storage = Memory()

@@ -11,14 +11,18 @@ import orjson
 import pytest
 
 from batch import contracts as c
-from batch.job import Job
+from batch.job import Job, Model, Prices
+from batch.planning import PlannedDocument
+from batch.result_file import totals_of
 from tests.unit.lanes import open_lane
 from workers import brakes as brakes_module
 from workers.brakes import Brakes
 from workers.llm import chat as chat_module
-from workers.llm.chat import MAX_TRANSIENT, Answer, Chat
+from workers.llm.chat import MAX_TRANSIENT, MOST_UNEXPECTED, Answer, Chat
+from workers.llm.prices import cost_of, pricer
 from workers.llm.transport import Reply, TransportError
 from workers.metrics import Metrics
+from workers.rows import RowMaker
 
 JOB = Job.parse(
     {
@@ -29,7 +33,10 @@ JOB = Job.parse(
         "output": {"uri": "s3://results/"},
     }
 )
-OK = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], "usage": {}}
+OK = {
+    "choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 1},
+}
 
 
 class Scripted:
@@ -114,10 +121,6 @@ async def test_a_rate_limit_is_waited_for_and_is_no_outage(at_once: list[float])
 @pytest.mark.parametrize(
     "body",
     [
-        {**OK, "usage": {"prompt_tokens": "n/a"}},
-        {**OK, "usage": {"prompt_tokens": float("inf")}},
-        {**OK, "usage": []},
-        {**OK, "usage": [1]},
         {"choices": [{"message": {"content": 3}}]},
         {"choices": [[]]},
         [],
@@ -129,6 +132,115 @@ async def test_a_rate_limit_is_waited_for_and_is_no_outage(at_once: list[float])
 async def test_an_odd_body_costs_a_call_and_nothing_else(body: Any, at_once: list[float]) -> None:
     answer, _ = await ask(Scripted(lambda number: body if number == 1 else OK))
     assert answer is not None and answer.error is None and answer.text == "yes"
+
+
+NO_ANSWERS: list[Any] = [
+    Reply(200, {}, None, "<html><title>Sign in</title></html>"),
+    Reply(202, {}, {"status": "pending"}),
+    Reply(200, {}, {"error": "llama runner process has terminated"}),
+    Reply(200, {}, {"error": {"code": 502, "message": "Upstream error"}}),
+    Reply(200, {}, {"choices": [{"message": {"content": "half"}, "finish_reason": "abort"}]}),
+    Reply(400, {}, {"error": {"code": "json_validate_failed", "message": "Failed to generate JSON"}}),
+]
+
+
+@pytest.mark.parametrize("reply", NO_ANSWERS)
+async def test_what_is_answered_but_no_answer_is_asked_three_times(reply: Reply, at_once: list[float]) -> None:
+    transport = Scripted(lambda _: reply)
+    answer, brakes = await ask(transport)
+    assert answer is not None and answer.error is not None and answer.error.retryable
+    assert (transport.documents, transport.probes, answer.attempts) == (MOST_UNEXPECTED, 1, MOST_UNEXPECTED)
+    assert brakes.stop() is None
+
+    once = Scripted(lambda number: reply if number < MOST_UNEXPECTED else OK)
+    answer, _ = await ask(once)
+    assert answer is not None and (answer.text, answer.error) == ("yes", None)
+
+
+async def test_what_is_answered_to_nobody_is_asked_by_short_questions_alone(at_once: list[float]) -> None:
+    page = Reply(200, {}, None, "<html><title>Sign in</title></html>")
+    transport = Scripted(lambda _: page, probe=page)
+    answer, brakes = await ask(transport)
+    stop = brakes.stop()
+    assert answer is None and stop is not None and stop.reason == c.PROVIDER_UNREACHABLE
+    assert "Sign in" in stop.message and transport.documents == MOST_UNEXPECTED
+
+    transport = Scripted(lambda number: page if number <= MOST_UNEXPECTED else OK, probe=page)
+
+    async def back(stopped: Callable[[], bool], seconds: float) -> bool:
+        if transport.probes == 2:
+            transport._probe = OK
+        await asyncio.sleep(0)
+        return stopped()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(brakes_module, "OUTAGE_AFTER", 1e9)
+        patch.setattr(chat_module, "sleep_unless", back)
+        answer, brakes = await ask(transport)
+    assert answer is not None and answer.text == "yes", "what was nobody's answer is not held against the document"
+    assert (transport.probes, brakes.stop()) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(200, {}, {"error": {"code": 401, "message": "No auth credentials found"}}), "invalid_api_key"),
+        (Reply(308, {"Location": "https://x.test/openai/v1/chat/completions"}, None), "unexpected_redirect"),
+    ],
+)
+async def test_an_error_inside_a_success_is_judged_as_any(reply: Reply, reason: str, at_once: list[float]) -> None:
+    answer, brakes = await ask(Scripted(lambda _: reply, probe=reply))
+    stop = brakes.stop()
+    assert answer is None and stop is not None and stop.reason == reason
+    assert reason != "unexpected_redirect" or ": https://x.test/openai/v1 (" in stop.message
+
+
+async def test_a_rate_limit_inside_a_success_is_waited_for(at_once: list[float]) -> None:
+    limited = {"error": {"code": 429, "message": "Rate limit exceeded, try again in 7.5s"}}
+    answer, brakes = await ask(Scripted(lambda number: limited if number <= 20 else OK))
+    assert answer is not None and (answer.text, answer.attempts, brakes.stop()) == ("yes", 21, None)
+    assert min(at_once) >= 7.5
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Reply(200, {}, None, "<html><title>Sign in to Contoso</title></html>"), "Sign in to Contoso"),
+        (Reply(200, {}, None, 'data: {"choices": []}'), "stream of events"),
+        (Reply(200, {}, {"error": {"code": 400, "message": "zz is not a valid model ID"}}), "not a valid model ID"),
+        (Reply(200, {}, {"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}), None),
+        (Reply(200, {}, {"choices": [{"message": {"content": "<think>hm"}}]}), None),
+        (Reply(201, {}, OK), None),
+    ],
+)
+async def test_the_check_before_a_run_wants_an_answer(reply: Reply, says: str | None) -> None:
+    found = await chat_module.probe(JOB, Scripted(lambda _: OK, probe=reply))  # type: ignore[arg-type]
+    assert (found is None) == (says is None)
+    assert found is None or says is None or says in found.message
+
+
+async def test_an_answer_that_says_nothing_of_its_tokens_has_none(at_once: list[float]) -> None:
+    answer, _ = await ask(Scripted(lambda _: {"choices": OK["choices"]}))
+    assert answer is not None and answer.uncounted and answer.text == "yes"
+    document = PlannedDocument(document_id="d", uri="s3://corpus/t/d", etag="e", size=1)
+    price = pricer(Model(name="m", prices=Prices(input=1.0, output=1.0)))
+    row = RowMaker("r", "f", 1, 0, 0).row(document, "e", answer, cost_of(answer, price))
+    assert [row[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd")] == [None] * 4
+    totals = totals_of([row], "r")
+    assert (totals.ok, totals.prompt_tokens, totals.unpriced) == (1, 0, 1)
+
+    answer, _ = await ask(Scripted(lambda number: {"error": {"code": 502}} if number == 1 else OK))
+    assert answer is not None and answer.uncounted is False, "an error cost nothing"
+
+
+async def test_a_prompt_that_was_cut_is_an_error_row(at_once: list[float]) -> None:
+    cut = {**OK, "usage": {"prompt_tokens": 2048, "completion_tokens": 3}}
+    brakes = Brakes(max_error_rate=0.5, drain=asyncio.Event())
+    chat = Chat(JOB, Scripted(lambda _: cut), brakes, Metrics(), open_lane())  # type: ignore[arg-type]
+    answer = await chat.ask(chat.payload([{"role": "user", "content": "a word and more " * 2000}]), brakes.stopped)
+    assert answer is not None and answer.error is not None
+    assert (answer.error.error_type, answer.error.retryable) == ("prompt_truncated", True)
+    assert (answer.text, answer.prompt_tokens, answer.attempts) == ("yes", 2048, 1)
 
 
 async def test_odd_values_never_reach_the_columns(at_once: list[float]) -> None:

@@ -318,6 +318,14 @@ def test_run_shows_the_account(use: Use, job_file: str, capsys: pytest.CaptureFi
     assert run.calls == [("q", {"run_id": "t-1", "day": None, "check_model": False, "full": False})]
 
 
+def test_run_tells_what_was_left_out(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    use(ended(c.RUNNING), ended(left_out={"job markers": 2, "table logs": 1000}))
+    assert command_line(["run", job_file]) == 0
+    out = capsys.readouterr().out
+    assert "job markers 2" in out and "table logs 1,000" in out and "source.hidden: true takes them" in out
+    assert "tables       files are read as they lie there, old versions too: docs/sources.md" in out
+
+
 def test_run_json_is_one_object_on_stdout(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     use(ended(c.RUNNING), ended())
     assert command_line(["run", job_file, "--json"]) == 0

@@ -91,7 +91,7 @@ def test_what_is_small_or_plain_is_read_where_it_is_and_nothing_else() -> None:
 
 
 def main_text(page: str) -> str:
-    return extract("page.html", page.encode(), Kind.HTML_MAIN, 8 * 2**20)
+    return extract("page.html", page.encode(), Kind.HTML_MAIN, 8 * 2**20).text
 
 
 def test_main_text_is_the_article_and_nothing_around_it() -> None:
@@ -142,9 +142,9 @@ async def test_main_text_is_looked_for_in_a_process_however_small_the_page() -> 
     assert inline("page.html", page, Kind.HTML_MAIN) is None
     pool = Extractors(1)
     try:
-        assert "Menu 7" in await pool.text_of("page.html", page) and not pool._children
-        found = await pool.text_of("page.html", page, html="main")
+        assert "Menu 7" in (await pool.text_of("page.html", page)).text and not pool._children
+        found = (await pool.text_of("page.html", page, html="main")).text
         assert "which is the article" in found and "Menu 7" not in found and len(pool._children) == 1
-        assert await pool.text_of("a.txt", b"plain text", html="main") == "plain text"
+        assert (await pool.text_of("a.txt", b"plain text", html="main")).text == "plain text"
     finally:
         await pool.close()

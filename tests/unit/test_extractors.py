@@ -34,7 +34,7 @@ async def extractors(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Extractor
 
 
 async def does(pool: Extractors, what: str) -> str:
-    return await pool.text_of("s3://b/a.pdf", f"%PDF-{what}".encode())
+    return (await pool.text_of("s3://b/a.pdf", f"%PDF-{what}".encode())).text
 
 
 async def error(pool: Extractors, what: str) -> tuple[str, str]:
@@ -129,7 +129,7 @@ def test_the_processes_end_with_the_worker_even_while_a_parser_hangs(way: signal
         "from workers.extract.pool import *\n"
         f"pool = Extractors(1, command={HOSTILE!r})\n"
         "async def main():\n"
-        "    print(await pool.text_of('a.pdf', b'%PDF-pid'), flush=True)\n"
+        "    print((await pool.text_of('a.pdf', b'%PDF-pid')).text, flush=True)\n"
         "    await pool.text_of('a.pdf', b'%PDF-spin')\n"
         "asyncio.run(main())"
     )
@@ -155,10 +155,12 @@ async def test_the_real_parsers_within_limits() -> None:
     pool = Extractors(2, Limits(seconds=3, memory=192 * MIB))
     try:
         hanging = asyncio.create_task(pool.text_of("s3://b/hang.pdf", make_nested_pdf()))
-        assert await pool.text_of("s3://b/a.pdf", make_pdf("First page")) == "First page"
-        assert "A first paragraph." in await pool.text_of("s3://b/a.docx", make_docx())
-        assert "größe" in await pool.text_of("s3://b/a.txt", "die größe ist schön, sagte Müller".encode("latin-1"))
-        assert "large" in await pool.text_of("s3://b/a.html", b"<p>large</p>" * 9000)
+        assert (await pool.text_of("s3://b/a.pdf", make_pdf("First page"))).text == "First page"
+        assert "A first paragraph." in (await pool.text_of("s3://b/a.docx", make_docx())).text
+        assert (
+            "größe" in (await pool.text_of("s3://b/a.txt", "die größe ist schön, sagte Müller".encode("latin-1"))).text
+        )
+        assert "large" in (await pool.text_of("s3://b/a.html", b"<p>large</p>" * 9000)).text
         with pytest.raises(Unreadable) as refused:
             await hanging
         assert refused.value.error_type in ("extraction_memory", "extraction_timeout"), refused.value

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from workers.llm.limiter import Lane, Limiter
+from workers.llm.limiter import Lane, Limiter, seconds_of
 
 
 def never() -> bool:
@@ -197,6 +197,34 @@ async def test_limits_are_read_from_the_providers_headers() -> None:
     now = 2.0
     limiter.said({})
     assert limiter.seen_requests_per_minute == 100
+
+
+async def test_a_limit_of_a_day_is_none_of_a_minute() -> None:
+    now = 0.0
+    limiter = Limiter(lambda: now)
+    groq = {"x-ratelimit-limit-requests": "14400", "x-ratelimit-limit-tokens": "6000"}
+    limiter.said({**groq, "x-ratelimit-reset-requests": "6s", "x-ratelimit-reset-tokens": "7.66ms"})
+    assert (limiter.seen_requests_per_minute, limiter.seen_tokens_per_minute) == (14400, 6000)
+    now = 1.0
+    limiter.said({**groq, "x-ratelimit-reset-requests": "2m59.56s", "x-ratelimit-reset-tokens": "1m0s"})
+    assert (limiter.seen_requests_per_minute, limiter.seen_tokens_per_minute) == (None, 6000)
+    assert limiter._limits == (None, 6000) and not limiter._is_paced(), "what a minute bears in requests nobody said"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2m59.56s", 179.56),
+        ("7.66ms", 0.00766),
+        ("59", 59.0),
+        ("1h2m3s", 3723.0),
+        ("1d", 86400.0),
+        ("", None),
+        ("soon", None),
+    ],
+)
+def test_durations_in_headers(text: str, seconds: float | None) -> None:
+    assert seconds_of(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 async def test_the_first_call_goes_alone_until_the_provider_has_said_something() -> None:

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batch import contracts as c
 from workers.exposition import FirstScrape, merged
-from workers.llm.errors import Kind, judge_finish, judge_status
+from workers.llm.completion import read_completion
+from workers.llm.errors import RULES, Kind, Verdict, judge_answer, judge_status
 from workers.metrics import (
     ANSWER_OUTCOMES,
     BATCH_STATES,
@@ -87,7 +88,10 @@ def test_every_verdict_of_the_taxonomy_has_a_label() -> None:
         for code in codes
         for message in ("no", "request too large")
     ]
-    verdicts += [v for v in (judge_finish("length", None), judge_finish("content_filter", None)) if v]
+    verdicts += [Verdict(rule.kind, rule.error_type, "") for rule in RULES if "{" not in rule.error_type]
+    for finish in ("length", "content_filter", "tool_calls", "abort", "refusal"):
+        found = read_completion({"choices": [{"message": {"content": ""}, "finish_reason": finish}]})
+        verdicts += [v for v in (judge_answer(200, found), judge_answer(200, read_completion(None))) if v]
     lists = {Kind.TRANSIENT: TRANSIENT, Kind.DOCUMENT: REFUSED_DOCUMENT, Kind.JOB: REFUSED_JOB}
     for verdict in verdicts:
         assert verdict.error_type in lists[verdict.kind], verdict

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batch.hidden import Selection
 from batch.job import Source
 from batch.layout import RunLayout
 from batch.plan_file import read_documents, read_footer
-from batch.planning import PlanFooter, PlannedDocument, ShardCutter, documents_of, selector
+from batch.planning import PlanFooter, PlannedDocument, ShardCutter, documents_of
 
 
 def cutter(*, documents: int = 3, size: int = 100, partitions: int = 2) -> ShardCutter:
@@ -95,7 +96,7 @@ def test_a_plan_file_is_read_back() -> None:
 )
 def test_globs_choose_keys(include: list[str], exclude: list[str], key: str, selected: bool) -> None:
     source = Source(uri="s3://bucket/p/", include=include, exclude=exclude)
-    assert selector(source)(key) is selected
+    assert Selection(source)(key) is selected
 
 
 def test_plans_of_older_versions_are_read() -> None:

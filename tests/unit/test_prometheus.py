@@ -14,7 +14,7 @@ from batch.local.stack import LocalStack, StackOptions
 
 
 def test_every_process_of_every_worker_is_a_target(tmp_path: Path) -> None:
-    targets = ScrapeTargets(tmp_path, 5)
+    targets = ScrapeTargets(tmp_path, 5, "/secret")
     path = tmp_path / "workers.json"
     assert json.loads(path.read_text()) == [{"targets": []}]
     targets.add_worker("worker-0", 9000, ["--slots", "4"])

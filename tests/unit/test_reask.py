@@ -29,7 +29,7 @@ SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "requir
 MODEL = "gpt-4o-mini"
 GOOD, WRONG = '{"label": "bug"}', '{"label": 3}'
 NO_FORMAT = {"error": {"message": "Unsupported parameter: 'response_format'", "code": "unsupported_parameter"}}
-BAD_REQUEST = {"error": {"message": "no", "code": "invalid_prompt"}}
+BAD_REQUEST = {"error": {"message": "no", "code": "invalid_value"}}
 MESSAGES = [{"role": "user", "content": "x"}]
 
 
@@ -315,9 +315,13 @@ async def test_one_documents_400_does_not_change_the_way_of_the_others() -> None
     assert "response_format" in asked.transport.requests[-1], "nothing was decided by a 400 that came either way"
 
 
-async def test_with_response_format_the_answer_is_read_strictly() -> None:
+async def test_json_is_dug_out_where_response_format_was_taken_and_ignored_too() -> None:
     answer = await Asked(said(f"Gladly! {GOOD}"), reasks=0).answer()
-    assert answer is not None and answer.error is not None and answer.error.error_type == "invalid_answer"
+    assert answer is not None and (answer.text, answer.result) == (GOOD, {"label": "bug"})
+
+    asked = Asked(said(f'{GOOD}\n{{"label": "praise"}}'), said(GOOD))
+    answer = await asked.answer()
+    assert answer is not None and answer.attempts == 2, "of two objects nobody knows which counts"
 
 
 async def test_the_check_before_a_run_lets_a_server_without_response_format_pass() -> None:

@@ -341,12 +341,14 @@ def test_row_schema() -> None:
         ("document_id", s), ("uri", s), ("etag", s), ("shard", i), ("partition", i), ("status", s),
         ("result", pa.struct([("x", i)])), ("output_text", s), ("error_type", s), ("error_message", s),
         ("retryable", pa.bool_()), ("finish_reason", s), ("model", s), ("attempts", i), ("prompt_tokens", i),
-        ("cached_tokens", i), ("completion_tokens", i), ("cost_usd", f), ("latency_seconds", f), ("fingerprint", s),
-        ("run_id", s), ("generation", i), ("processed_at", TIMESTAMP), ("same_as", s),
+        ("cached_tokens", i), ("completion_tokens", i), ("cache_write_tokens", i), ("reasoning_tokens", i),
+        ("cost_usd", f), ("latency_seconds", f), ("fingerprint", s), ("run_id", s),
+        ("generation", i), ("processed_at", TIMESTAMP), ("same_as", s),
+        ("pages", i), ("pages_without_text", i),
     ]  # fmt: skip
     with_result, without = row_schema(with_x(INTEGER)).names, row_schema(None).names
     assert [name for name in with_result if name != "result"] == without
-    assert ROW_SCHEMA_VERSION == 2
+    assert ROW_SCHEMA_VERSION == 3
 
 
 def test_a_schema_survives_run_json_with_its_metadata() -> None:

@@ -20,9 +20,10 @@ from temporalio.exceptions import ApplicationError
 from batch import contracts as c
 from batch import source_keys
 from batch.checks import CheckFailed, SourceEmpty, check_source
+from batch.hidden import Selection
 from batch.job import Job, Source
 from batch.picking import named_documents, sample_of_source, spread_over_source
-from batch.planning import PlannedDocument, selector
+from batch.planning import PlannedDocument
 from batch.prefixes import Prefixes
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken
@@ -82,7 +83,7 @@ async def test_prefixes_are_listed_as_the_server_would_list_them_all(
 
 def test_globs_go_by_what_follows_the_prefix() -> None:
     source = source_of(["a/x/", "b/"], include=["*.txt", "x/*.md"], exclude=["no*"])
-    selects = selector(source)
+    selects = Selection(source)
     chosen = ["a/x/1.txt", "b/1.txt", "b/x/1.md", "a/x/x/1.md"]
     assert all(map(selects, chosen))
     assert not any(map(selects, ["a/x/y/1.txt", "b/x/1.txt", "b/no.txt", "a/x/1.md", "b/"]))

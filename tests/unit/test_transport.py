@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import socket
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -17,7 +20,7 @@ from multidict import CIMultiDict
 
 from workers.llm import connections
 from workers.llm.keys import CredentialsMissing
-from workers.llm.transport import Transport, TransportError
+from workers.llm.transport import MAX_BODY_BYTES, TOO_LARGE, Transport, TransportError
 
 PROXIES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
@@ -233,3 +236,75 @@ def test_an_endpoint_with_a_password_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(CredentialsMissing, match="OPENAI_BASE_URL holds a user or password") as error:
         Transport()
     assert "topsecret" not in str(error.value)
+
+
+def packed(encoding: str, megabytes: int) -> bytes:
+    block = b" " * 2**20
+    if encoding == "br":
+        brotli = pytest.importorskip("brotli")
+        compressor = brotli.Compressor()
+        return b"".join(compressor.process(block) for _ in range(megabytes)) + bytes(compressor.finish())
+    if encoding == "zstd":
+        zstd = pytest.importorskip("backports.zstd")
+        compressor = zstd.ZstdCompressor()
+        return b"".join(compressor.compress(block) for _ in range(megabytes)) + bytes(compressor.flush())
+    made = zlib.compressobj(9, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
+    return b"".join(made.compress(block) for _ in range(megabytes)) + made.flush()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_a_body_unpacks_to_is_bounded_before_it_is_in_memory(
+    encoding: str, chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = packed(encoding, 200)
+
+    async def answer(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+        if not chunked:
+            return aiohttp.web.Response(body=bomb, headers=headers)
+        response = aiohttp.web.StreamResponse(headers=headers)
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(bomb)
+        await response.write_eof()
+        return response
+
+    async with serving(answer, monkeypatch) as transport:
+        tracemalloc.start()
+        try:
+            with pytest.raises(TransportError) as found:
+                await transport.post("chat/completions", b"{}", timeout=60)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert found.value.kind == TOO_LARGE
+    assert peak < 3 * MAX_BODY_BYTES, f"{peak:,} bytes at most in memory"
+
+
+async def test_bodies_of_any_framing_and_status_are_read_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "<html><title>Sign in</title>" + "x" * 2**20
+
+    async def answer(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
+        asked = await request.text()
+        if asked == "gzip":
+            body = gzip.compress(b'{"a": "\\ud83d"}')
+            return aiohttp.web.Response(body=body, headers={"Content-Encoding": "gzip"})
+        if asked == "page":
+            return aiohttp.web.Response(text=page, content_type="text/html")
+        if asked == "long error":
+            return aiohttp.web.Response(status=500, body=b"y" * (2 * MAX_BODY_BYTES))
+        return aiohttp.web.Response(body=b" " * (MAX_BODY_BYTES + 1))
+
+    async with serving(answer, monkeypatch) as transport:
+        reply = await transport.post("chat/completions", b"gzip", timeout=30)
+        assert (reply.body, reply.text) == ({"a": "\ufffd"}, "")
+        reply = await transport.post("chat/completions", b"page", timeout=30)
+        assert reply.body is None and reply.text.startswith("<html><title>Sign in") and len(reply.text) < 30_000
+        reply = await transport.post("chat/completions", b"long error", timeout=30)
+        assert reply.status == 500 and reply.text.startswith("yyy")
+        with pytest.raises(TransportError) as found:
+            await transport.post("chat/completions", b"too long", timeout=30)
+        assert found.value.kind == TOO_LARGE
+        reply = await transport.post("chat/completions", b"gzip", timeout=30)
+        assert reply.status == 200, "the pool is as good as before"

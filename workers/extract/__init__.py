@@ -1,97 +1,110 @@
 """Bytes of an object -> the text that the prompt shows, by the kind of object.
 
 Small text and HTML is read where it arrives (`inline`); all else in processes of their own (`workers.extract.pool`),
-where a bomb, a hang or a crash of a parser costs that document alone.
+where a bomb, a hang or a crash of a parser costs that document alone. Every text passes `legible` before it leaves.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from workers.extract.encodings import decode, quickly
+from workers.extract.extracted import Extracted
 from workers.extract.html import page_to_text
 from workers.extract.kinds import Kind, kind_of, suffix_of
+from workers.extract.legibility import legible
 from workers.extract.unreadable import Unreadable
 
-__all__ = ["INLINE_BYTES", "Kind", "Unreadable", "extract", "inline", "kind_of", "suffix_of"]
+__all__ = ["INLINE_BYTES", "Extracted", "Kind", "Unreadable", "extract", "inline", "kind_of", "legible", "suffix_of"]
 
 INLINE_BYTES = 16 * 1024
 """HTML of more bytes takes a millisecond and more."""
 
 
 def inline(key: str, data: bytes, kind: Kind) -> str | None:
-    """The text of what takes no time and no risk: UTF-8 of any size, small HTML; else None. Raises `Unreadable`."""
+    """Reads what takes no time and no risk: UTF-8 of any size, small HTML; None for all else. Raises `Unreadable`."""
     if not data or data.isspace():
         raise Unreadable("empty", "the document is empty")
-    if kind is Kind.TEXT:
-        return quickly(data)
-    if kind is Kind.HTML and len(data) <= INLINE_BYTES:
+    if kind is Kind.TEXT or (kind is Kind.HTML and len(data) <= INLINE_BYTES):
         text = quickly(data)
-        return None if text is None else _page(page_to_text(text))
+        if text is not None:
+            return _judged(page_to_text(text) if kind is Kind.HTML else text, kind)
     return None
 
 
-def extract(key: str, data: bytes, kind: Kind, most: int) -> str:
-    """The text of a document of any kind; what the parsers raise of their own passes.
+def extract(key: str, data: bytes, kind: Kind, most: int) -> Extracted:
+    """Reads a document of any kind; what the parsers raise of their own passes.
 
     Args:
         most: characters beyond which a parser that can stop may do so.
 
+    Returns:
+        Its text, and its pages where it has some.
+
     Raises:
         Unreadable: no text can be had from these bytes.
     """
-    if kind is Kind.TEXT:
-        text = decode(key, data)
-    elif kind is Kind.HTML:
-        return _page(page_to_text(decode(key, data)))
-    elif kind is Kind.HTML_MAIN:
-        from workers.extract.main_text import page_to_main_text
+    if kind in (Kind.GZIP, Kind.GZIP_MAIN):
+        from workers.extract.packed import unpacked
 
-        return _page(page_to_main_text(decode(key, data)))
-    elif kind is Kind.PDF:
+        key, data, kind = unpacked(key, data, kind)
+    if kind is Kind.PDF:
         from workers.extract.pdf import pdf_to_text
 
-        text = pdf_to_text(data, most)
-    elif kind is Kind.MAIL:
+        found = pdf_to_text(data, most)
+    else:
+        found = Extracted(_text_of(key, data, kind))
+    return replace(found, text=_judged(found.text, kind))
+
+
+def _text_of(key: str, data: bytes, kind: Kind) -> str:
+    if kind is Kind.TEXT:
+        return decode(key, data)
+    if kind is Kind.HTML:
+        return page_to_text(decode(key, data))
+    if kind is Kind.HTML_MAIN:
+        from workers.extract.main_text import page_to_main_text
+
+        return page_to_main_text(decode(key, data))
+    if kind is Kind.MAIL:
         from workers.extract.mail import mail_to_text
 
-        text = mail_to_text(key, data)
-    elif kind is Kind.RTF:
-        from striprtf.striprtf import rtf_to_text
+        return mail_to_text(key, data)
+    if kind is Kind.RTF:
+        from workers.extract.rtf import rtf_to_text
 
-        text = rtf_to_text(  # type: ignore[no-untyped-call]
-            data.decode("latin-1"), errors="replace"
-        )
-    elif kind is Kind.OLE:
+        return rtf_to_text(data)
+    if kind is Kind.OLE:
         from workers.extract.office import ole_to_text
 
-        text = ole_to_text(data)
-    else:
-        text = _archive(data)
-    if not text or text.isspace():
-        raise Unreadable("no_text", f"the document is {_A[kind]} without text")
-    return text
+        return ole_to_text(data)
+    return _archive(data)
 
 
-_A = {
-    Kind.TEXT: "a file",
-    Kind.MAIL: "a message",
-    Kind.RTF: "an RTF document",
-    Kind.OLE: "an Office document",
-    Kind.ZIP: "an Office document or e-book",
-    Kind.PDF: "a PDF",
+_WITHOUT_TEXT = {
+    Kind.TEXT: ("empty", "the document holds nothing that can be seen"),
+    Kind.HTML: ("empty", "the HTML page holds no text"),
+    Kind.HTML_MAIN: ("empty", "the HTML page holds no text"),
+    Kind.MAIL: ("no_text", "the document is a message without text"),
+    Kind.RTF: ("no_text", "the document is an RTF document without text"),
+    Kind.OLE: ("no_text", "the document is an Office document without text"),
+    Kind.ZIP: ("no_text", "the document is an Office document or e-book without text"),
+    Kind.PDF: ("no_text", "the document is a PDF without text"),
 }
 
 
-def _page(text: str) -> str:
+def _judged(text: str, kind: Kind) -> str:
+    text = legible(text)
     if not text:
-        raise Unreadable("empty", "the HTML page holds no text")
+        raise Unreadable(*_WITHOUT_TEXT[kind])
     return text
 
 
 def _archive(data: bytes) -> str:
+    from workers.extract.archive_types import is_epub
     from workers.extract.archives import Archive
     from workers.extract.epub import epub_to_text
-    from workers.extract.office import archive_to_text
+    from workers.extract.office import package_to_text
 
     archive = Archive(data)
-    kind = archive.format()
-    return epub_to_text(archive) if kind == "epub" else archive_to_text(archive, data, kind)
+    return epub_to_text(archive) if is_epub(archive) else package_to_text(archive, data)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from typing import Literal
 
 from workers.extract.unreadable import Unreadable
 
@@ -18,13 +17,13 @@ MOST_UNPACKED = 512 * 2**20
 MOST_RATIO, RATIO_FROM = 200, 16 * 2**20
 """Times its packed size that an entry of so many bytes may unpack to; XML of spreadsheets comes to 10 to 50."""
 
-Format = Literal["docx", "pptx", "xlsx", "epub"]
-_PARTS: dict[str, Format] = {"word/document.xml": "docx", "ppt/presentation.xml": "pptx", "xl/workbook.xml": "xlsx"}
-_EPUB = b"application/epub+zip"
-
 
 class Archive:
-    """A zip archive that is no bomb. Raises `Unreadable`, here and when an entry is read."""
+    """A zip archive that is no bomb. Raises `Unreadable`, here and when an entry is read.
+
+    `names` are those of its entries as they should be: with slashes, where some that were made on Windows have
+    backslashes, and none at the beginning.
+    """
 
     def __init__(self, data: bytes) -> None:
         try:
@@ -49,37 +48,15 @@ class Archive:
                 )
         if any(entry.flag_bits & 1 for entry in entries):
             raise Unreadable("encrypted", "the archive is encrypted")
-        self.names = {entry.filename for entry in entries}
+        self._entries = {entry.orig_filename.replace("\\", "/").lstrip("/"): entry for entry in entries}
+        self.names = set(self._entries)
+        self.is_named_well = all(name == entry.orig_filename for name, entry in self._entries.items())
 
     def read(self, name: str) -> bytes:
         """An entry, of its declared size at most."""
+        if name not in self._entries:
+            raise Unreadable("corrupt", f"the archive lacks {name[:100]!r}")
         try:
-            return self._file.read(name)
-        except KeyError:
-            raise Unreadable("corrupt", f"the archive lacks {name[:100]!r}") from None
+            return self._file.read(self._entries[name])
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
             raise Unreadable("corrupt", f"{name[:100]!r} in the archive is damaged: {error}") from None
-
-    def check(self, suffixes: tuple[str, ...]) -> None:
-        """Reads all entries that are called so: none is larger than it says."""
-        for name in self.names:
-            if name.endswith(suffixes):
-                self.read(name)
-
-    def format(self) -> Format:
-        """Which of the four it is, by its entries. Raises `Unreadable` for any other archive."""
-        if "mimetype" in self.names:
-            kind = self.read("mimetype").strip()
-            if kind == _EPUB:
-                return "epub"
-            raise Unreadable(
-                "unsupported_format", f"the document is an archive of the type {kind[:80].decode('latin-1')}"
-            )
-        for part, kind_of_part in _PARTS.items():
-            if part in self.names:
-                return kind_of_part
-        if "META-INF/container.xml" in self.names:
-            return "epub"
-        if "[Content_Types].xml" in self.names:
-            raise Unreadable("corrupt", "the Office document lacks its main part")
-        raise Unreadable("unsupported_format", "the document is a zip archive, but no DOCX, PPTX, XLSX or EPUB")

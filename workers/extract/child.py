@@ -3,7 +3,8 @@
     python -P -m workers.extract.child PARENT MEMORY CPU     (process id, bytes, seconds a document)
 
 Each document comes on stdin as a line of JSON (key, kind, size, most) and its bytes; each text goes to stdout as a line
-of JSON (size, or error_type and message) and its UTF-8. It ends when stdin does, or with the worker.
+of JSON (size and counts of pages, or error_type and message) and its UTF-8. It ends when stdin does, or with
+the worker.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from workers.extract import Kind, Unreadable, extract
+from workers.extract import Extracted, Kind, Unreadable, extract
 
 _DIES_WITH_PARENT = 1
 """`PR_SET_PDEATHSIG` of prctl(2)."""
@@ -27,7 +28,7 @@ STDERR_BYTES = 2**20
 """What it may write to any file, stderr above all."""
 
 
-def main(arguments: list[str], read: Callable[[str, bytes, Kind, int], str] = extract) -> None:
+def main(arguments: list[str], read: Callable[[str, bytes, Kind, int], Extracted] = extract) -> None:
     """Serves until stdin ends. `read`: how a document is read."""
     parent, memory, cpu = map(int, arguments)
     _belong_to(parent)
@@ -49,12 +50,13 @@ def main(arguments: list[str], read: Callable[[str, bytes, Kind, int], str] = ex
 
 
 def _outcome(
-    read: Callable[[str, bytes, Kind, int], str], asked: dict[str, Any], data: bytes
+    read: Callable[[str, bytes, Kind, int], Extracted], asked: dict[str, Any], data: bytes
 ) -> tuple[dict[str, Any], bytes]:
     """The answer's line, and the text as UTF-8."""
     kind, most = Kind(asked["kind"]), asked["most"]
     try:
-        text = read(asked["key"], data, kind, most).encode(errors="replace").replace(b"\x00", b"")
+        found = read(asked["key"], data, kind, most)
+        text = found.text.encode(errors="replace").replace(b"\x00", b"")
     except Unreadable as error:
         return {"error_type": error.error_type, "message": str(error)}, b""
     except MemoryError:
@@ -67,7 +69,7 @@ def _outcome(
     if len(text) > most:
         said = f"the document has {len(text):,} bytes of text or more; the limit is {most:,}"
         return {"error_type": "too_much_text", "message": said}, b""
-    return {"size": len(text)}, text
+    return {"size": len(text), **found.counts}, text
 
 
 def _belong_to(parent: int) -> None:

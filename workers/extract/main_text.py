@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 
-from workers.extract.html import html_to_text, title_of
+from workers.extract.html import page_to_text, title_of
 from workers.extract.nesting import is_too_deep
 from workers.extract.unreadable import Unreadable
+from workers.extract.xhtml import as_html
 
 MOST_TAGS, MOST_CHARACTERS = 50_000, 4_000_000
 """Beyond either it may take more time and memory than a process has. Of 1,032 pages of the Web that were tried the
@@ -20,12 +21,13 @@ _BREAKS = re.compile(r"\n{2,}")
 
 
 def page_to_main_text(page: str) -> str:
-    """Title, then the main text, a block a line; `html_to_text` where there is none. Raises `Unreadable`."""
+    """Reads the title, then the main text, a block a line; `page_to_text` where there is none. Raises `Unreadable`."""
+    page = as_html(page)
     if is_too_deep(page):
         raise Unreadable("too_deep", "the HTML page nests too deeply: to parse it would take seconds to hours")
     text = _main(page) if len(page) <= MOST_CHARACTERS and page.count("<") <= MOST_TAGS else ""
     if not text:
-        return html_to_text(page)
+        return page_to_text(page)
     heading = title_of(page)
     return text if not heading or text.startswith(heading) else f"{heading}\n{text}"
 

@@ -23,9 +23,10 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from workers.extract import inline, kind_of
+from workers.extract.extracted import Extracted
 from workers.extract.kinds import Kind
 from workers.extract.unreadable import EXTRACTION_ERRORS, Unreadable
 
@@ -40,6 +41,9 @@ READY = b"ready\n"
 KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "LANG", "TMPDIR")
 _NO_MEMORY = (b"memory allocation of", b"MemoryError", b"bad_alloc", b"Out of memory", b"Cannot allocate memory")
 """What Rust, Python, C++ and C say as they end for lack of memory."""
+
+_MAIN = {Kind.HTML: Kind.HTML_MAIN, Kind.GZIP: Kind.GZIP_MAIN}
+"""Kinds that a job which wants the main text of pages alone has in their place."""
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +80,17 @@ class Extractors:
         self._children: set[_Child] = set()
         self._closed = False
 
-    async def text_of(self, key: str, data: bytes, *, html: Literal["all", "main"] = "all") -> str:
+    async def text_of(self, key: str, data: bytes, *, html: Literal["all", "main"] = "all") -> Extracted:
         """The text of a document; small text and HTML is read right here. Raises `Unreadable`.
 
         Args:
             html: whether of an HTML page all visible text is wanted, or its main text.
         """
         kind = kind_of(key, data)
-        if kind is Kind.HTML and html == "main":
-            kind = Kind.HTML_MAIN
+        if html == "main":
+            kind = _MAIN.get(kind, kind)
         text = inline(key, data, kind)
-        return text if text is not None else await self._extract(key, data, kind)
+        return Extracted(text) if text is not None else await self._extract(key, data, kind)
 
     async def close(self) -> None:
         """Ends all processes, also with a document in them: that is then neither read nor an error."""
@@ -94,7 +98,7 @@ class Extractors:
         for child in list(self._children):
             await self._end(child)
 
-    async def _extract(self, key: str, data: bytes, kind: Kind) -> str:
+    async def _extract(self, key: str, data: bytes, kind: Kind) -> Extracted:
         tries = 0
         async with self._free:
             while True:
@@ -104,7 +108,7 @@ class Extractors:
                 fresh = not child.documents
                 tries += 1
                 try:
-                    text = await child.extract(key, data, kind, self._limits)
+                    found = await child.extract(key, data, kind, self._limits)
                 except Unreadable:
                     self._idle.append(child)
                     raise
@@ -119,7 +123,7 @@ class Extractors:
                     await self._end(child)
                     raise
                 self._idle.append(child)
-                return text
+                return found
 
     async def _child(self, *, fresh: bool) -> _Child:
         while self._idle and not fresh:
@@ -189,7 +193,7 @@ class _Child:
             raise RuntimeError(f"no process for the extraction of text could be started: {said or 'it said nothing'}")
         return child
 
-    async def extract(self, key: str, data: bytes, kind: Kind, limits: Limits) -> str:
+    async def extract(self, key: str, data: bytes, kind: Kind, limits: Limits) -> Extracted:
         """Raises `Unreadable` where the process goes on, `_ChildEnded` where it does not."""
         self.documents += 1
         os.ftruncate(self._errors.fileno(), 0)
@@ -206,7 +210,8 @@ class _Child:
                     raise self._refusal(str(answer["error_type"]), str(answer["message"]))
                 if not 0 <= answer["size"] <= most:
                     raise ValueError(f"a text of {answer['size']} bytes")
-                return (await self._out.readexactly(answer["size"])).decode()
+                text = (await self._out.readexactly(answer["size"])).decode()
+                return Extracted(text, _count(answer, "pages"), _count(answer, "pages_without_text"))
         except TimeoutError:
             raise _ChildEnded("extraction_timeout", f"the parser took more than {limits.wall:g} s") from None
         except asyncio.IncompleteReadError:
@@ -262,6 +267,13 @@ class _Child:
         await self._process.wait()
         self._in.close()
         self._errors.close()
+
+
+def _count(answer: dict[str, Any], name: str) -> int | None:
+    found = answer.get(name)
+    if found is not None and not (type(found) is int and 0 <= found < 2**31):
+        raise ValueError(f"{name}: {str(found)[:40]}")
+    return found
 
 
 def _memory_of(pid: int) -> int:

@@ -13,6 +13,7 @@ class Unreadable(ValueError):
 
 EXTRACTION_ERRORS = (
     *("empty", "not_utf8", "not_text", "too_deep", "corrupt", "encrypted", "no_text", "unsupported_format"),
-    *("decompression_bomb", "too_much_text", "extraction_timeout", "extraction_memory", "extraction_crashed"),
+    *("unreadable_text", "decompression_bomb", "too_much_text"),
+    *("extraction_timeout", "extraction_memory", "extraction_crashed"),
 )
 """All words that extraction has; docs/extraction.md says what each means."""

@@ -90,9 +90,12 @@ class Adaptive:
             self._phase = _Phase.GUESS  # what follows an outage is soon back where the first cut led
             self._open(now)
 
-    def restart(self, now: float) -> None:
-        """After a pause that the provider asked for: begins with a quarter, and grows quickly to where it was."""
-        if self._phase is not _Phase.GUESS or self._reach == float("inf"):
+    def restart(self, now: float, *, limited: bool = False) -> None:
+        """After a pause that the provider asked for: begins with a quarter, and grows quickly to where it was.
+
+        `limited`: because of a rate, so what was refused again on the way there is too much.
+        """
+        if limited or self._phase is not _Phase.GUESS or self._reach == float("inf"):
             self._reach = self.limit
         self.limit = max(1.0, self._reach / 4)
         self._phase = _Phase.GUESS

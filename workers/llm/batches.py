@@ -21,6 +21,7 @@ from openai.types import Batch
 
 from workers.llm.chat import retry_after_of
 from workers.llm.errors import Kind, Verdict, judge_status
+from workers.llm.json_text import decoded
 from workers.llm.keys import Keys
 from workers.llm.sdk_http import http_client
 from workers.llm.transport import Reply, endpoint_proxy, sdk_client
@@ -223,11 +224,16 @@ class AnsweredLine:
     code: str = ""
     message: str = ""
 
+    @property
+    def is_success(self) -> bool:
+        """Whether it is an HTTP answer with a 2xx."""
+        return self.status is not None and 200 <= self.status < 300
+
 
 def read_line(line: bytes) -> AnsweredLine | None:
     """None for whatever is no answer to one of our lines."""
     try:
-        found = orjson.loads(line)
+        found = decoded(line)
         custom_id, response, error = found["custom_id"], found.get("response"), found.get("error")
         if not isinstance(custom_id, str):
             return None
@@ -235,7 +241,7 @@ def read_line(line: bytes) -> AnsweredLine | None:
             return AnsweredLine(custom_id, int(response["status_code"]), response.get("body"))
         error = error if isinstance(error, dict) else {}
         return AnsweredLine(custom_id, None, None, str(error.get("code") or ""), str(error.get("message") or ""))
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 

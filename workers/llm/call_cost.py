@@ -22,9 +22,9 @@ class CallCost:
             return max(others, self.of(prompt, 0, 0))
         return self.of(prompt, cached, completion)
 
-    def of(self, prompt: int, cached: int, completion: int) -> float:
+    def of(self, prompt: int, cached: int, completion: int, written: int = 0) -> float:
         """US dollars for so many tokens. A run with a budget is refused where the price is not known."""
-        return self._price(prompt, cached, completion) or 0.0
+        return self._price(prompt, cached, completion, written) or 0.0
 
 
 class CallBudget:
@@ -37,8 +37,8 @@ class CallBudget:
         """Waits for the money for a request of `size` bytes; None when stopped before."""
         return await self._purse.reserve(lambda: self._cost.expected(size, self._purse.call_usd), stopped)
 
-    def settle(self, reservation: Reservation, tokens: tuple[int, int, int], *, refused: bool) -> None:
-        """`tokens`: prompt, cached among them, completion, as the provider counts them; it may not have said.
+    def settle(self, reservation: Reservation, tokens: tuple[int, int, int, int], *, refused: bool) -> None:
+        """`tokens`: prompt, cached among them, completion, written to a cache, by the provider; it may not have said.
 
         Then a call that it `refused`, or that was never made, cost nothing, and any other what was expected: sent and
         never answered, for example, since the provider may bill it.

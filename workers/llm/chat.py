@@ -18,12 +18,16 @@ from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
 from workers.llm.accepted import LIMIT_FIELDS, accepted_by
 from workers.llm.call_cost import CallBudget
-from workers.llm.errors import Kind, Verdict, alone, judge_finish, judge_status
+from workers.llm.completion import Completion, read_completion
+from workers.llm.errors import Kind, Verdict, alone, judge_answer, judge_status
 from workers.llm.expected import Expected
+from workers.llm.failure import one_line
+from workers.llm.json_text import dug_out
 from workers.llm.limiter import RETRY_AFTER_MOST, Lane
-from workers.llm.question import Questions, dug_out, refuses_format, settings_of
+from workers.llm.question import Questions, refuses_format, settings_of
 from workers.llm.short_question import ShortQuestion
-from workers.llm.transport import Reply, Transport, TransportError
+from workers.llm.transport import TOO_LARGE, Reply, Transport, TransportError
+from workers.llm.window import Window
 from workers.metrics import Metrics
 from workers.waiting import sleep_unless, sleep_while
 
@@ -36,11 +40,15 @@ MOST_ABOUT = 150
 """Characters of a document's name that a pause shows."""
 PATH = "chat/completions"
 
-MAYBE_BILLED = ("timeout", "connection", "malformed")
+MOST_UNEXPECTED = 3
+"""Calls for one document that the provider answers with something that is no answer, before it is an error row."""
+
+MAYBE_BILLED = ("timeout", "connection", TOO_LARGE)
 """Failures of calls that the provider may have answered, and bills."""
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 20.0
 PROBE_TIMEOUT = 20.0
+PROBE_LOOK = 0.2
 OVERLOADED = (503, 529)
 """Statuses by which servers say that they are asked too much at once."""
 
@@ -62,7 +70,8 @@ class Answer:
     """How a document's question ended: `text` of a usable answer, or the `error` that stands in its place.
 
     With a schema, a usable answer's `text` is its JSON alone, and `result` what that holds for the columns.
-    Tokens are those of every paid call for it; `latency_seconds` is that of the last call.
+    Tokens are those of every paid call for it; `latency_seconds` is that of the last call. `prompt_tokens` hold those
+    that were read from a cache (`cached_tokens`) or written to one. `uncounted`: an answer said nothing of its tokens.
     """
 
     text: str | None
@@ -74,6 +83,9 @@ class Answer:
     cached_tokens: int = 0
     completion_tokens: int = 0
     latency_seconds: float = 0.0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    uncounted: bool = False
     result: dict[str, Any] | None = None
 
 
@@ -84,6 +96,14 @@ class _Caller(NamedTuple):
     held: Callable[[], bool]
     set_out: Callable[[], None]
     about: str
+
+
+class _Called(NamedTuple):
+    """How one call ended. `free`: it cost nothing, unless its answer says what it used."""
+
+    verdict: Verdict | None
+    retry_after: float | None
+    free: bool
 
 
 class _FormatUnknown(Exception):
@@ -119,6 +139,8 @@ class Chat:
         self._metrics = metrics.llm(job.model.name)
         self._questions = Questions(job, accepted_by(transport, job.model.name))
         schema = job.output.json_schema
+        self._window = Window()
+        self._cut_told = False
         self.reader = AnswerReader(schema) if schema is not None else None
 
     @property
@@ -170,7 +192,7 @@ class Chat:
             except _LimitUnknown:
                 payload = asked = self._questions.with_known_limit(payload)
                 continue
-            problem = self._problem(asked, answer)
+            problem = self._problem(answer)
             if problem is None and answer.error is not None and invalid is not None:
                 return after_reask(answer, invalid)
             if problem is None:
@@ -186,17 +208,27 @@ class Chat:
             invalid = replace(answer)
             asked = self._questions.reask(payload, answer.text or "", problem)
 
-    def _problem(self, asked: bytes, answer: Answer) -> str | None:
+    def _problem(self, answer: Answer) -> str | None:
         """What is wrong with a usable answer by the schema; None if nothing is: then its result is taken."""
         if answer.error is not None:
             return None
-        return self.fit(answer, in_words=not self._questions.has_format(asked))
+        return self.fit(answer)
 
-    def fit(self, answer: Answer, *, in_words: bool) -> str | None:
-        """Takes a usable answer's result by the schema, or tells what is wrong with it. `in_words`: as it was asked."""
+    def fit(self, answer: Answer) -> str | None:
+        """Takes a usable answer's result by the schema, or tells what is wrong with it.
+
+        JSON is dug out of prose and fences however it was asked for: servers take `response_format` and ignore it.
+        """
         if self.reader is None or answer.text is None:
             return None
-        text = dug_out(answer.text) if in_words else answer.text
+        try:
+            answer.result = self.reader.read(answer.text)
+            return None
+        except InvalidAnswer as error:
+            problem = str(error)
+        text = dug_out(answer.text)
+        if text == answer.text:
+            return problem
         try:
             answer.result = self.reader.read(text)
         except InvalidAnswer as error:
@@ -209,14 +241,14 @@ class Chat:
 
         Raises `_FormatUnknown`, `_LimitUnknown`.
         """
-        calls = failures = 0
+        calls = failures = unexpected = 0
         last_failure: float | None = None
         while not caller.stopped():
             called = await self._call_out(payload, answer, caller)
             if called is None:
                 return False
             calls += 1
-            verdict, retry_after, started = called
+            (verdict, retry_after, _), started = called
             if verdict is None or verdict.kind is Kind.DOCUMENT:
                 self._brake.succeeded()
                 self._metrics.requests("ok" if verdict is None else verdict.error_type)
@@ -234,7 +266,15 @@ class Chat:
                 if verdict.error_type == "rate_limited":
                     self._lane.limiter.limited(retry_after)
             since, last_failure = last_failure or started, time.monotonic()
-            if verdict.error_type != "rate_limited" and await self._is_its_own(verdict, since, calls):
+            if verdict.few:
+                unexpected += 1
+                if unexpected >= MOST_UNEXPECTED:
+                    if await self._others_are_answered(verdict, since, caller):
+                        answer.error = verdict
+                        return True
+                    unexpected = 0  # nobody was answered for a while: it begins anew
+                    continue
+            elif verdict.error_type != "rate_limited" and await self._is_its_own(verdict, since, calls):
                 failures += 1
             if failures >= MAX_TRANSIENT:
                 answer.error = verdict
@@ -263,6 +303,22 @@ class Chat:
         self._brake.stop_job(replace(verdict, message=f"{verdict.message} ({self._transport.base_url}{PATH}{about})"))
         return None
 
+    async def _others_are_answered(self, verdict: Verdict, since: float, caller: _Caller) -> bool:
+        """Whether the provider answers others what it does not answer here; False once it does again, or when stopped.
+
+        What it answers to nobody is not asked for again and again, since it may be billed: short questions wait for it.
+        """
+        waits = 0
+        while not caller.stopped():
+            if self._probing:  # another document's call asks the short question already
+                await sleep_unless(caller.stopped, PROBE_LOOK)
+            elif await self._is_its_own(verdict, since, MAX_TRANSIENT):
+                return not waits
+            else:
+                waits += 1
+                await sleep_unless(caller.stopped, backoff(waits, None))
+        return False
+
     async def _is_its_own(self, verdict: Verdict, since: float, calls: int) -> bool:
         """Whether a transient failure is the document's own, because the provider answers others meanwhile.
 
@@ -288,20 +344,17 @@ class Chat:
             self._brake.outage(verdict.message)
         return False
 
-    async def _call_out(
-        self, payload: bytes, answer: Answer, caller: _Caller
-    ) -> tuple[Verdict | None, float | None, float] | None:
+    async def _call_out(self, payload: bytes, answer: Answer, caller: _Caller) -> tuple[_Called, float] | None:
         """One call, once there is money for it and the lane lets it out; None when stopped before.
 
-        Its verdict, the seconds that the provider asks to wait, and when it began. What it took is settled, whatever
-        becomes of it.
+        How it ended, and when it began. What it took is settled, whatever becomes of it.
         """
         reservation = None
         if self._budget is not None:
             reservation = await self._budget.reserve(len(payload), caller.stopped)
             if reservation is None:
                 return None
-        before = answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens
+        before = _tokens(answer)
         prompt, _, completion = self._expected.tokens(len(payload))
         used = expected = prompt + completion
         refused = True
@@ -315,17 +368,17 @@ class Chat:
                 refused = False
                 self._metrics.began()
                 try:
-                    verdict, retry_after = await self._call(payload, answer)
+                    called = await self._call(payload, answer)
                 finally:
                     answer.latency_seconds = time.monotonic() - started
                     self._metrics.ended(answer.latency_seconds)
-                refused = verdict is not None and verdict.error_type not in MAYBE_BILLED
+                verdict, refused = called.verdict, called.free
                 counted = answer.prompt_tokens - before[0] + answer.completion_tokens - before[2]
                 if counted or (verdict is not None and refused and verdict.error_type != "rate_limited"):
                     used = counted
                 if verdict is None or counted:
                     self._lane.limiter.answered(answer.latency_seconds)
-                return verdict, retry_after, started
+                return called, started
             finally:
                 self._lane.leave(expected, used)
         except (_FormatUnknown, _LimitUnknown):
@@ -333,9 +386,10 @@ class Chat:
             raise
         finally:
             if self._budget is not None and reservation is not None:
-                now = answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens
-                prompt, cached, completion = (after - earlier for after, earlier in zip(now, before, strict=True))
-                self._budget.settle(reservation, (prompt, cached, completion), refused=refused)
+                prompt, cached, completion, written = (
+                    after - earlier for after, earlier in zip(_tokens(answer), before, strict=True)
+                )
+                self._budget.settle(reservation, (prompt, cached, completion, written), refused=refused)
 
     async def _let_out(self, tokens: float, caller: _Caller) -> bool:
         """Waits until a call may go out that nothing holds; False when stopped before.
@@ -353,69 +407,91 @@ class Chat:
             self._lane.leave(tokens, 0)
         return False
 
-    async def _call(self, payload: bytes, answer: Answer) -> tuple[Verdict | None, float | None]:
+    async def _call(self, payload: bytes, answer: Answer) -> _Called:
         try:
             reply = await self._transport.post(PATH, payload, timeout=self._job.model.timeout_seconds)
         except TransportError as error:
             if error.kind == "timeout":
                 self._lane.limiter.overloaded(None)
-            return Verdict(Kind.TRANSIENT, error.kind, str(error), retryable=True), None
+            kind = Kind.DOCUMENT if error.kind == TOO_LARGE else Kind.TRANSIENT
+            verdict = Verdict(kind, error.kind, str(error), retryable=kind is Kind.TRANSIENT)
+            return _Called(verdict, None, error.kind not in MAYBE_BILLED)
         self._lane.limiter.said(reply.headers)
-        if reply.status != 200:
-            failure = judge_status(reply.status, reply.body)
-            if failure.error_type == "rate_limited":
-                self._lane.limiter.limited(retry_after_of(reply))
-            elif reply.status in OVERLOADED:
-                self._lane.limiter.overloaded(retry_after_of(reply))
-            if self._questions.refused(payload, reply.status, reply.body):
-                self._brake.succeeded()
-                self._metrics.requests(failure.error_type)
-                raise _FormatUnknown
-            if self._questions.refused_limit(payload, reply.status, reply.body):
-                self._brake.succeeded()
-                self._metrics.requests(failure.error_type)
-                raise _LimitUnknown
-            return failure, retry_after_of(reply)
-        verdict = self.read(reply.body, answer, len(payload))
-        if verdict is not None and verdict.kind is Kind.TRANSIENT:
-            return verdict, None
+        if not 200 <= reply.status < 300:
+            return self._refused(payload, reply, judge_reply(reply), reply.status)
+        said = read_completion(reply.body)
+        self._take(said, answer, len(payload))
+        found = judge_answer(reply.status, said, reply.text)
+        if said.failure is not None and found is not None:
+            return self._refused(payload, reply, found, said.failure.status or reply.status)
+        # JSON that is none is most likely an answer that was cut on its way.
+        free = found is not None and not said.has_choice and not reply.text.lstrip().startswith("{")
+        if found is not None and found.kind is Kind.TRANSIENT:
+            return _Called(found, None, free)
+        if found is None:
+            found = self._whole_prompt(payload, said)
         if self._questions.answered(payload):
             log.warning("the server does not know response_format: the schema is in the prompt from here on")
-        return verdict, None
+        return _Called(found, None, free)
 
-    def read(self, body: Any, answer: Answer, size: int | None = None) -> Verdict | None:
-        """Takes a 200's body into `answer`, whose tokens add up; the verdict on it, None for a success.
+    def _refused(self, payload: bytes, reply: Reply, verdict: Verdict, status: int) -> _Called:
+        """Of an error: `status` is the answer's, or what an error inside a success names.
+
+        Raises `_FormatUnknown`, `_LimitUnknown`.
+        """
+        header = retry_after_of(reply)
+        retry_after = verdict.wait if header is None else header
+        if verdict.error_type == "rate_limited":
+            self._lane.limiter.limited(retry_after)
+        elif status in OVERLOADED or verdict.error_type == "overloaded":
+            self._lane.limiter.overloaded(retry_after)
+        if self._questions.refused(payload, status, reply.body):
+            self._brake.succeeded()
+            self._metrics.requests(verdict.error_type)
+            raise _FormatUnknown
+        if self._questions.refused_limit(payload, status, reply.body):
+            self._brake.succeeded()
+            self._metrics.requests(verdict.error_type)
+            raise _LimitUnknown
+        return _Called(verdict, retry_after, True)
+
+    def read(self, body: Any, answer: Answer) -> Verdict | None:
+        """Takes a 200's body that did not come online into `answer`, whose tokens add up; None for a whole answer."""
+        said = read_completion(body)
+        self._take(said, answer, None)
+        return judge_answer(200, said)
+
+    def _take(self, said: Completion, answer: Answer, size: int | None) -> None:
+        """Takes what was said, and what it used, whatever the verdict.
 
         `size`: bytes of the request, from which its tokens are expected; None where it was not sent online.
         """
-        try:
-            return self._read(body, answer, size)
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError):
-            return Verdict(Kind.TRANSIENT, "malformed", "HTTP 200 with a malformed body", retryable=True)
-
-    def _read(self, body: Any, answer: Answer, size: int | None) -> Verdict | None:
-        """Takes a 200's body into `answer`; raises for one that is not the API's shape."""
-        choice = body["choices"][0]
-        message = choice["message"]
-        usage = body.get("usage") or {}
-        text, refusal = message.get("content"), message.get("refusal")
-        prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-        cached = min(prompt, _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")))
-        answer.finish_reason = _text(choice.get("finish_reason"))
-        answer.model = _text(body.get("model"))
-        answer.prompt_tokens += prompt
-        answer.completion_tokens += completion
-        answer.cached_tokens += cached
+        answer.text, answer.finish_reason, answer.model = said.text, _short(said.finish), _short(said.model)
+        used = said.usage
+        if used is None:
+            answer.uncounted = answer.uncounted or said.has_choice
+            return
+        answer.prompt_tokens += used.prompt
+        answer.completion_tokens += used.completion
+        answer.cached_tokens += used.cached
+        answer.cache_write_tokens += used.cache_write
+        answer.reasoning_tokens += used.reasoning
         if size is not None:
-            self._expected.learn(size, prompt, cached, completion)
-        self._metrics.tokens(prompt, cached, completion)
-        if text is not None and not isinstance(text, str):
-            raise TypeError("content is no text")
-        answer.text = text
-        verdict = judge_finish(answer.finish_reason, refusal)
-        if verdict is None and text is None:
-            return Verdict(Kind.DOCUMENT, "empty_answer", "the model gave no content", retryable=True)
-        return verdict
+            self._expected.learn(size, used.prompt, used.cached, used.completion)
+        self._metrics.tokens(used.prompt, used.cached, used.completion)
+
+    def _whole_prompt(self, payload: bytes, said: Completion) -> Verdict | None:
+        """None unless the server read far less than it was sent (see `workers.llm.window`)."""
+        if said.usage is None or not self._window.is_cut(self._questions.messages_part(payload), said.usage.prompt):
+            return None
+        message = (
+            f"the server read {said.usage.prompt:,} tokens of a request of {len(payload):,} bytes: it cut the prompt "
+            "to its context window; raise that (Ollama: OLLAMA_CONTEXT_LENGTH), or ask less at once (long_documents)"
+        )
+        if not self._cut_told:
+            self._cut_told = True
+            log.warning("%s cuts prompts: %s", self._job.model.name, message)
+        return Verdict(Kind.DOCUMENT, "prompt_truncated", message, retryable=True)
 
 
 def after_reask(answer: Answer, invalid: Answer) -> Answer:
@@ -431,13 +507,12 @@ def after_reask(answer: Answer, invalid: Answer) -> Answer:
     )
 
 
-def _count(value: Any) -> int:
-    """Tokens as the provider reports them: none where it says nothing, never more than a column of them can hold."""
-    return max(0, min(int(value or 0), 2**31))
+def _tokens(answer: Answer) -> tuple[int, int, int, int]:
+    return answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, answer.cache_write_tokens
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _short(word: str | None) -> str | None:
+    return word[:200] if word else None
 
 
 def backoff(calls: int, retry_after: float | None) -> float:
@@ -458,6 +533,15 @@ def retry_after_of(reply: Reply) -> float | None:
     return None
 
 
+def judge_reply(reply: Reply) -> Verdict:
+    """The verdict on an HTTP answer that is no success; of a redirect it says where that leads."""
+    verdict = judge_status(reply.status, reply.body, reply.text)
+    if verdict.error_type != "unexpected_redirect":
+        return verdict
+    location = one_line(str(reply.headers.get("Location") or "")).removesuffix("/chat/completions")[:300]
+    return replace(verdict, message=f"{verdict.message}: {location}") if location else verdict
+
+
 async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False) -> Verdict | None:
     """Asks the model one very short question; None when it answers, else what is wrong.
 
@@ -475,13 +559,21 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
             reply = await transport.post(PATH, body, timeout=timeout)
         except TransportError as error:
             return Verdict(Kind.TRANSIENT, error.kind, str(error))
-        if reply.status == 200:
-            return None
-        if refuses_format(reply.status, reply.body) and settings.pop("response_format", None):
+        status = reply.status
+        verdict: Verdict | None = None
+        if 200 <= status < 300:
+            said = read_completion(reply.body)
+            verdict = judge_answer(status, said, reply.text)
+            if verdict is None or (said.failure is None and said.has_choices):
+                return None  # cut off, empty or filtered: all the same somebody answers there
+            status = said.failure.status or status if said.failure is not None else status
+        if refuses_format(status, reply.body) and settings.pop("response_format", None):
             continue  # the schema will go into the prompt
         limit = settings.pop(LIMIT_FIELDS[0], None)
-        if limit is None or not accepted.refuses_limit(reply.status, reply.body):
+        if limit is None or not accepted.refuses_limit(status, reply.body):
             break
         settings[accepted.limit_field] = limit
-    verdict = judge_status(reply.status, reply.body)
+    verdict = verdict or judge_reply(reply)
+    if verdict.error_type == "json_validate_failed":
+        return None  # the model answered
     return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}{PATH}: {verdict.message}")

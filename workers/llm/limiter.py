@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -36,8 +37,15 @@ SCOUTING = 5.0
 FORGIVEN_AFTER = 60.0
 """Seconds after which a provider with known minute limits is no longer taken to be overloaded, and without a call what
 any provider was found to bear is found anew."""
+MINUTE = 65.0
+"""Seconds, and some for two clocks: a limit that is restored in more is not a minute's but a day's (Groq has one)."""
 HEADERS_EVERY = 0.5
 """Seconds between two looks at the provider's headers."""
+
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s|d|$)")
+_DURATION = re.compile(rf"(?:{_AMOUNT.pattern})+")
+_UNITS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 @dataclass(slots=True)
@@ -105,6 +113,8 @@ class Limiter:
         self.seen_tokens_per_minute: int | None = None
         """The limits that the provider's headers name."""
         self._limits: tuple[int | None, int | None] = (None, None)
+        self._names_days = False
+        """Whether the headers name a day's limit: then they do not say all that holds for a minute."""
         self._headers_at: float | None = None
         """When the provider last said something; until then one call at a time scouts."""
         self._pace, self._pace_at = 1.0, clock()
@@ -182,7 +192,7 @@ class Limiter:
                 self._set_paces(now)
         else:
             self.adaptive.overloaded(now)
-        self._hold(now, retry_after)
+        self._hold(now, retry_after, limited=True)
 
     def overloaded(self, retry_after: float | None) -> None:
         """The provider refused a call for being overloaded."""
@@ -199,9 +209,9 @@ class Limiter:
         if self._headers_at is not None and now - self._headers_at < HEADERS_EVERY:
             return
         self._headers_at = now
-        self.seen_requests_per_minute = _number(headers, "x-ratelimit-limit-requests") or self.seen_requests_per_minute
-        self.seen_tokens_per_minute = _number(headers, "x-ratelimit-limit-tokens") or self.seen_tokens_per_minute
-        if not self._is_paced() and (self.seen_requests_per_minute or self.seen_tokens_per_minute):
+        self.seen_requests_per_minute = self._limit_of_minute(headers, "requests", self.seen_requests_per_minute)
+        self.seen_tokens_per_minute = self._limit_of_minute(headers, "tokens", self.seen_tokens_per_minute)
+        if self._limits == (None, None) and (self.seen_requests_per_minute or self.seen_tokens_per_minute):
             self.set_limits(self.seen_requests_per_minute, self.seen_tokens_per_minute)
             if self._limits_seen is not None:
                 self._limits_seen()
@@ -223,10 +233,26 @@ class Limiter:
             _tell(waiter, True)
         self._note_obstacles(now)
 
+    def _limit_of_minute(self, headers: Mapping[str, str], unit: str, seen: int | None) -> int | None:
+        """The limit that the headers name; None for one of a day, which is forgotten if it was taken for a minute's."""
+        limit = _number(headers, f"x-ratelimit-limit-{unit}")
+        if limit is None:
+            return seen
+        if (seconds_of(headers.get(f"x-ratelimit-reset-{unit}") or "") or 0.0) <= MINUTE:
+            return limit
+        self._names_days = True
+        requests, tokens = self._limits
+        if unit == "requests" and requests == limit:
+            self.set_limits(None, tokens)
+        elif unit == "tokens" and tokens == limit:
+            self.set_limits(requests, None)
+        return None
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _is_paced(self) -> bool:
-        return self._limits != (None, None)
+        """Whether the minute's limits are known, and keeping to them is enough."""
+        return self._limits != (None, None) and not self._names_days
 
     def _next(self, now: float) -> Lane | None:
         """Of the lanes with a waiting call that nothing keeps back, the one that had least."""
@@ -314,7 +340,7 @@ class Limiter:
                     lane.waiting.popleft()
         self.look()
 
-    def _hold(self, now: float, seconds: float | None) -> None:
+    def _hold(self, now: float, seconds: float | None, *, limited: bool = False) -> None:
         """Holds all calls for as long as the provider asks, and begins slowly after that."""
         if not seconds or seconds <= 0:
             return
@@ -322,7 +348,7 @@ class Limiter:
         if until <= self._held_until:
             return
         if now >= self._held_until and not self._is_paced():
-            self.adaptive.restart(now)
+            self.adaptive.restart(now, limited=limited)
         for lane in self.lanes:
             lane.pacer.forget_credit(until)
         self._held_until = until
@@ -345,6 +371,13 @@ class Limiter:
 def _tell(waiter: _Waiter, out: bool) -> None:
     if not waiter.future.done():
         waiter.future.set_result(out)
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds of `2m59.56s`, `7.66ms` or `59`, as `x-ratelimit-reset-*` have them; None for a date or anything else."""
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(float(amount) * _UNITS[unit] for amount, unit in _AMOUNT.findall(text))
 
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:

@@ -9,15 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
+from typing import TYPE_CHECKING, Protocol
 
 from batch.job import Job, Model
 from batch.local import SIMULATED_PREFIX
 
-Pricer = Callable[[int, int, int], float | None]
-"""(prompt tokens, cached among them, completion tokens) -> US dollars, None where the price is not known."""
+if TYPE_CHECKING:
+    from workers.llm.chat import Answer
+
+
+class Pricer(Protocol):
+    """Prices tokens in US dollars, None where the price is not known.
+
+    `prompt` holds `cached`, those read from a cache, and `written`, those written to one.
+    """
+
+    def __call__(self, prompt: int, cached: int, completion: int, written: int = 0, /) -> float | None: ...
+
 
 BATCH_FACTOR = 0.5
 """What an answer of a provider's Batch API costs, of its online price: https://platform.openai.com/docs/guides/batch"""
@@ -51,13 +61,16 @@ def pricer(model: Model, *, batch: bool = False) -> Pricer:
         price = calc_price(usage, model_ref=model.name, provider_api_url=endpoint).model_price
     except LookupError:
         _say_once(model.name, endpoint)
-        return lambda prompt, cached, completion: None
-    flat = (price.input_mtok, price.cache_read_mtok or price.input_mtok, price.output_mtok)
+        return _unknown
+    write = price.cache_write_mtok or price.input_mtok
+    flat = (price.input_mtok, price.cache_read_mtok or price.input_mtok, price.output_mtok, write)
     if all(isinstance(part, Decimal) for part in flat):
         return _flat(*(float(part) * factor for part in flat if isinstance(part, Decimal)))
 
-    def tiered(prompt: int, cached: int, completion: int) -> float | None:
-        usage = Usage(input_tokens=prompt, cache_read_tokens=cached, output_tokens=completion)
+    def tiered(prompt: int, cached: int, completion: int, written: int = 0, /) -> float | None:
+        usage = Usage(
+            input_tokens=prompt, cache_read_tokens=cached, cache_write_tokens=written, output_tokens=completion
+        )
         return float(calc_price(usage, model_ref=model.name, provider_api_url=endpoint).total_price) * factor
 
     return tiered
@@ -76,12 +89,28 @@ def unpriced_budget(job: Job) -> str:
         return ""
     return (
         f"limits.max_cost_usd: the price of {job.model.name!r} is not known at the worker's endpoint, so nobody could "
-        "say when it is reached; give model.prices (US dollars a million tokens: input, output, cached_input), or leave "
-        "out the limit"
+        "say when it is reached; give model.prices (US dollars a million tokens: input, output, cached_input), or "
+        "leave out the limit"
     )
 
 
-def _flat(input_mtok: float, cached_mtok: float, output_mtok: float) -> Pricer:
-    """Of prices in US dollars a million tokens."""
+def cost_of(answer: Answer, price: Pricer) -> float | None:
+    """US dollars that an answer cost, None where its price is not known, or what it used."""
+    if answer.uncounted:
+        return None
+    return price(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, answer.cache_write_tokens)
+
+
+def _unknown(prompt: int, cached: int, completion: int, written: int = 0, /) -> float | None:
+    return None
+
+
+def _flat(input_mtok: float, cached_mtok: float, output_mtok: float, write_mtok: float | None = None) -> Pricer:
+    """Of prices in US dollars a million tokens; what is written to a cache is input, unless it has a price."""
     fresh, cached_each, output = input_mtok / 1e6, cached_mtok / 1e6, output_mtok / 1e6
-    return lambda prompt, cached, completion: (prompt - cached) * fresh + cached * cached_each + completion * output
+    dearer = 0.0 if write_mtok is None else write_mtok / 1e6 - fresh
+
+    def flat(prompt: int, cached: int, completion: int, written: int = 0, /) -> float:
+        return (prompt - cached) * fresh + cached * cached_each + completion * output + written * dearer
+
+    return flat

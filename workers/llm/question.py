@@ -1,7 +1,7 @@
 """What a run's requests say: messages, settings, the schema of the answer, and what was wrong with the last one.
 
 The schema goes by OpenAI's `response_format`. A server that does not know it is found out by its first answer to this
-process; from then on the schema stands in the prompt, and the JSON is dug out of what the model says around it.
+process; from then on the schema stands in the prompt.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MOST_SHOWN = 8_000
 """Characters of an invalid answer that its re-ask shows to the model: what bounds the size and price of a re-ask."""
 
 _FORMAT_NAMED = re.compile(rb"response[_ ]format|json[_ ]schema", re.IGNORECASE)
+_GENERATED = re.compile(rb"json_validate_failed|failed_generation")
+"""Groq's error for what the model made of the schema."""
 _SCHEMA_REFUSED = re.compile(rb"invalid schema", re.IGNORECASE)
-_FENCE_BEGINS = re.compile(r"```json\b", re.IGNORECASE)
-_FENCE_ENDS = re.compile(r"\}\s*```")
 
 
 class Questions:
@@ -56,6 +56,13 @@ class Questions:
     def has_format(self, payload: bytes) -> bool:
         """Whether the body asks by `response_format`."""
         return bool(self._paragraph) and payload.endswith(self._formats)
+
+    def messages_part(self, payload: bytes) -> bytes:
+        """The JSON of a body's messages, without the settings and the schema that follow them."""
+        for tail in (self._with_format, self._without):
+            if payload.endswith(tail):
+                return payload[: -len(tail)]
+        return payload
 
     def as_known(self, payload: bytes) -> bytes:
         """A body that may have been written before the server was found not to know a field of it."""
@@ -148,22 +155,12 @@ def refuses_format(status: int, body: Any) -> bool:
     if status not in (400, 422):
         return False
     said = orjson.dumps(body)
+    if _GENERATED.search(said):
+        return False
     if _FORMAT_NAMED.search(said):
         return not _SCHEMA_REFUSED.search(said)
     error = body.get("error") if isinstance(body, dict) else None
     return isinstance(error, dict) and error.get("code") == "unsupported_parameter" and not error.get("param")
-
-
-def dug_out(text: str) -> str:
-    """The JSON in an answer to a schema in the prompt: the first ```json block, else the outermost braces.
-
-    Without either, the text as it is: it is not JSON, and whoever reads it says so.
-    """
-    fence = _FENCE_BEGINS.search(text)
-    if fence and (end := _FENCE_ENDS.search(text, fence.end())):
-        return text[fence.end() : end.start() + 1].strip()
-    first, last = text.find("{"), text.rfind("}")
-    return text[first : last + 1] if 0 <= first < last else text
 
 
 def _in_words(schema: dict[str, Any]) -> str:

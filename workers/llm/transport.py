@@ -18,13 +18,18 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import openai
-import orjson
 
 from batch.proxies import Proxy, ProxyUnusable, proxy_for
 from workers.llm.connections import Connector, demand_fresh, was_reused
+from workers.llm.json_text import decoded
 from workers.llm.keys import KEY, KEY_COMMAND, KEY_FILE, CredentialsMissing, Keys
 
 MAX_BODY_BYTES = 16 * 2**20
+"""Of an answer, unpacked; nothing beyond it is unpacked."""
+MAX_ERROR_BYTES = 2**18
+"""Of what is no success: the rest tells nothing more."""
+SHOWN_BYTES = 20_000
+TOO_LARGE = "answer_too_large"
 OF_THE_SDK = "X-Stainless-"
 """Headers in which the SDK tells of itself: these requests are not its own."""
 SECRET_HEADER = re.compile(r"key|token|secret|authorization", re.IGNORECASE)
@@ -36,7 +41,10 @@ log = logging.getLogger(__name__)
 
 
 class TransportError(Exception):
-    """No HTTP answer: connection refused or reset, timeout, or a body that is cut off. `kind` is the short word."""
+    """No whole HTTP answer: connection refused or reset, timeout, a body cut off or past the limit.
+
+    `kind` is the short word; `TOO_LARGE` for the last.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -74,11 +82,12 @@ def endpoint_proxy(base_url: str, keys: Keys) -> Proxy | None:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer of any status; `body` is decoded JSON, None where it is none."""
+    """An HTTP answer of any status; `body` is decoded JSON, None where it is none: then `text` is its beginning."""
 
     status: int
     headers: Any
     body: Any
+    text: str = ""
 
 
 class Transport:
@@ -177,7 +186,9 @@ class Transport:
             headers = headers.copy()
             for name in set(headers):
                 headers[name] = secrets.clean(headers[name])
-        return Reply(status, headers, secrets.clean_json(raw, _decode(raw)))
+        body = decoded(raw)
+        text = raw[:SHOWN_BYTES].decode(errors="replace") if body is None else ""
+        return Reply(status, headers, secrets.clean_json(raw, body), text)
 
     def _by_proxy(self) -> str:
         return f", by the proxy {self._proxy.url} of {self._proxy.named_by}" if self._proxy is not None else ""
@@ -188,23 +199,22 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    if (response.content_length or 0) > MAX_BODY_BYTES:
-        raise TransportError("malformed", f"an answer of {response.content_length:,} bytes is past the limit")
-    raw = await response.content.read(-1) if response.content_length is not None else b""
-    if response.content_length is None:
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise TransportError("malformed", f"an answer of more than {MAX_BODY_BYTES:,} bytes is past the limit")
-            parts.append(chunk)
-        raw = b"".join(parts)
-    return raw
-
-
-def _decode(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
+    """The body, unpacked; of an error only its beginning. aiohttp unpacks no faster than it is read."""
+    is_error = response.status >= 300
+    most = MAX_ERROR_BYTES if is_error else MAX_BODY_BYTES
+    if response.content_length is not None and "Content-Encoding" not in response.headers:
+        if response.content_length <= most:
+            return await response.content.read(-1)
+        if not is_error:
+            raise TransportError(TOO_LARGE, f"an answer of {response.content_length:,} bytes is past the limit")
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        parts.append(chunk)
+        if size > most:
+            response.close()  # the connection too: the rest of the body would come by it
+            if is_error:
+                break
+            raise TransportError(TOO_LARGE, f"an answer of more than {most:,} bytes is past the limit")
+    return b"".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import IO, Any, cast
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +28,7 @@ LARGEST_PAGE = 2**31
 _DATA_PAGES = (b"\x15\x00", b"\x15\x06")
 _DICTIONARY_PAGE = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\x00-\x7f])")
 """How a page's header begins (Thrift's compact protocol): its type, and its size once unpacked, as a varint."""
+_MAGIC = b"PAR1"
 UNREADABLE = (
     pa.ArrowException,
     ArithmeticError,
@@ -54,7 +56,22 @@ def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator
 
 def _failure(file: RangedFile, error: Exception) -> Exception:
     """What stands behind an error of Arrow's."""
-    return file.failure or Broken(f"it is no Parquet file that can be read: {' '.join(str(error).split())[:300]}")
+    if file.failure is not None:
+        return file.failure
+    why = " ".join(str(error).split())[:300]
+    if "crypt" in why:
+        return Broken(f"it is an encrypted Parquet file, whose keys docbatch does not have: {why}")
+    if _is_cut_off(file):
+        return Broken(f"it is a Parquet file that is cut off: it does not end as one: {why}")
+    return Broken(f"it is no Parquet file that can be read: {why}")
+
+
+def _is_cut_off(file: RangedFile) -> bool:
+    """Whether it begins as Parquet and does not end so."""
+    file.seek(0)
+    begins = file.read(len(_MAGIC))
+    file.seek(-len(_MAGIC), 2)
+    return begins == _MAGIC and file.read() != _MAGIC
 
 
 def _rows(file: RangedFile, table: pq.ParquetFile, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
@@ -74,13 +91,20 @@ def _rows(file: RangedFile, table: pq.ParquetFile, wanted: Wanted, start: Place)
                 continue
             skip = max(0, start.rows - number)
             number += skip
-            for values in _values(batch.slice(skip)):
+            for values in _values(batch.slice(skip), wanted.id):
                 number += 1
                 place = Place(number)
                 if isinstance(values, str):
                     yield wanted.bad(f"row {number:,}: {values}", place, values.encode())
                 else:
                     yield wanted.row(values, place, f"row {number:,}")
+
+
+_TEXTS = (
+    *(pt.is_string, pt.is_large_string, pt.is_string_view),
+    *(pt.is_binary, pt.is_large_binary, pt.is_binary_view),  # Spark's and Impala's texts, without their annotation
+    pt.is_null,  # of a file in which no row has one
+)
 
 
 def _check(schema: pa.Schema, wanted: Wanted) -> None:
@@ -92,7 +116,8 @@ def _check(schema: pa.Schema, wanted: Wanted) -> None:
         raise Broken(f"it has {number} {wanted.text!r} (source.text_field); its columns are {listed}")
     found = schema.field(places[0]).type
     kind = found.value_type if pt.is_dictionary(found) else found
-    if not (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)):
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if not any(is_kind(kind) for is_kind in _TEXTS):
         raise Broken(f"its column {wanted.text!r} (source.text_field) holds {found}, not text")
 
 
@@ -132,9 +157,12 @@ def _dictionary_size(head: bytes) -> int:
     return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(digits)) >> 1
 
 
-def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+def _values(batch: pa.RecordBatch, id_field: str | None = None) -> Iterator[dict[str, Any] | str]:
     """Each row's fields; where one cannot be had, what is wrong with it."""
-    columns = [_in_microseconds(column) for column in batch.columns]
+    columns = [
+        _as_uuids(column) if name == id_field and _holds_uuids(column.type) else _in_microseconds(column)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
     batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     try:
         yield from batch.to_pylist()
@@ -144,6 +172,16 @@ def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
                 yield batch.slice(index, 1).to_pylist()[0]
             except UNREADABLE as error:
                 yield f"it cannot be read: {' '.join(str(error).split())[:200]}"
+
+
+def _holds_uuids(kind: pa.DataType) -> bool:
+    """Whether it is 16 bytes wide: so are UUIDs written that have no annotation."""
+    return pt.is_fixed_size_binary(kind) and kind.byte_width == 16
+
+
+def _as_uuids(column: pa.Array[Any]) -> pa.Array[Any]:
+    texts = [None if value is None else str(UUID(bytes=value)) for value in column.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def _in_microseconds(column: pa.Array[Any]) -> pa.Array[Any]:

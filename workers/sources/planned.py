@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from batch.job import Job
-from batch.kinds import OBJECT, kind_of
+from batch.kinds import JSONL, OBJECT, kind_of, may_be_jsonl
 from batch.layout import RunLayout, object_uri
 from batch.listing import ObjectEntry, is_addressable
 from batch.places import Place, is_version, parse_cursor
@@ -26,12 +27,15 @@ from workers.sources.documents import (
     object_problem,
     row_documents,
 )
+from workers.sources.json_lines_inside import holds_json_lines
 from workers.sources.objects import SourceObject
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import Wanted
 
 KEPT = 4
 """Objects that stay open between two shards, of all runs together: some 10 MiB of memory each."""
+LOOKS_AT_ONCE = 32
+"""Objects whose first bytes are looked at side by side."""
 AT_ONCE = 200
 """Rows that a thread plans before the event loop is asked whether to go on."""
 
@@ -73,9 +77,31 @@ class ShardRows:
         self._cutter, self._shard, self._kept = cutter, shard, kept
         self._wanted, self._leave_refused = Wanted.of(job), leave_refused
         self._left: OpenObject | None = None
+        self._with_lines: set[str] = set()
+
+    async def look_into(self, entries: Sequence[ObjectEntry]) -> None:
+        """Finds out which of them hold JSON Lines where their names do not say."""
+        self._with_lines = set()
+        slots = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+        async def look(entry: ObjectEntry) -> None:
+            source = SourceObject(self._storage, self._bucket, entry)
+            async with slots:
+                if await asyncio.to_thread(holds_json_lines, source):
+                    self._with_lines.add(entry.key)
+
+        await asyncio.gather(
+            *(
+                look(entry)
+                for entry in entries
+                if may_be_jsonl(self._job.source, entry.key) and entry.problem is None and is_addressable(entry.key)
+            )
+        )
 
     def holds_rows(self, entry: ObjectEntry) -> bool:
         """Whether the object's rows are documents. Of one that cannot be asked for there are none to be had."""
+        if entry.key in self._with_lines:
+            return True
         return kind_of(self._job.source, entry.key) != OBJECT and is_addressable(entry.key)
 
     async def begin(self, entry: ObjectEntry) -> bool:
@@ -113,7 +139,8 @@ class ShardRows:
 
     def _open(self, entry: ObjectEntry, start: Place, seen: Occurrences) -> OpenObject:
         source = SourceObject(self._storage, self._bucket, entry)
-        rows = READERS[kind_of(self._job.source, entry.key)](source, self._wanted, start)
+        kind = kind_of(self._job.source, entry.key)
+        rows = READERS[JSONL if kind == OBJECT else kind](source, self._wanted.within(entry.key), start)
         return OpenObject(entry.key, row_documents(source, rows, seen, leave_refused=self._leave_refused), seen)
 
     async def _fill(self, found: OpenObject) -> bool:

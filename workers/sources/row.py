@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import cached_property
 from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
 
 import orjson
 
@@ -20,6 +26,10 @@ from batch.places import Place
 BAD_ROW, TOO_LARGE = "bad_row", "too_large"
 LONGEST_ID = 256
 """Characters of a row's id."""
+EXACT = 2**53
+"""Up to here floats hold each integer: pandas makes them of integer columns that have nulls."""
+NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""What Hive and Spark call the folder of rows whose partition column is null."""
 _ESCAPED = re.compile(r"[%#\x00-\x1f\x7f]")
 
 
@@ -55,6 +65,8 @@ class Wanted:
     shown: tuple[str, ...]
     carried: tuple[str, ...]
     limit: int
+    of_folders: Mapping[str, str | None] = field(default_factory=dict)
+    """Fields that the object's key says, for rows that lack them."""
 
     @classmethod
     def of(cls, job: Job) -> Wanted:
@@ -62,10 +74,20 @@ class Wanted:
         carried = tuple(sorted({*shown, *source.keep}))
         return cls(source.text_field, source.id_field, tuple(shown), carried, source.max_document_bytes)
 
-    @property
+    def within(self, key: str) -> Wanted:
+        """The same for the rows of an object: with those fields that the folders of its key name, as Hive does."""
+        found = {name: value for name, value in folder_fields(key).items() if name in self.others}
+        return replace(self, of_folders=found) if found else self
+
+    @cached_property
     def names(self) -> list[str]:
         """All of them, each once."""
-        return list(dict.fromkeys([self.text, *([self.id] if self.id is not None else []), *self.carried]))
+        return list(dict.fromkeys([self.text, *self.others]))
+
+    @cached_property
+    def others(self) -> list[str]:
+        """All but the text, each once."""
+        return list(dict.fromkeys([*([self.id] if self.id is not None else []), *self.carried]))
 
     def row(self, values: Mapping[str, Any], place: Place, where: str, raw: bytes | None = None) -> SourceRow:
         """The row of these values. `where` names it in messages; `raw` stands for it where it has no usable text."""
@@ -75,24 +97,28 @@ class Wanted:
             return self.bad(f"{where}: its fields cannot be kept: {error}", place, raw or repr(values).encode())
 
     def _row(self, values: Mapping[str, Any], place: Place, where: str, raw: bytes | None) -> SourceRow:
+        if self.of_folders:
+            values = {**self.of_folders, **values}
         text = values.get(self.text)
         if not isinstance(text, str):
-            wrong = self._about(values, self.text, "a text")
-            return self.bad(f"{where}: {wrong}", place, raw or _json(values), self._identity(values))
+            problem, text = self._text(values, whole=raw is not None)
+            if text is None:
+                return self.bad(f"{where}: {problem}", place, raw or _json(values), self._identity(values))
         content = text.encode()
         identity = self._identity(values) if self.id is not None else digest(content)
         if identity is None:
             assert self.id is not None
-            wrong = self._about(values, self.id, f"a text or an integer, of 1 to {LONGEST_ID} characters")
+            known = f"a text, a number or a time, of 1 to {LONGEST_ID} characters"
+            wrong = self._about(values, self.id, known, whole=raw is not None)
             return self.bad(f"{where}: source.id_field: {wrong}", place, raw or content)
-        fields = _json({name: values[name] for name in self.carried if name in values}) if self.carried else b""
+        fields = self._fields(values, self.carried) if self.carried else b""
         size = len(content) + len(fields)
         if size > self.limit:
             found = f"{where}: text and other fields have {size:,} bytes; the limit is {self.limit:,}"
             return SourceRow(identity, place, etag=digest(content, 16), problem=f"{TOO_LARGE}: {found}")
         shown = fields
         if self.shown != self.carried:
-            shown = _json({name: values[name] for name in self.shown if name in values})
+            shown = self._fields(values, self.shown)
         etag = digest(len(content).to_bytes(8) + content + shown, 16)
         return SourceRow(identity, place, text, fields.decode() if self.carried else None, etag, size)
 
@@ -101,18 +127,91 @@ class Wanted:
         problem = f"{BAD_ROW}: {message}"
         return SourceRow(identity or digest(raw), place, etag=digest(raw, 16), problem=problem)
 
-    def _identity(self, values: Mapping[str, Any]) -> str | None:
-        value = values.get(self.id) if self.id is not None else None
-        if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST_ID:
-            return None
-        return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", str(value))
+    def _text(self, values: Mapping[str, Any], *, whole: bool) -> tuple[str, str | None]:
+        """Of a row whose text is no `str`: what is wrong with it, or the text of bytes that are UTF-8."""
+        value = values.get(self.text)
+        if not isinstance(value, bytes):
+            return self._about(values, self.text, "a text", whole=whole), None
+        try:
+            return "", value.decode()
+        except UnicodeDecodeError as error:
+            wrong = f"its field {self.text!r} is bytes that are not UTF-8: {value[error.start]:#04x} at {error.start:,}"
+            return wrong, None
 
     @staticmethod
-    def _about(values: Mapping[str, Any], name: str, wanted: str) -> str:
+    def _fields(values: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
+        """Some of them as JSON. Infinity, of which that makes a null as of NaN, is text."""
+        found = {name: values[name] for name in names if name in values}
+        if float in map(type, found.values()):
+            for name, value in found.items():
+                if type(value) is float and math.isinf(value):
+                    found[name] = "Infinity" if value > 0 else "-Infinity"
+        return _json(found)
+
+    def _identity(self, values: Mapping[str, Any]) -> str | None:
+        text = id_text(values.get(self.id)) if self.id is not None else None
+        if text is None or not 0 < len(text) <= LONGEST_ID:
+            return None
+        return _ESCAPED.sub(_escaped, text) if _ESCAPED.search(text) else text
+
+    @staticmethod
+    def _about(values: Mapping[str, Any], name: str, wanted: str, *, whole: bool) -> str:
+        """`whole`: the values are all that the row has."""
         if name not in values:
-            return f"it has no field {name!r}"
+            there = ", ".join(map(str, values)) if whole else ""
+            return f"it has no field {name!r}" + (f"; its fields are {there[:200]}" if there else "")
         value = values[name]
-        return f"its field {name!r} is {_kind(value)}, not {wanted}"
+        kind = _kind(value)
+        if isinstance(value, str):
+            kind = f"a text of {len(value):,} characters" if value else "an empty text"
+        return f"its field {name!r} is {kind}, not {wanted}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"
+
+
+def id_text(value: object) -> str | None:
+    """What a value is as a row's id, the same from JSON and from Parquet; None: it is none (null, NaN, true, a list).
+
+    7, 7.0, a decimal 7.00 and "7" are one id. Bytes are their text where that is UTF-8 without control characters, else
+    hex digits; times are ISO 8601, UUIDs have their hyphens.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() and abs(value) <= EXACT else repr(value)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return None
+        text = f"{value:f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+        return "0" if text == "-0" else text
+    if isinstance(value, bytes):
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
+        return text if text.isprintable() else value.hex()
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return str(value) if isinstance(value, timedelta | UUID) else None
+
+
+def folder_fields(key: str) -> dict[str, str | None]:
+    """The columns that the folders of a key name: `dt=2026-01-01/`, names and values percent-decoded."""
+    found: dict[str, str | None] = {}
+    for step in key.split("/")[:-1]:
+        name, equals, value = step.partition("=")
+        if equals and name:
+            found[unquote(name)] = None if value == NO_PARTITION else unquote(value)
+    return found
 
 
 def digest(data: bytes, size: int = 8) -> str:
@@ -121,8 +220,11 @@ def digest(data: bytes, size: int = 8) -> str:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
     names: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number"}
-    return "null" if value is None else names.get(type(value), "a number" if isinstance(value, float) else "no text")
+    names |= {float: "a number", Decimal: "a number", bytes: "bytes"}
+    return "null" if value is None else names.get(type(value), "no text")
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from batch.job import Job
-from batch.kinds import OBJECT, kind_of
+from batch.kinds import JSONL, OBJECT, kind_of, may_be_jsonl
 from batch.layout import bucket_and_key
 from batch.listing import ObjectEntry, is_addressable
 from batch.places import Place
@@ -13,24 +13,34 @@ from batch.planning import PlannedDocument
 from batch.store import Storage
 from workers.sources import READERS
 from workers.sources.documents import row_documents
+from workers.sources.json_lines_inside import holds_json_lines
 from workers.sources.objects import SourceObject
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import Wanted
 
 
-def holds_rows(job: Job, document: PlannedDocument) -> bool:
-    """Whether it is an object whose rows a run would ask about, not the object."""
+def holds_rows(storage: Storage, job: Job, document: PlannedDocument) -> bool:
+    """Whether it is an object whose rows a run would ask about, not the object. Blocking. Raises `StorageError`."""
     key = bucket_and_key(document.uri)[1]
-    return not document.is_planned and kind_of(job.source, key) != OBJECT and is_addressable(key)
+    if document.is_planned or not is_addressable(key):
+        return False
+    if may_be_jsonl(job.source, key):
+        return holds_json_lines(_object(storage, document))
+    return kind_of(job.source, key) != OBJECT
 
 
 def first_rows(storage: Storage, job: Job, document: PlannedDocument, count: int) -> list[PlannedDocument]:
     """Up to `count` rows of an object, as a run plans them. Blocking. Raises `StorageError`."""
-    bucket, key = bucket_and_key(document.uri)
-    source = SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))
-    rows = READERS[kind_of(job.source, key)](source, Wanted.of(job), Place())
+    source = _object(storage, document)
+    kind = kind_of(job.source, source.key)
+    rows = READERS[JSONL if kind == OBJECT else kind](source, Wanted.of(job).within(source.key), Place())
     seen = Occurrences()
     try:
         return [found for found, _ in islice(row_documents(source, rows, seen), count)]
     finally:
         seen.close()
+
+
+def _object(storage: Storage, document: PlannedDocument) -> SourceObject:
+    bucket, key = bucket_and_key(document.uri)
+    return SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))

@@ -1,0 +1,94 @@
+"""JSON as servers and models really write it: mended where it is broken in ways that lose nothing, dug out of prose.
+
+Pure. What is strict stays strict: NaN, infinities and anything cut off are no JSON here either.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+import orjson
+
+MOST_STARTS = 1_000
+"""Braces at which JSON is looked for in one answer."""
+MOST_LOOKED_AT = 8 * 2**20
+"""Characters that are looked at for it in all: braces in braces would take for ever."""
+
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BROKEN = re.compile(
+    r"[\x00-\x1f\ud800-\udfff]"
+    r"|\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)",
+    re.DOTALL,
+)
+
+
+def decoded(raw: bytes) -> Any:
+    """The value of a body of JSON, mended if need be; None for what is no JSON."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        pass
+    if raw[:1] == b"<" or not raw.strip():
+        return None
+    try:
+        return orjson.loads(mended(raw.decode(json.detect_encoding(raw), "replace")))
+    except (ValueError, UnicodeError):
+        return None
+
+
+def mended(text: str) -> str:
+    """JSON whose strings hold half a surrogate pair (U+FFFD stands for it) or raw control characters, as valid JSON."""
+    return _STRING.sub(_mend_string, text)
+
+
+def _mend_string(found: re.Match[str]) -> str:
+    return _BROKEN.sub(_mend, found[0])
+
+
+def _mend(found: re.Match[str]) -> str:
+    broken = found[0]
+    if len(broken) == 1:
+        return f"\\u{ord(broken):04x}" if broken < " " else "\ufffd"
+    return "\\ufffd" if len(broken) == 6 else broken
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def dug_out(text: str) -> str:
+    """The one JSON object in an answer, without the prose and fences around it.
+
+    Of several different objects nobody knows which counts; then, and where there is none, it is the text as it is:
+    whoever reads it says what is wrong with it.
+    """
+    try:
+        orjson.loads(text)
+        return text  # JSON as a whole: fitting or not, there is nothing around it
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        pass
+    mend = mended(text)
+    found: dict[str, str] = {}
+    looked_at = 0
+    place = mend.find("{")
+    for _ in range(MOST_STARTS):
+        if place < 0 or looked_at > MOST_LOOKED_AT:
+            break
+        try:
+            value, end = _DECODER.raw_decode(mend, place)
+        except json.JSONDecodeError as error:
+            looked_at += len(mend) - place if error.msg.startswith("Unterminated") else error.pos - place
+            end = place + 1
+        except (ValueError, RecursionError):
+            looked_at += 2_000
+            end = place + 1
+        else:
+            if value:
+                found[json.dumps(value, sort_keys=True)] = mend[place:end]
+        place = mend.find("{", end)
+    return next(iter(found.values())) if len(found) == 1 else text
