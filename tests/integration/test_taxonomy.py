@@ -196,7 +196,9 @@ async def test_what_concerns_one_document(stack: LocalStack, provider: Provider)
     assert (result.state, result.documents) == (c.COMPLETED_WITH_FAILURES, len(names)), result
     rows = {row["uri"].rsplit("/", 1)[1].removesuffix(".txt"): row for row in run.results().collect().to_dicts()}
     for name in PASSING:
-        assert (rows[name]["status"], rows[name]["attempts"], provider.calls[name]) == ("ok", 2, 2), name
+        assert (rows[name]["status"], provider.calls[name]) == ("ok", 2), name
+        # A used connection that breaks at once is taken for one closed while idle: the same attempt, sent again.
+        assert rows[name]["attempts"] == 2 or (name == "connection" and rows[name]["attempts"] == 1), name
         assert (rows[name]["prompt_tokens"], rows[name]["completion_tokens"]) == (10, 2), name
     for name, (_, error_type, retryable) in ROWS.items():
         row = rows[name]
