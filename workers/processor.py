@@ -532,6 +532,7 @@ class Attempt:
                 stopped=self._must_stop,
                 abandoned=self._abandons,
                 held=self._is_held,
+                about=document.uri,
             )
             if question.chunks:
                 found = await self._ask_chunks(document, question.chunks, ask)

@@ -124,7 +124,7 @@ class Runs:
         job = file.job
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
         price = pricer(job.model)
-        expected = Expected(job.model.max_output_tokens)
+        expected = Expected(job.model.most_output_tokens)
         purse = budget = None
         if job.limits.max_cost_usd is not None:
             purse = Purse(coordinator_of(self._temporal, ref.run_id), brakes, name=ref.run_id)
