@@ -33,6 +33,8 @@ class AwsSettings:
     credentials: Credentials
     region: str
     endpoint: str | None
+    virtual: bool = False
+    """Whether `addressing_style = virtual` is set for S3 in the AWS configuration file: `BUCKET.HOST`."""
 
     @property
     def where(self) -> str:
@@ -53,11 +55,12 @@ def resolve() -> AwsSettings:
         credentials = session.get_credentials()
         region = os.environ.get("AWS_REGION") or session.region_name or DEFAULT_REGION
         endpoint = _endpoint(session, region)
+        style = (core.get_scoped_config().get("s3") or {}).get("addressing_style")
     if credentials is None:
         raise StorageRefused(
             "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
         )
-    return AwsSettings(session, credentials, region, endpoint)
+    return AwsSettings(session, credentials, region, endpoint, virtual=style == "virtual")
 
 
 def new_session() -> botocore.session.Session:
@@ -133,13 +136,15 @@ def storage_options() -> dict[str, str]:
     return options
 
 
-def s3_client(settings: AwsSettings) -> Any:
-    """A boto3 client of the same S3, for the source's listings."""
+def s3_client(settings: AwsSettings, *, virtual: bool = False) -> Any:
+    """A boto3 client of the same S3, for the source's listings. `virtual`: of buckets that want to be `BUCKET.HOST`."""
     from botocore.config import Config
+
+    virtual = virtual or settings.virtual
 
     config = Config(
         retries={"total_max_attempts": 3, "mode": "standard"},
-        s3={"addressing_style": "path" if settings.endpoint else "auto"},
+        s3={"addressing_style": "virtual" if virtual else "path" if settings.endpoint else "auto"},
         connect_timeout=5,
         read_timeout=60,
     )

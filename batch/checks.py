@@ -17,6 +17,7 @@ from temporalio.service import RPCError
 from batch import contracts as c
 from batch.job import Job
 from batch.layout import RunLayout, S3Uri
+from batch.output_check import check_place
 from batch.source_keys import SourceKeys
 from batch.source_manifest import ManifestBroken, ManifestGone
 from batch.state import another_order, read_pointer
@@ -40,7 +41,7 @@ class SourceEmpty(CheckFailed):
 
 
 async def check_source(storage: Storage, job: Job) -> None:
-    """The source can be listed and holds at least one document, and something lies under each of its prefixes.
+    """The source can be listed to its end and holds a document, and something lies under each of its prefixes.
 
     Or its manifest can be read, is sorted and names one.
     """
@@ -78,6 +79,8 @@ async def check_source(storage: Storage, job: Job) -> None:
 async def _finds_one(storage: Storage, keys: SourceKeys) -> bool:
     """Whether there is a document among the first keys."""
     places = keys.prefixes.places
+    for place in places:
+        await storage.examine_listing(place.bucket, place.prefix)
     if len(places) > 1:
         empties = await asyncio.gather(*(_is_empty(storage, place) for place in places))
         for place, empty in zip(places, empties, strict=True):
@@ -127,15 +130,13 @@ async def check_state(storage: Storage, job: Job) -> None:
 
 
 async def check_output(storage: Storage, job: Job) -> None:
-    """The output, and the state of an incremental job, can be written, and deleted again."""
+    """The output, and the state of an incremental job, can be written on condition, and deleted again."""
     places = {"output.uri": S3Uri.parse(job.output.uri)}
     if job.incremental:
         places["state.uri"] = job.state_layout.uri
     for name, place in places.items():
-        key = f"{place.prefix}.docbatch-write-probe-{secrets.token_hex(6)}"
         try:
-            await storage.put(place.bucket, key, b"docbatch looks whether it may write here\n")
-            await storage.delete(place.bucket, [key])
+            await check_place(storage, place)
         except StorageError as error:
             raise CheckFailed(f"{name}: {place} cannot be written: {error}") from None
 

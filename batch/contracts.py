@@ -537,10 +537,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class CheckInput:
-    """The model of a job that is about to start, or of a run that is there."""
+    """The model of a job that is about to start, or of a run that is there.
+
+    `reason`: why that run is paused. What failed is asked for: of `STORAGE_UNREACHABLE` the source and the output.
+    """
 
     job_json: str = ""
     run: RunRef | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)

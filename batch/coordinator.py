@@ -409,7 +409,10 @@ class Coordinator:
                 await workflow.wait_condition(lambda: self._control != control, timeout=wait)
                 return
             result = await control_activity(
-                c.CHECK_MODEL, c.CheckInput(run=self._the_claim().run), c.CheckResult, f"probe after {control.reason}"
+                c.CHECK_MODEL,
+                c.CheckInput(run=self._the_claim().run, reason=control.reason),
+                c.CheckResult,
+                f"probe after {control.reason}",
             )
             if not result.problem and self._control == control:
                 self.resume()

@@ -24,8 +24,10 @@ MOST = 20_000_000
 """Documents that are remembered, at most: 240 MB."""
 COLUMNS = ["etag", "size", "partition", "same_as"]
 """Of a plan file, that `Duplicates.read` needs."""
-_CONTENT_HASH = r'^"?[0-9a-f]{32,128}(-[0-9]{1,5})?"?$'
-"""Etags that seem to be a hash of the content: MD5, that of a multipart upload, or the hash of a row."""
+_CONTENT_HASH = r'^"?[0-9a-f]{32}"?$'
+"""Etags that seem to be a hash of the content: its MD5, or the hash of a row. Whether it is shows when it is read."""
+_SPREAD, _ALL = 0x9E3779B97F4A7C15, 2**64 - 1
+"""Spreads sizes over 64 bits: the golden ratio's, by Knuth."""
 _BUCKETS = 16
 """A power of two: what is added to one is copied with it, so a sixteenth of all is in memory twice for a moment."""
 _EDGES = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(64 - _BUCKETS.bit_length() + 1)
@@ -65,7 +67,7 @@ class Duplicates:
         Within the partition too: the place is then the partition itself.
         """
         self._end = partition + 1
-        hashes = [_hash(etag) if size else None for etag, size in contents]
+        hashes = [_hash(etag, size) if size else None for etag, size in contents]
         marks: list[str | None] = []
         for key, known in zip(hashes, self._look_up(hashes), strict=True):
             if known is not None:
@@ -111,7 +113,9 @@ class Duplicates:
             & pc.field("same_as").is_null()
             & (pc.field("size") > 0)  # what is empty is never asked about
         )
-        keys = _hashes(table.column("etag"))
+        quoted = pc.starts_with(table.column("etag"), '"').to_numpy()
+        sizes = table.column("size").to_numpy().astype(np.uint64) * np.uint64(_SPREAD)
+        keys = _hashes(table.column("etag")) ^ np.where(quoted, sizes, np.uint64(0))
         keys, first = np.unique(keys, return_index=True)
         room = max(0, self._most - self._remembered)
         self._add(keys[:room], table.column("partition").to_numpy().astype(np.uint32)[first][:room])
@@ -159,15 +163,19 @@ is_content_hash = re.compile(_CONTENT_HASH).match
 """Whether documents of an etag have the same content, for all that one can tell."""
 
 
-def _hash(etag: str) -> int | None:
-    """None where the etag says nothing of the content."""
+def _hash(etag: str, size: int) -> int | None:
+    """Of etag and size: one etag of many sizes is no hash. None where the etag says nothing of the content.
+
+    The hash of a row, which has no quotes, stands for itself: its size counts fields too that nobody is asked about.
+    """
     if not is_content_hash(etag):
         return None
-    return int(etag.strip('"')[:16], 16)
+    part = int(etag.strip('"')[:16], 16)
+    return part ^ (size * _SPREAD & _ALL) if etag.startswith('"') else part
 
 
 def _hashes(etags: pa.ChunkedArray[Any]) -> Numbers:
-    """`_hash` of many at once, all of them content hashes."""
+    """The etags' part of `_hash` of many at once, all of them content hashes."""
     if not len(etags):
         return np.empty(0, np.uint64)
     plain = pc.utf8_slice_codeunits(pc.utf8_trim(etags, '"'), 0, 16)

@@ -117,6 +117,8 @@ class Source(_Part):
     duplicates: Literal["share", "text", "ask"] | None = None
     """Whether a run asks about documents of the same bytes once. Unless said: if no prompt tells them apart. `text`:
     about those of the same text too, whatever their bytes."""
+    requester_pays: bool = Field(default=False, strict=True)
+    """Whether requests for the source say that we pay for them, as its bucket may want."""
     min_text_pages: float = Field(default=0.5, ge=0, le=1, strict=True, allow_inf_nan=False)
     """Share of a PDF's pages that must have text, where they show anything at all, lest the document be an error. Not
     part of the fingerprint: it decides whether a document is asked about, as `max_document_bytes` does."""

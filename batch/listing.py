@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import unescape
 
+from batch.bucket_facts import BucketFacts, is_misplaced
 from batch.storage_errors import BucketMissing, StorageError, StorageRefused, StorageUnreachable
 
 PAGE = 1000
@@ -22,13 +23,15 @@ _UNADDRESSABLE = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
 class ObjectEntry(NamedTuple):
     """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it.
 
-    `problem` (`TYPE: message`) says why the rows of an object that a manifest names are not to be had.
+    `problem` (`TYPE: message`) says why the rows of an object that a manifest names are not to be had. `modified`: when
+    it was written, in seconds since 1970, where an answer for the object itself says so; else 0.
     """
 
     key: str
     size: int
     etag: str
     problem: str | None = None
+    modified: float = 0.0
 
 
 def is_addressable(key: str) -> bool:
@@ -36,36 +39,71 @@ def is_addressable(key: str) -> bool:
     return _UNADDRESSABLE.search(key) is None
 
 
+class Position(NamedTuple):
+    """Where a page begins: at the token that the server gave, or after the key `after`.
+
+    `last` is the last key that was listed before, which no page may have again; `skip` the one up to which keys are
+    left out, where the server cannot start after it.
+    """
+
+    after: str = ""
+    token: str | None = None
+    last: str = ""
+    skip: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Up to 1,000 objects of a listing, and the token of the next page; None: there is none.
+    """Up to 1,000 objects of a listing, and where the next page begins; None: there is none.
 
     `by_key`: the server is known to list in the order of the keys' bytes, and none before the key that it starts after.
     """
 
     entries: list[ObjectEntry]
-    token: str | None
+    next: Position | None
     by_key: bool
 
 
-def list_page(
-    client: Any, bucket: str, prefix: str, *, after: str, token: str | None, where: str, most: int = PAGE
-) -> Page:
-    """One page of at most `most` objects after the key `after`. Blocking: for threads."""
+class Answer(NamedTuple):
+    """One answer as the server gives it. `truncated`: it says that there is more."""
+
+    entries: list[ObjectEntry]
+    token: str | None
+    truncated: bool
+    by_key: bool
+
+
+def ask_page(
+    client: Any,
+    bucket: str,
+    prefix: str,
+    *,
+    after: str = "",
+    token: str | None = None,
+    where: str,
+    most: int = PAGE,
+    by_marker: bool = False,
+    pays: bool = False,
+) -> Answer:
+    """One page of at most `most` objects. `by_marker`: by version 1 of the request. Blocking: for threads."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    position = {"ContinuationToken": token} if token else {"StartAfter": after} if after else {}
+    options: dict[str, Any] = {"RequestPayer": "requester"} if pays else {}
     try:
-        page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most, **position)
-    except (BotoCoreError, ClientError) as error:
-        raise _explain(error, bucket, prefix, where) from error
+        if by_marker:
+            page = client.list_objects(Bucket=bucket, Prefix=prefix, MaxKeys=most, Marker=after, **options)
+        else:
+            position = {"ContinuationToken": token} if token else {"StartAfter": after} if after else {}
+            page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most, **position, **options)
+    except (BotoCoreError, ClientError, ValueError) as error:
+        raise explain(error, bucket, prefix, where) from None
     entries = page.get(_ENTRIES)
     if entries is None:
         contents = page.get("Contents", ())
-        entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag", "")) for item in contents]
+        entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag") or "") for item in contents]
     # Of directory buckets AWS says that they list in no order.
     by_key = page["ResponseMetadata"]["HTTPHeaders"].get("server") == "AmazonS3" and not bucket.endswith("--x-s3")
-    return Page(entries, page.get("NextContinuationToken") if page.get("IsTruncated") else None, by_key)
+    return Answer(entries, page.get("NextContinuationToken") or None, bool(page.get("IsTruncated")), by_key)
 
 
 def read_quickly(client: Any) -> None:
@@ -113,24 +151,18 @@ def _plain(text: bytes, *, in_url: bool = False) -> str:
     return unquote_plus(found) if in_url and ("%" in found or "+" in found) else found
 
 
-def lists_by_folders(client: Any, bucket: str, *, where: str) -> bool:
-    """Whether the server lists what is in `a/` before `a.txt`, as SeaweedFS does; S3 goes by keys' bytes. Blocking."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        answer = client.head_bucket(Bucket=bucket)
-    except (BotoCoreError, ClientError) as error:
-        raise _explain(error, bucket, "", where) from error
-    return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")).lower().startswith("seaweedfs")
-
-
-def _explain(error: Exception, bucket: str, prefix: str, where: str) -> StorageError:
+def explain(error: Exception, bucket: str, prefix: str, where: str) -> StorageError:
+    """The class that tells a caller what to do about a listing that failed."""
     what = f"list s3://{bucket}/{prefix}"
     answer: dict[str, Any] = getattr(error, "response", {})
     code = str(answer.get("Error", {}).get("Code", ""))
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if code == "NoSuchBucket":
         return BucketMissing(f"{what}: there is no bucket {bucket!r} at {where}")
+    if is_misplaced(error):
+        return StorageRefused(f"{what}: {BucketFacts().misplaced(bucket, where, str(error))}: {error}")
     if status in (401, 403):
-        return StorageRefused(f"{what}: access refused by {where}: {error}")
+        return StorageRefused(
+            f"{what}: access refused by {where}: {error} (of a requester pays bucket: source.requester_pays: true)"
+        )
     return StorageUnreachable(f"{what}: no usable answer from {where} (AWS_ENDPOINT_URL_S3 sets the address): {error}")

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass, field
 
-from batch.listing import ObjectEntry, Page
+from batch.listing import ObjectEntry, Page, Position
 
 STRETCHES = 6
 """Stretches that are listed at once, at most."""
@@ -28,8 +28,8 @@ _SAMPLES = 16
 """Keys of a page that are looked at for the characters in use."""
 _CLASSES = tuple(map(frozenset, (string.digits, "0123456789abcdef", "0123456789ABCDEF")))
 
-Fetch = Callable[[str, str | None], Awaitable[Page]]
-"""(key to start after, token of the page or None) -> the page."""
+Fetch = Callable[[str, Position | None], Awaitable[Page]]
+"""(key to start after, where the page begins, None for the first one) -> the page."""
 
 
 async def pages_ahead(fetch: Fetch, *, prefix: str, after: str) -> AsyncGenerator[list[ObjectEntry], None]:
@@ -37,7 +37,7 @@ async def pages_ahead(fetch: Fetch, *, prefix: str, after: str) -> AsyncGenerato
     first = await fetch(after, None)
     if first.entries:
         yield first.entries
-    if first.token is None:
+    if first.next is None:
         return
     lookahead = Lookahead(fetch, prefix, first)
     try:
@@ -54,7 +54,7 @@ class _Stretch:
 
     after: str
     until: str | None
-    token: str | None = None
+    position: Position | None = None
     pages: asyncio.Queue[list[ObjectEntry] | Exception | None] = field(
         default_factory=lambda: asyncio.Queue(STRETCH_PAGES)
     )
@@ -73,7 +73,7 @@ class Lookahead:
         self._keys = KeySpace(len(prefix))
         self._listed = self._used = 0
         self._stretches: deque[_Stretch] = deque()
-        stretch = _Stretch("", None, first.token, taken=1)
+        stretch = _Stretch("", None, first.next, taken=1)
         self._begin(0, stretch)
         self._note(first)
         self._used = self._listed
@@ -103,14 +103,14 @@ class Lookahead:
     async def _read(self, stretch: _Stretch) -> None:
         try:
             while True:
-                page = await self._fetch(stretch.after, stretch.token)
+                page = await self._fetch(stretch.after, stretch.position)
                 self._note(page)
                 entries = page.entries
                 if stretch.until is not None and entries and entries[-1].key > stretch.until:
                     entries = [entry for entry in entries if entry.key <= stretch.until]
                 self._used += len(entries)
-                stretch.token, stretch.taken = page.token, stretch.taken + 1
-                ended = page.token is None or len(entries) < len(page.entries)
+                stretch.position, stretch.taken = page.next, stretch.taken + 1
+                ended = page.next is None or len(entries) < len(page.entries)
                 if not ended:
                     self._split(stretch, page)
                 await stretch.pages.put(entries)

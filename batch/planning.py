@@ -49,9 +49,10 @@ _REPEATING = ["partition", "reason", "previous", "same_as"]
 
 
 NEW, CHANGED, JOB_CHANGED, RETRIED, FULL, UNCHANGED = "new", "changed", "job_changed", "retried", "full", "unchanged"
-"""Why an incremental run asks about a document: it is new; its etag is another one (what has the same content all the
-same is not asked about); what is asked is another; the last result was a retryable error; all are asked again. Or why
-not."""
+UNPROVEN = "unproven"
+"""Why an incremental run asks about a document: it is new; its etag is another one, or is the same and proves nothing
+(what has the same content all the same is not asked about); what is asked is another; the last result was a retryable
+error; all are asked again. Or why not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class SourceKeys:
         self._storage, self._source, self._etag = storage, source, manifest_etag
         self._leave_refused = leave_refused
         self.prefixes = source.prefixes
+        if source.requester_pays:
+            storage.pay_for(self.prefixes.bucket)
         self.selects = Selection(source)
         self.seen = 0
         self.left_out = Counter[str]()

@@ -246,7 +246,7 @@ def _is_current(batch: pa.RecordBatch) -> Any:
 
 
 def _read(storage: Storage, bucket: str, entry: ObjectEntry, start: int, end: int) -> bytes:
-    return storage.read_range(bucket, entry.key, start, end, etag=entry.etag)
+    return storage.read_range(bucket, entry.key, start, end, version=entry)
 
 
 def _ends_before(metadata: Any, after: str) -> bool:

@@ -29,3 +29,11 @@ class StorageUnreachable(StorageError):
 
 class ObjectTooLarge(StorageError):
     """The object is larger than the caller allows; nothing of it was read."""
+
+
+class ObjectArchived(StorageError):
+    """The object lies in an archive (Glacier) and cannot be read before it is restored."""
+
+
+class ListingBroken(StorageRefused):
+    """The server's listing cannot be followed: it repeats itself, or leaves out what was asked for."""

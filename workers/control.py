@@ -18,9 +18,10 @@ from temporalio.service import RPCError, RPCStatusCode
 from batch import contracts as c
 from batch import visibility
 from batch.job import Job, JobError
-from batch.layout import RunLayout
+from batch.layout import RunLayout, S3Uri
 from batch.manifest import Manifest, load_manifest
 from batch.nominal import Nominal
+from batch.output_check import OutputUnfit, check_place
 from batch.run_file import RunFile, RunMissing, load_run
 from batch.source_keys import SourceKeys
 from batch.state import read_pointer
@@ -31,6 +32,7 @@ from workers.llm.prices import unpriced_budget
 from workers.llm.transport import Transport
 from workers.metrics import ABORTED, Metrics
 from workers.rerun import cost_so_far
+from workers.storage_probe import storage_problem
 
 CHECKED_AGAIN_AFTER = (0.5, 2.0)
 """Seconds; one failure that may pass must not refuse a run before it begins."""
@@ -44,6 +46,8 @@ class RunControl:
 
     def __init__(self, storage: Storage, client: Client, transport: Transport, metrics: Metrics) -> None:
         self._storage, self._client, self._transport, self._metrics = storage, client, transport, metrics
+        self._fit: set[str] = set()
+        """Places that were found to do for an output."""
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim_run(self, task: c.ClaimInput) -> c.Claimed:
@@ -80,6 +84,7 @@ class RunControl:
             manifest_etag=manifest.etag if manifest is not None else "",
         )
         ref = c.RunRef(task.run_id, job.output.uri)
+        await self._check_places(job)
         try:
             await self._storage.create(layout.output.bucket, layout.run_json, file.to_bytes())
         except PreconditionFailed:
@@ -96,6 +101,23 @@ class RunControl:
                     non_retryable=True,
                 ) from None
         return _claimed(ref, job)
+
+    async def _check_places(self, job: Job) -> None:
+        """Before anything is paid: what the client may not have tried, or not from here. Once a process and place.
+
+        Raises `ApplicationError` where it is no use to repeat.
+        """
+        places = {"output.uri": S3Uri.parse(job.output.uri)}
+        if job.incremental:
+            places["state.uri"] = job.state_layout.uri
+        for name, place in places.items():
+            if str(place) in self._fit:
+                continue
+            try:
+                await check_place(self._storage, place)
+            except OutputUnfit as error:
+                raise ApplicationError(f"{name}: {error}", type="OutputUnfit", non_retryable=True) from None
+            self._fit.add(str(place))
 
     async def _claim_rerun(self, task: c.ClaimInput, ref: c.RunRef) -> c.Claimed:
         """Marks the manifest `rerunning`, a generation later, and lifts the brakes of the last one."""
@@ -220,11 +242,16 @@ class RunControl:
 
     @activity.defn(name=c.CHECK_MODEL)
     async def check_model(self, task: c.CheckInput) -> c.CheckResult:
-        """One short question to the model; for a run that is there, also whether its folder can be read."""
+        """One short question to the model; for a run that is there, also whether its folder can be read.
+
+        Of a run that is paused because storage was away: whether its folder can be written and its source read.
+        """
         try:
             job = (await load_run(self._storage, task.run)).job if task.run else Job.parse(json.loads(task.job_json))
         except (StorageError, RunMissing) as error:
             return c.CheckResult(problem=str(error)[:500])
+        if task.run is not None and task.reason == c.STORAGE_UNREACHABLE:
+            return c.CheckResult(problem=await storage_problem(self._storage, job, task.run))
         if task.run is None and (mistake := unpriced_budget(job)):
             return c.CheckResult(mistake=mistake)
         verdict = await probe(job, self._transport, as_the_job_asks=task.run is None)

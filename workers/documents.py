@@ -14,13 +14,15 @@ from batch.layout import bucket_and_key
 from batch.listing import is_addressable
 from batch.planning import PlannedDocument
 from batch.row_fields import ROW
-from batch.store import ObjectMissing, ObjectTooLarge, PreconditionFailed
+from batch.store import ObjectArchived, ObjectMissing, ObjectTooLarge, PreconditionFailed
 from workers.extract import Extracted, Unreadable, legible
 from workers.llm.chat import Answer
 from workers.llm.errors import Kind
 from workers.prompt import CompiledPrompt, RowFields
 from workers.rows import Row, failed
 
+ARCHIVED = "archived"
+"""An object that is in an archive: no outage, and no use to ask for it again before somebody restores it."""
 CANNOT_RENDER = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -64,6 +66,8 @@ def reading(document: PlannedDocument) -> Iterator[None]:
         raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
     except PreconditionFailed:
         raise Unreadable("source_changed", f"{document.uri} changed after it was listed") from None
+    except ObjectArchived as error:
+        raise Unreadable(ARCHIVED, str(error)) from None
     except ObjectTooLarge as error:
         raise Unreadable("too_large", str(error)) from None
 

@@ -6,7 +6,6 @@ listing (sorted by key) + state (sorted by key) -> each document with its reason
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batch.etags import is_proven, tells_versions
 from batch.layout import bucket_and_key
-from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
+from batch.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, UNPROVEN, PlannedDocument
 from batch.result_file import ERROR
 from batch.state import Entry, place_of
 from workers.known_entries import KnownEntries
@@ -31,11 +31,6 @@ _DELETED: list[pa.Field[Any]] = [
 DELETED_SCHEMA = pa.schema(_DELETED)
 AT_ONCE = 10_000
 NOTHING = KnownEntries()
-
-
-def content_hash(data: bytes) -> str:
-    """32 hex digits of a document's bytes: what tells whether it changed where the etag lies."""
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 class UnsortedListing(ValueError):
@@ -53,11 +48,14 @@ class Comparison:
         full: bool,
         within: str = "",
         by_folders: bool = False,
+        trusted: bool = False,
     ) -> None:
         """`entries` begin where the shard does. `full`: whatever it was asked before, each document is asked again.
 
         `within`: the key of an object whose first rows are in the shard before; what is gone of it is not known.
+        `trusted`: every etag of the store is another one after every change, whatever it is made of.
         """
+        self._trusted = trusted
         self._place: Callable[[str], Any] = partial(place_of, by_folders=True) if by_folders else str
         self._objects = groupby(entries, key=attrgetter("key"))
         self._fingerprint, self._full, self._within = fingerprint, full, within
@@ -92,7 +90,15 @@ class Comparison:
             return document.judged(RETRIED)
         if entry.etag != document.etag:
             return document.judged(CHANGED, entry.result, entry.content_hash)
+        if not self._is_same(document, entry):
+            return document.judged(UNPROVEN, entry.result, entry.content_hash)
         return document.judged(UNCHANGED, entry.result)
+
+    def _is_same(self, document: PlannedDocument, entry: Entry) -> bool:
+        """Whether the same etag means the same content: it is a row's own hash, the MD5 of what was read, or S3's."""
+        if document.is_planned or is_proven(entry.etag, entry.content_hash):
+            return True
+        return self._trusted and tells_versions(entry.etag)
 
     def _advance(self, key: str) -> None:
         """Goes to the object of this key; what is passed on the way is not there any more."""

@@ -123,7 +123,7 @@ class Planner:
                     if entry.size and entry.problem is None:
                         tried += 1
                         with suppress(StorageError):
-                            await asyncio.to_thread(self._storage.read_range, bucket, entry.key, 0, 1, etag="")
+                            await asyncio.to_thread(self._storage.read_range, bucket, entry.key, 0, 1)
                             return True
         return False
 
@@ -168,6 +168,7 @@ class Planner:
         if state is not None and state.by_folders != by_folders:
             raise UnsortedListing(another_order(layout))
         key, place, _ = parse_cursor(cursor)
+        trusted = await self._storage.etags_are_versions(keys.prefixes.bucket)
         entries: Iterable[Entry] = ()
         if state is not None:
             entries = read_entries(self._storage, layout, state, after=key, including=place is not None, times=False)
@@ -177,6 +178,7 @@ class Planner:
             full=file.full,
             within=key if place is not None else "",
             by_folders=by_folders,
+            trusted=trusted,
         )
 
     async def _stored(self, task: c.PlanInput, layout: RunLayout) -> c.PlannedShard | None:

@@ -18,7 +18,7 @@ from temporalio import activity
 
 from batch import contracts as c
 from batch.estimation import Asked, Estimate, Measured, estimate, rule
-from batch.layout import PreviewLayout, bucket_and_key
+from batch.layout import PreviewLayout
 from batch.picking import Picked
 from batch.planning import PlannedDocument
 from batch.preview_file import (
@@ -51,6 +51,7 @@ from workers.llm.prices import cost_of, pricer
 from workers.llm.transport import Transport
 from workers.long_documents import ChunkedQuestion, LongDocuments, Shown
 from workers.metrics import Metrics
+from workers.planned_reads import read_planned
 from workers.prompt import CompiledPrompt
 from workers.quotas import QuotaLane, Quotas
 from workers.room import Room
@@ -135,6 +136,8 @@ class Previewer:
         return {each.uri for each in documents if holds_rows(self._storage, request.job, each)}
 
     def _look(self, request: PreviewRequest, task: c.PreviewInput) -> Look:
+        if request.job.source.requester_pays:
+            self._storage.pay_for(request.job.source.prefixes.bucket)
         lane = self._quotas.lane(f"preview-{task.token}", request.job)
         return Look(
             request,
@@ -281,9 +284,8 @@ class Look:
         check_key(document)
         limit = self._job.source.max_document_bytes
         check_size(document, limit)
-        bucket, key = bucket_and_key(document.uri)
         with reading(document):
-            data = await self._storage.get(bucket, key, etag=document.etag or None, max_bytes=limit)
+            data, _ = await read_planned(self._storage, document, limit=limit)
         source = self._job.source
         found = await self._extractors.text_of(document.uri, data, html=source.html)
         check_pages(found, source.min_text_pages)

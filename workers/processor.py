@@ -25,15 +25,18 @@ from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.duplicates import reference
+from batch.etags import content_hash, is_hash_of, proves
 from batch.kept_text import pack, packed
 from batch.layout import bucket_and_key
 from batch.ledger_segment import LedgerName
+from batch.listing import ObjectEntry
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
 from batch.reconcile import PARTITION_FAILED
 from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunMissing
 from batch.store import (
+    ObjectArchived,
     ObjectMissing,
     PreconditionFailed,
     Storage,
@@ -44,6 +47,7 @@ from batch.store import (
 from workers.beating import Pulse
 from workers.brakes import Stop
 from workers.documents import (
+    ARCHIVED,
     check_key,
     check_pages,
     check_size,
@@ -55,12 +59,12 @@ from workers.documents import (
 )
 from workers.earlier_rows import EarlierRows
 from workers.extract import Extracted, Unreadable
-from workers.incremental import content_hash
 from workers.ledger import Ledger, Replayed, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.prices import Pricer, cost_of
 from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.metrics import Metrics
+from workers.planned_reads import read_planned
 from workers.rows import Row, RowMaker, carried, shared
 from workers.runs import ActiveRun, Runs
 from workers.same_texts import SameText, TextClaims
@@ -74,6 +78,7 @@ SOURCE_OUTAGE_AFTER, SOURCE_REFUSED_AFTER = 60.0, 5.0
 
 PROCESS = secrets.token_hex(4)
 """Names this process in heartbeats."""
+PAYER_HINT = " (of a requester pays bucket: source.requester_pays: true)"
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +326,8 @@ class Attempt:
             if document is None or document_id in self._rows:
                 continue
             now = row["generation"] == self._task.generation
-            if (now or self._keeps(row)) and (row["etag"] == document.etag or row["generation"] > 1):
+            same = row["etag"] == document.etag or not document.etag or row["generation"] > 1
+            if (now or self._keeps(row)) and same:
                 restored = self._restore(row)
                 if restored is not None:
                     self._keep(restored)
@@ -345,17 +351,17 @@ class Attempt:
                     self._keep(carried(row, self._maker, document))
 
     async def _check_unchanged(self, document: PlannedDocument, data: bytes) -> None:
-        """Raises `Unchanged` for a document whose etag is another one, but whose content is the same; `Stopped`."""
-        found = self._hashes[document.document_id] = content_hash(data)
-        if document.previous is not None and document.content_hash == found:
+        """Raises `Unchanged` for a document whose content is the same, whatever its etag; `Stopped`."""
+        found = self._hashes[document.document_id] = content_hash(data, document.etag)
+        if document.previous is not None and is_hash_of(document.content_hash, data):
             try:
                 row = await self._earlier.answered(document, self._active.fingerprint)
             except StorageError as error:
                 reason = c.STORAGE_REFUSED if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
                 self._stop = self._stop or Stop(reason, str(error), self._active.brakes.epoch)
                 raise Stopped from None
-            if row is not None and row["content_hash"] == found and self._keeps(row):
-                raise Unchanged(carried(row, self._maker, document))
+            if row is not None and is_hash_of(row["content_hash"], data) and self._keeps(row):
+                raise Unchanged(carried({**row, "content_hash": found}, self._maker, document))
 
     def _restore(self, row: Row) -> Row | None:
         """A ledger row with its typed result, which is read from the answer's text anew."""
@@ -415,7 +421,8 @@ class Attempt:
 
     async def _share(self, documents: list[PlannedDocument]) -> None:
         """Rows with the answers of other documents of the same content; asks about those for which there is none."""
-        if not documents:
+        documents = await self._ask_unproven(documents)
+        if not documents or self._stopping():
             return
         elsewhere = self._share_here(documents)
         if not elsewhere or self._stopping():
@@ -439,6 +446,40 @@ class Attempt:
             else:
                 left.append(document)
         await self._ask_in_place_of_others(left)
+
+    async def _ask_unproven(self, documents: list[PlannedDocument]) -> list[PlannedDocument]:
+        """Those of whose etags it is known that they are of their content. Asks about the others.
+
+        An etag that another document has too proves nothing: a store may give one to all. It is proof if it is the MD5
+        of the bytes, so they are read. A row's is the hash of the row; that of a text was found so when it was read.
+        """
+        limit = self._active.file.job.source.max_document_bytes
+        proven: set[str] = set()
+        unread: list[PlannedDocument] = []
+        for document in documents:
+            if document.is_planned or document.document_id in self._likes:
+                proven.add(document.document_id)
+            else:
+                unread.append(document)
+        for group in groups(unread, limit):
+            sizes = sum(min(document.size, limit) for document in group)
+            if not await self._active.room.enter(sizes, len(group), turn=0, stopped=self._must_stop):
+                break
+            try:
+                found = await self._burst(group)
+                for document, data in zip(group, found, strict=True):
+                    with suppress(Unreadable, Stopped):
+                        whole = data if isinstance(data, bytes) else (await self._fetch(document))[0]
+                        if proves(document.etag, whole):
+                            proven.add(document.document_id)
+            finally:
+                self._active.room.leave(sizes, len(group))
+        if self._stopping():
+            return []
+        others = [document for document in documents if document.document_id not in proven]
+        self._by_themselves.update(document.document_id for document in others)
+        await self._ask_all(others)
+        return [document for document in documents if document.document_id in proven]
 
     def _share_here(self, documents: Iterable[PlannedDocument]) -> list[PlannedDocument]:
         """Makes the rows of those whose answer is among this partition's own; gives the others."""
@@ -494,25 +535,32 @@ class Attempt:
             self._failure = task.exception()
             self.stop_soon()
 
-    async def _burst(self, group: list[PlannedDocument]) -> list[bytes | None]:
+    async def _burst(self, group: list[PlannedDocument]) -> list[bytes | ObjectArchived | None]:
         """The group's objects as planned; None for each that `_fetch` has to look at by itself."""
-        data_of: list[bytes | None] = [None] * len(group)
+        data_of: list[bytes | ObjectArchived | None] = [None] * len(group)
         places = [place for place, document in enumerate(group) if not document.is_planned and document.etag]
         if len(places) < 2 or self._task.generation != 1:
             return data_of
         bucket, _ = bucket_and_key(group[0].uri)
-        wanted = [(bucket_and_key(group[place].uri)[1], group[place].etag or None) for place in places]
+        if self._storage.facts(bucket).other_etags or self._storage.facts(bucket).plain_reads:
+            return data_of
+        planned = [group[place] for place in places]
+        wanted = [ObjectEntry(bucket_and_key(each.uri)[1], each.size, each.etag) for each in planned]
         found = await self._storage.get_many(bucket, wanted, max_bytes=self._active.file.job.source.max_document_bytes)
-        for (key, _), data in zip(wanted, found, strict=True):
+        for entry, data in zip(wanted, found, strict=True):
             if data is not None:
-                self._active.reads.note(bucket, key)
+                self._active.reads.note(bucket, entry.key)
                 break
         for place, data in zip(places, found, strict=True):
             data_of[place] = data
         return data_of
 
     async def _one(
-        self, document: PlannedDocument, size: int, burst: asyncio.Future[list[bytes | None]], index: int
+        self,
+        document: PlannedDocument,
+        size: int,
+        burst: asyncio.Future[list[bytes | ObjectArchived | None]],
+        index: int,
     ) -> None:
         active = self._active
         try:
@@ -576,11 +624,13 @@ class Attempt:
         row = row_answered(self._made(document, etag, found.answer, found.cost_usd), found.answer)
         return {**row, "chunks": found.chunks}
 
-    async def _prepare(self, document: PlannedDocument, found: bytes | None) -> Question:
+    async def _prepare(self, document: PlannedDocument, found: bytes | ObjectArchived | None) -> Question:
         """What to ask about the document. Raises `Unreadable`, `Unchanged`, `SameText`, `Stopped`."""
         etag, text = document.etag, planned_text(document)
         if text is None:
             check_key(document)
+            if isinstance(found, ObjectArchived):
+                raise Unreadable(ARCHIVED, str(found))
             data, etag = (found, document.etag) if found is not None else await self._fetch(document)
             if self._active.file.job.incremental:
                 await self._check_unchanged(document, data)
@@ -591,7 +641,8 @@ class Attempt:
             check_pages(extracted, source.min_text_pages)
             text = extracted.text
         active = self._active
-        if self._claims is not None and not self._asks_itself(document):
+        shares = self._claims is not None and not self._asks_itself(document)
+        if self._claims is not None and shares and (document.is_planned or await asyncio.to_thread(proves, etag, data)):
             await self._claims.claim(document, etag, text)
         if active.file.job.output.keep_text:
             self._texts[document.document_id] = await asyncio.to_thread(pack, text)
@@ -617,10 +668,10 @@ class Attempt:
                 raise Stopped
             try:
                 with reading(document):
-                    if self._task.generation == 1 and document.etag:
-                        data = await self._storage.get(bucket, key, etag=document.etag, max_bytes=limit)
+                    if self._task.generation == 1:
+                        read = await read_planned(self._storage, document, limit=limit)
                         active.reads.note(bucket, key)
-                        return data, document.etag
+                        return read
                     found = await self._storage.get_entry(bucket, key, max_bytes=limit)
                 if found is None:
                     raise Unreadable("source_gone", f"{document.uri} is gone")
@@ -634,7 +685,8 @@ class Attempt:
                     if await active.reads.others_work(self._storage, failing_since):
                         raise Unreadable(c.SOURCE_REFUSED if refused else "source_unreachable", str(error)) from None
                     reason = c.SOURCE_REFUSED if refused else c.STORAGE_UNREACHABLE
-                    self._stop = self._stop or Stop(reason, str(error), active.brakes.epoch)
+                    hint = PAYER_HINT if refused and not active.file.job.source.requester_pays else ""
+                    self._stop = self._stop or Stop(reason, f"{str(error)[:400]}{hint}", active.brakes.epoch)
                     raise Stopped from None
                 await active.brakes.wait_stopped(pause)
                 pause = min(pause * 2, 5.0)

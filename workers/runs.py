@@ -122,6 +122,8 @@ class Runs:
     async def _load(self, ref: c.RunRef) -> ActiveRun:
         file = await load_run(self._storage, ref)
         job = file.job
+        if job.source.requester_pays:
+            self._storage.pay_for(job.source.prefixes.bucket)
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
         price = pricer(job.model)
         expected = Expected(job.model.most_output_tokens)

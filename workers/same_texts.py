@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import orjson
 
-from batch.duplicates import is_content_hash, reference
+from batch.duplicates import reference
 from batch.layout import RunLayout
 from batch.planning import PlannedDocument
 from batch.store import PreconditionFailed, Storage, StorageUnreachable
@@ -38,11 +38,9 @@ class TextClaims:
     async def claim(self, document: PlannedDocument, etag: str, text: str) -> None:
         """Returns if it is for this document to ask. `etag`: of the version that was read.
 
-        So it is where an etag does not tell contents apart: the other's answer could not be known again. Raises
-        `SameText` if another one asks, `StorageError` if it cannot be found out.
+        It must tell contents apart, as one does that is the MD5 of its own: the other's answer is known again by it.
+        Raises `SameText` if another one asks, `StorageError` if it cannot be found out.
         """
-        if not is_content_hash(etag):
-            return
         bucket = self._layout.output.bucket
         key = self._layout.text(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest())
         own = {"document_id": document.document_id, "uri": document.uri, "etag": etag, "same_as": self._here}

@@ -53,6 +53,12 @@ class Memory:
             if key.startswith(prefix) and place(key) > place(after):
                 yield [self.entry(key)]
 
+    async def examine_listing(self, bucket: str, prefix: str) -> None:
+        """Lists as S3 does."""
+
+    async def etags_are_versions(self, bucket: str) -> bool:
+        return False
+
     async def lists_by_folders(self, bucket: str) -> bool:
         return self._by_folders
 
@@ -69,10 +75,10 @@ class Memory:
         self.objects[key] = data
         return "e"
 
-    def read_range(self, bucket: str, key: str, start: int, end: int, *, etag: str) -> bytes:
+    def read_range(self, bucket: str, key: str, start: int, end: int, *, version: ObjectEntry | None = None) -> bytes:
         if key not in self.objects:
             raise ObjectMissing(key)
-        if etag and self.entry(key).etag != etag:
+        if version is not None and self.entry(key).etag != version.etag:
             raise PreconditionFailed(key)
         assert 0 <= start < end <= len(self.objects[key])
         self.reads.append((key, start, end))

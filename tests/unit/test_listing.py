@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import boto3
@@ -12,11 +13,12 @@ from obstore.store import MemoryStore
 
 from batch.checks import CheckFailed, check_source
 from batch.job import Job
-from batch.listing import is_addressable
+from batch.listing import ObjectEntry, is_addressable
 from batch.storage_errors import BucketMissing, ObjectMissing, StorageUnreachable
 from batch.store import Storage
 from tests.unit.test_job import job
 
+X = f'"{hashlib.md5(b"x").hexdigest()}"'
 KEYS = ["/a", "a/./b.txt", "a//b.txt", "p/", "p/sub-1.txt", "p/sub/", "p/sub/a.txt", "ü b+c%20.txt"]
 
 
@@ -61,10 +63,12 @@ async def test_a_burst_gives_what_it_can_whatever_else_is_asked_for(bucket: str)
     storage = Storage(concurrency=2)
     wanted = ["p/sub-1.txt", "a//b.txt", "gone", "a/./b.txt", "ü b+c%20.txt", "p/sub/a.txt"]
     for most, found in ((1, b"x"), (0, None)):
-        assert await storage.get_many(bucket, [(key, None) for key in wanted], max_bytes=most) == [
+        assert await storage.get_many(bucket, [ObjectEntry(key, 1, X) for key in wanted], max_bytes=most) == [
             found, None, None, None, found, found
         ]  # fmt: skip
-    assert await storage.get_many(bucket, [("p/sub-1.txt", '"another"'), ("p/sub/a.txt", None)], max_bytes=1) == [
+    others = [ObjectEntry("p/sub-1.txt", 1, '"another"'), ObjectEntry("p/sub/a.txt", 2, X)]
+    assert await storage.get_many(bucket, [*others, ObjectEntry("p/sub/a.txt", 1, X)], max_bytes=1) == [
+        None,
         None,
         b"x",
     ]

@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import pytest
 
-from batch.listing import ObjectEntry, Page
+from batch.listing import ObjectEntry, Page, Position
 from batch.lookahead import STRETCHES, KeySpace, pages_ahead
 
 
@@ -22,7 +22,7 @@ class Server:
         self._by_key, self._size, self._breaks_at = by_key, size, breaks_at
         self.requests = self.in_flight = self.most_in_flight = 0
 
-    async def fetch(self, after: str, token: str | None) -> Page:
+    async def fetch(self, after: str, position: Position | None) -> Page:
         self.requests += 1
         if self.requests == self._breaks_at:
             raise ConnectionError("gone")
@@ -30,15 +30,15 @@ class Server:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0.0005)
         self.in_flight -= 1
-        if token:
-            start = int(token)
+        if position is not None:
+            start = int(position.token or 0)
         elif self._by_key:
             start = bisect.bisect_right(self.keys, after)
         else:
             start = self.keys.index(after) + 1 if after else 0
         end = start + self._size
         entries = [ObjectEntry(key, 1, "e") for key in self.keys[start:end]]
-        return Page(entries, str(end) if end < len(self.keys) else None, self._by_key)
+        return Page(entries, Position(token=str(end)) if end < len(self.keys) else None, self._by_key)
 
     async def listed(self, *, prefix: str = "p/", after: str = "") -> list[str]:
         pages = [page async for page in pages_ahead(self.fetch, prefix=prefix, after=after)]

@@ -76,11 +76,3 @@ async def test_a_claim_of_which_nobody_knows_whether_it_arrived_is_looked_for() 
         await claims.claim(document("b.txt", E2), E2, "a text")
     store.arrives = False
     await claims.claim(document("b.txt", E2), E2, "another text")
-
-
-async def test_where_etags_do_not_tell_contents_apart_each_document_asks() -> None:
-    store: Any = Store()
-    claims = TextClaims(store, LAYOUT, 0, 0)
-    for name in ("a.txt", "b.txt"):
-        await claims.claim(document(name, "1700000000-12"), "1700000000-12", "a text")
-    assert not store.objects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,13 +25,18 @@ from workers.state_merge import merged
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
 
 
+def proof(name: str) -> str:
+    """An etag, and the hash of the content that it is proven to be of."""
+    return hashlib.md5(name.encode()).hexdigest()
+
+
 def entry(key: str, *, etag: str = "e", processed: int = 0, listed: int = 0, fingerprint: str = "f") -> Entry:
     when, seen = DAY + timedelta(hours=processed), DAY + timedelta(hours=listed)
-    return Entry(key, key, etag, "h", fingerprint, "ok", None, when, seen, seen, f"s3://b/{processed}")
+    return Entry(key, key, proof(etag), proof(etag), fingerprint, "ok", None, when, seen, seen, f"s3://b/{processed}")
 
 
 def document(key: str, etag: str = "e") -> PlannedDocument:
-    return PlannedDocument(key, f"s3://b/{key}", etag, 1)
+    return PlannedDocument(key, f"s3://b/{key}", proof(etag), 1)
 
 
 def compared(entries: list[Entry], *, full: bool = False, within: str = "", by_folders: bool = False) -> Comparison:
@@ -63,7 +69,7 @@ def test_each_document_has_its_reason() -> None:
     found = [comparison.judge(one) for one in (document("a"), document("b", "new"), *map(document, "cdef"))]
     assert [one.reason for one in found] == [UNCHANGED, CHANGED, JOB_CHANGED, RETRIED, UNCHANGED, NEW]
     assert (found[0].previous, found[0].content_hash) == ("s3://b/0", None)
-    assert (found[1].previous, found[1].content_hash) == ("s3://b/0", "h")
+    assert (found[1].previous, found[1].content_hash) == ("s3://b/0", proof("e"))
     assert [one.previous for one in found[2:4]] == [None, None]
     assert gone(comparison, last=True) == ["x"]
     assert reasons(compared(known, full=True), document("a"), document("aa")) == [FULL, NEW]
@@ -194,7 +200,7 @@ def test_the_version_that_was_seen_last_holds() -> None:
         assert list(merged(one, hours(at), other, hours(then))) == [read_again._replace(listed_at=hours(4))]
     asked_before = read_again._replace(fingerprint="earlier")
     found = list(merged([newer], hours(4), [asked_before], hours(1)))
-    assert [(each.etag, each.fingerprint) for each in found] == [("2", "f")]
+    assert [(each.etag, each.fingerprint) for each in found] == [(proof("2"), "f")]
 
 
 def test_rows_of_an_object_that_was_not_read_to_its_end_stay() -> None:

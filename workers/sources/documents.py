@@ -15,13 +15,14 @@ from batch.layout import RunLayout, bucket_and_key
 from batch.places import cursor_within, parse_cursor
 from batch.plan_file import read_footer
 from batch.planning import PlannedDocument, ShardCutter
-from batch.storage_errors import ObjectMissing, PreconditionFailed, StorageRefused
+from batch.storage_errors import ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused
 from batch.store import Storage
 from workers.sources.objects import SourceObject
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import Broken, SourceRow
 
 BROKEN, CHANGED, GONE, REFUSED = "broken_object", "object_changed", "object_gone", "object_refused"
+ARCHIVED = "archived"
 
 
 def row_documents(
@@ -40,7 +41,7 @@ def row_documents(
             document = PlannedDocument(
                 document_id, uri, row.etag, row.size, content=row.content, row=row.fields, problem=row.problem
             )
-            yield document, cursor_within(source.key, source.etag, row.place)
+            yield document, cursor_within(source.key, source.version, row.place)
         return
     except Broken as error:
         problem = f"{BROKEN}: {uri}: {error}"
@@ -48,6 +49,8 @@ def row_documents(
         problem = f"{CHANGED}: {uri} changed while the plan was made of it; its rows from there on are left out"
     except ObjectMissing:
         problem = f"{GONE}: {uri} went while the plan was made of it; its rows from there on are left out"
+    except ObjectArchived as error:
+        problem = f"{ARCHIVED}: {error}; its rows are left out"
     except StorageRefused as error:
         if not leave_refused:
             raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from batch.store import ObjectMissing, PreconditionFailed, StorageRefused
+from batch.store import ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused
 from workers.sources.json_layout import text_of
 from workers.sources.json_values import behind_separators, end_of_value
 from workers.sources.objects import SourceObject
@@ -27,8 +27,8 @@ def holds_json_lines(source: SourceObject) -> bool:
         if not size:
             return False
         try:
-            text = _beginning(source.read(0, size), most)
-        except (ObjectMissing, PreconditionFailed, StorageRefused):
+            text = _beginning(source.read_any(0, size), most)
+        except (ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused):
             return False
         at = behind_separators(text)
         if text[at : at + 1] != b"{":

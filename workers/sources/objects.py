@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from batch.etags import tells_versions
 from batch.layout import object_uri
 from batch.listing import ObjectEntry
 from batch.ranged_file import RangedFile
@@ -14,16 +15,22 @@ CHUNK = 8 * 2**20
 
 
 class SourceObject:
-    """An object as it was listed. Each read raises `PreconditionFailed` once another version lies there."""
+    """An object as a HEAD described it. Each read raises `PreconditionFailed` once another version lies there."""
 
     def __init__(self, storage: Storage, bucket: str, entry: ObjectEntry) -> None:
         self.key, self.size, self.etag = entry.key, entry.size, entry.etag
+        self.version = version_of(entry)
+        self._entry = entry
         self.uri = object_uri(bucket, entry.key)
         self._storage, self._bucket = storage, bucket
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from `start` up to `end`, which is past `start` and not past the object."""
-        return self._storage.read_range(self._bucket, self.key, start, end, etag=self.etag)
+        return self._storage.read_range(self._bucket, self.key, start, end, version=self._entry)
+
+    def read_any(self, start: int, end: int) -> bytes:
+        """As `read`, of whichever version is there: for a look at an object of which only a listing is known."""
+        return self._storage.read_range(self._bucket, self.key, start, end)
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """All bytes from `start` on, in order."""
@@ -33,3 +40,8 @@ class SourceObject:
     def file(self) -> RangedFile:
         """The object as a seekable file."""
         return RangedFile(self.size, self.read)
+
+
+def version_of(entry: ObjectEntry) -> str:
+    """What tells a version from others: the etag, with size and time where that may be the same for all."""
+    return entry.etag if tells_versions(entry.etag) else f"{entry.etag}|{entry.size}|{entry.modified}"

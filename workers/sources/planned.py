@@ -28,7 +28,7 @@ from workers.sources.documents import (
     row_documents,
 )
 from workers.sources.json_lines_inside import holds_json_lines
-from workers.sources.objects import SourceObject
+from workers.sources.objects import SourceObject, version_of
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import Wanted
 
@@ -109,7 +109,22 @@ class ShardRows:
         if entry.problem is not None:
             lost = object_problem(entry.key, object_uri(self._bucket, entry.key), entry.etag, entry.problem)
             return not await asyncio.to_thread(self._cutter.add, lost, entry.key)
-        return await self._fill(self._open(entry, Place(), Occurrences()))
+        found = await self._described(entry)
+        if isinstance(found, str):
+            lost = object_problem(entry.key, object_uri(self._bucket, entry.key), entry.etag, found)
+            return not await asyncio.to_thread(self._cutter.add, lost, entry.key)
+        return await self._fill(self._open(found, Place(), Occurrences()))
+
+    async def _described(self, entry: ObjectEntry) -> ObjectEntry | str:
+        """The object as it is now: a listing's size and etag may be others. Or the problem that its error row has."""
+        uri = object_uri(self._bucket, entry.key)
+        try:
+            found = await self._storage.head(self._bucket, entry.key)
+        except StorageRefused as error:
+            if not self._leave_refused:
+                raise
+            return f"{REFUSED}: {error}; its rows are left out"
+        return found or f"{GONE}: {uri} went before the plan was made of it; its rows are left out"
 
     async def go_on(self, cursor: str) -> bool:
         """Takes the rest of the object that the shard before ended within, if it did. Whether the shard is full."""
@@ -125,7 +140,7 @@ class ShardRows:
                 if not self._leave_refused:
                     raise
                 word, what = REFUSED, "could not be read any more"
-            if entry is not None and not is_version(version, entry.etag):
+            if entry is not None and not is_version(version, version_of(entry)):
                 entry, word, what = None, CHANGED, "changed"
             if entry is None:
                 problem = f"{word}: the object {what} while the plan was made of it; its later rows are left out"

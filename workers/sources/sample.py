@@ -10,7 +10,7 @@ from batch.layout import bucket_and_key
 from batch.listing import ObjectEntry, is_addressable
 from batch.places import Place
 from batch.planning import PlannedDocument
-from batch.store import Storage
+from batch.store import ObjectMissing, Storage
 from workers.sources import READERS
 from workers.sources.documents import row_documents
 from workers.sources.json_lines_inside import holds_json_lines
@@ -43,4 +43,7 @@ def first_rows(storage: Storage, job: Job, document: PlannedDocument, count: int
 
 def _object(storage: Storage, document: PlannedDocument) -> SourceObject:
     bucket, key = bucket_and_key(document.uri)
-    return SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))
+    try:
+        return SourceObject(storage, bucket, storage.described(bucket, key))
+    except ObjectMissing:  # who reads it says so
+        return SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))
