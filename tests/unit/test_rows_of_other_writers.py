@@ -77,12 +77,12 @@ OBJECT, TABLE = (f"broken_object: s3://corpus/in/a.{kind}:" for kind in ("jsonl"
         TEXT.encode("utf-16-le"),
         TEXT.encode("utf-16-be"),
         codecs.BOM_UTF32_LE + TEXT.encode("utf-32-le"),
-        gzip.compress(codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le")),
-        gzip.compress(A + b"\n") + gzip.compress(B),
+        gzip.compress(codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le"), mtime=0),
+        gzip.compress(A + b"\n", mtime=0) + gzip.compress(B, mtime=0),
         bz2.compress(A + b"\n") + bz2.compress(B),
         lzma.compress(A + b"\n") + b"\0" * 8 + lzma.compress(B),
         zstd.compress(A + b"\n") + zstd.compress(B),
-        gzip.compress(zstd.compress(LINES)),
+        gzip.compress(zstd.compress(LINES), mtime=0),
         gzip.compress(json.dumps(AB, indent=1).encode()),
     ],
 )
@@ -146,7 +146,7 @@ async def test_no_bytes_are_no_rows() -> None:
     for name in ("a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"):
         found = await planned(b"", name)
         assert [each.is_planned for each in found] == ([] if "jsonl" in name else [False])
-        assert await planned(gzip.compress(b""), name, format="jsonl") == []
+        assert await planned(gzip.compress(b"", mtime=0), name, format="jsonl") == []
 
 
 @pytest.mark.parametrize(("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (gzip.compress, "gzip")])
@@ -316,7 +316,7 @@ async def test_shards_end_between_any_two_objects(
     if written == "array":
         data = b"[" + b",".join(rows) + b"]"
     elif written == "gzip":
-        data = gzip.compress(data)
+        data = gzip.compress(data, mtime=0)
     elif written == "utf-16":
         data = data.decode().encode("utf-16")
     memory = Memory()
