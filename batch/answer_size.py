@@ -30,7 +30,7 @@ def answer_tokens(job: Job) -> Guess:
     else:
         low, about, high = _bytes_of(Columns(job.output.json_schema).root)
         guess = (low / BYTES_PER_TOKEN, about / BYTES_PER_TOKEN, high / BYTES_PER_TOKEN)
-    most = job.model.max_output_tokens or float("inf")
+    most = job.model.most_output_tokens or float("inf")
     low, about, high = (max(1.0, min(size, most)) for size in guess)
     return low, about, high
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from email.message import Message
 from urllib.parse import urlsplit
 
 
@@ -22,7 +23,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def refusal(headers: Mapping[str, str], *, bound_to: str) -> str | None:
+def refusal(headers: Mapping[str, str] | Message, *, bound_to: str) -> str | None:
     """Says why a request is refused, None where it is not.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -27,14 +26,19 @@ from batch import contracts as c
 from batch.connection import connect_temporal
 from batch.job import Job, JobError
 from batch.layout import RunLayout, check_run_id
+from batch.live_counts import LiveCounts
 from batch.manifest import Manifest, load_manifest
 from batch.nominal import Nominal
+from batch.plan_file import read_footer
 from batch.reconcile import Account, verify
-from batch.results import RerunScope, rerun_scope, scan
-from batch.store import Storage
+from batch.results import RerunScope, frame_of, rerun_scope, scan
+from batch.run_file import load_run
+from batch.store import Storage, StorageError
+from batch.uncommitted import ErrorExample, committed_error_examples, error_examples, uncommitted_rows
 
 if TYPE_CHECKING:
     import polars as pl
+    from temporalio.api.workflow.v1 import PendingActivityInfo
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ CLAIMED_WITHIN = 5.0
 """Seconds that a scheduled run which has just begun is given to be claimed."""
 FAILING_AFTER = 4
 """Attempts of an activity, some seven seconds, after which a status tells of its failure."""
+MESSAGE = 1000
+"""Characters at most of what is said about a pause."""
 SHARDS_ASKED = 25
 """Open shards that a status asks for live numbers; the rest counts by its last report."""
 
@@ -63,7 +69,9 @@ class BudgetTooSmall(ValueError):
 class RunResult:
     """How a run stands or ended. Counts are documents, `seconds` wall time, `cost_usd` US dollars.
 
-    `documents` are those with a row; `planned` those of the plan, which still grows while `plan_done` is false.
+    `documents`, errors, tokens and cost are of all that is answered, also of partitions that are not committed yet
+    (`in_progress`): those answers are durable, and get their row with the commit, or when the run is cancelled.
+    `planned` are those of the plan, which still grows while `plan_done` is false.
     """
 
     run_id: str
@@ -91,14 +99,16 @@ class RunResult:
     """Answered documents whose model has no known price: `cost_usd` lacks them."""
     retryable_errors: int = 0
     in_progress: int = 0
-    """Answered documents of partitions that are not committed yet, by their last heartbeats."""
+    """Of `documents`, those of partitions that are not committed yet, by their last heartbeats."""
     in_flight: int = 0
-    """Calls to the model that are waited for, by the same heartbeats."""
+    """Calls to the model that are waited for: of each worker process by its last heartbeat."""
     shards: dict[str, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     errors_by_type: dict[str, int] = field(default_factory=dict)
     errors_in_progress: dict[str, int] = field(default_factory=dict)
-    """Errors by type of partitions that are not committed yet; `errors_by_type` has those with a row."""
+    """Of `errors_by_type`, those of partitions that are not committed yet."""
+    error_examples: list[ErrorExample] = field(default_factory=list)
+    """A few documents that failed, of a paused run, or where they were asked for; not of one that has ended."""
     carried: int = 0
     """Documents whose rows an incremental run copied from the last one, without a call."""
     reasons: dict[str, int] = field(default_factory=dict)
@@ -115,20 +125,6 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass
-class Beats:
-    """What open partitions say of themselves in their last heartbeats, added up."""
-
-    done: int = 0
-    in_flight: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Beats | c.Beat) -> None:
-        self.done += other.done
-        self.in_flight += other.in_flight
-        self.errors.update(other.errors)
 
 
 def new_run_id(job: Job) -> str:
@@ -257,6 +253,8 @@ class Run:
     connection: Connection
     run_id: str
     output_uri: str
+    _examples: tuple[dict[str, int], list[ErrorExample]] = field(default=({}, []), init=False, repr=False)
+    """Those read last, and the counts of errors that there were then."""
 
     @property
     def layout(self) -> RunLayout:
@@ -271,8 +269,11 @@ class Run:
         found = await load_manifest(self.connection.storage, self.layout)
         return found[0] if found else None
 
-    async def status(self) -> RunResult:
-        """Where the run stands now, or how it ended."""
+    async def status(self, *, examples: bool = False) -> RunResult:
+        """Where the run stands now, or how it ended.
+
+        `examples`: also of a run that is not paused a few documents that failed are read, from object storage.
+        """
         try:
             description = await self.handle.describe()
         except RPCError as error:
@@ -280,38 +281,42 @@ class Run:
                 raise
             return await self._ended_status(None, "")
         if description.status == WorkflowExecutionStatus.RUNNING:
-            live = await self._live_status(description)
+            live = await self._live_status(description, examples=examples)
             if live is not None:
                 return live
         return await self._ended_status(description.status, await self._failure(description.status))
 
-    async def _live_status(self, description: WorkflowExecutionDescription) -> RunResult | None:
+    async def _live_status(self, description: WorkflowExecutionDescription, *, examples: bool) -> RunResult | None:
         try:
             progress: c.Progress = await self.handle.query("progress", result_type=c.Progress, rpc_timeout=QUERY_WITHIN)
         except RPCError:
             description = await self.handle.describe()
             if description.status != WorkflowExecutionStatus.RUNNING:
                 return None
-            return self._blank(c.PLANNING, "no worker answers for the run yet: docbatch worker")
-        totals, beats = progress.totals, Beats()
+            return await self._unanswered_status(description)
+        live = LiveCounts(progress)
         ids = [c.shard_workflow_id(self.run_id, progress.generation, shard) for shard in progress.shards_open]
-        asked = await asyncio.gather(*(self._shard(workflow_id) for workflow_id in ids[:SHARDS_ASKED]))
-        for found, reported in zip(asked, progress.shards_reported, strict=False):
+        for found in await asyncio.gather(*(self._shard(workflow_id) for workflow_id in ids[:SHARDS_ASKED])):
             if found is not None:
-                totals = totals + (found[0] - reported)
-                beats.add(found[1])
+                live.add_shard(*found)
+        message = progress.control.message or _failing(description)
+        at_work = progress.state in (c.PLANNING, c.RUNNING) and bool(progress.shards_open)
+        if not message and at_work and not live.beating:
+            message = await self._unpolled(description.task_queue.removesuffix(c.control_queue("")))
+        with_examples = examples or progress.state == c.PAUSED
         return self._result(
             progress.state,
-            totals,
+            live.all,
             seconds=datetime.now(UTC).timestamp() - progress.started_at,
             planned=progress.planned_documents,
             plan_done=progress.plan_done,
             reason=progress.control.reason,
-            message=progress.control.message or _failing(description),
+            message=message,
             generation=progress.generation,
-            in_progress=beats.done,
-            in_flight=beats.in_flight,
-            errors_in_progress=dict(beats.errors),
+            in_progress=live.answered.documents,
+            in_flight=live.in_flight,
+            errors_in_progress=live.answered.errors_by_type,
+            error_examples=await self._error_examples(live) if with_examples and live.all.errors else [],
             max_cost_usd=progress.budget.max_usd if progress.budget else None,
             charged_usd=round(progress.budget.charged_usd, 6) if progress.budget else None,
             reasons=progress.reasons,
@@ -320,26 +325,76 @@ class Run:
             shards={"open": len(progress.shards_open), "finished": progress.shards_finished},
             partitions={
                 "planned": progress.planned_partitions,
-                "committed": totals.partitions - totals.partitions_failed,
-                "failed": totals.partitions_failed,
+                "committed": live.committed.partitions - live.committed.partitions_failed,
+                "failed": live.committed.partitions_failed,
             },
         )
 
-    async def _shard(self, workflow_id: str) -> tuple[c.Totals, Beats] | None:
-        """What an open shard has committed so far, and what its activities say in their heartbeats."""
+    async def _error_examples(self, live: LiveCounts) -> list[ErrorExample]:
+        """Read anew when there are other errors than the last time."""
+        storage, errors = self.connection.storage, live.all.errors_by_type
+        if self._examples[0] != errors:
+            try:
+                found = await error_examples(storage, self.layout, live.failing)
+                found = found or await committed_error_examples(storage, self.layout)
+            except StorageError as error:
+                log.warning("no examples of errors: %s", error)
+                return []
+            self._examples = errors, found
+        return self._examples[1]
+
+    async def _unanswered_status(self, description: WorkflowExecutionDescription) -> RunResult:
+        """Of a run for which no worker answers: what it last told visibility, and what its plan in S3 holds."""
+        memo = await description.memo()
+        errors, documents = int(memo.get("errors", 0)), int(memo.get("documents", 0))
+        totals = c.Totals(
+            documents=documents, ok=documents - errors, errors=errors, cost_usd=float(memo.get("cost_usd", 0.0))
+        )
+        planned, plan_done = 0, False
+        try:
+            async for page in self.connection.storage.pages(self.layout.output.bucket, self.layout.plans):
+                for entry in page:
+                    footer = await asyncio.to_thread(
+                        read_footer, self.connection.storage, self.layout.output.bucket, entry.key
+                    )
+                    planned, plan_done = planned + footer.documents, footer.last
+        except StorageError as error:
+            log.warning("the plan is not read: %s", error)
+        message = await self._unpolled(description.task_queue) or (
+            f"no worker answers for the run, though one polled the task queue {description.task_queue!r} lately"
+        )
+        return self._result(
+            str(memo.get("state", c.RUNNING if planned else c.WAITING)),
+            totals,
+            seconds=(datetime.now(UTC) - description.start_time).total_seconds(),
+            planned=planned,
+            plan_done=plan_done,
+            message=message,
+        )
+
+    async def _unpolled(self, queue: str) -> str:
+        """What to say where no worker polls the queue; empty where one does."""
+        try:
+            polled = await checks.pollers(self.connection.temporal, queue)
+        except RPCError:
+            return ""
+        return "" if polled else checks.no_worker(queue, "the run waits for one")
+
+    async def _shard(self, workflow_id: str) -> tuple[c.ShardReport, list[tuple[PendingActivityInfo, c.Beat]]] | None:
+        """What an open shard says, and what its activities say in their heartbeats."""
         handle = self.connection.temporal.get_workflow_handle(workflow_id)
         try:
             report: c.ShardReport = await handle.query("totals", result_type=c.ShardReport, rpc_timeout=QUERY_WITHIN)
             description = await handle.describe()
         except RPCError:
             return None
-        beats = Beats()
+        beats = []
         converter = self.connection.temporal.data_converter
         for pending in description.raw_description.pending_activities:
             if pending.HasField("heartbeat_details"):
                 for beat in await converter.decode(pending.heartbeat_details.payloads, [c.Beat]):
-                    beats.add(beat)
-        return report.totals, beats
+                    beats.append((pending, beat))
+        return report, beats
 
     async def _failure(self, status: WorkflowExecutionStatus | None) -> str:
         if status in (WorkflowExecutionStatus.COMPLETED, WorkflowExecutionStatus.CANCELED):
@@ -439,6 +494,15 @@ class Run:
         """All rows so far, lazily: the columns of `batch.schema.row_schema`, `result` typed by the job's schema."""
         return scan(self.output_uri, self.run_id)
 
+    async def uncommitted_results(self) -> pl.DataFrame:
+        """Rows of what is answered and not committed yet, with the columns of `results`, read from the ledgers.
+
+        Each gets into `results` with its partition's commit, or when the run is cancelled. Raises `RunMissing`,
+        `StorageError`.
+        """
+        file = await load_run(self.connection.storage, c.RunRef(self.run_id, self.output_uri))
+        return frame_of(await uncommitted_rows(self.connection.storage, self.layout, file))
+
     async def cancel(self) -> None:
         """Asks the run to stop: no new calls within seconds, what is answered stays, the manifest says `cancelled`.
 
@@ -452,7 +516,7 @@ class Run:
 
     async def pause(self, message: str = "") -> None:
         """No new calls within seconds; calls in flight are kept."""
-        await self.handle.signal("pause", message)
+        await self.handle.signal("pause", message[:MESSAGE])
 
     async def resume(self, *, max_cost_usd: float | None = None) -> None:
         """Goes on where the run was paused; with another maximum cost, if one is given. Raises `BudgetTooSmall`."""

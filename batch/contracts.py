@@ -6,6 +6,7 @@ Nothing here has state: the module passes through the workflow sandbox (`workers
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from batch.budget import Budget, BudgetView
@@ -37,6 +38,8 @@ JOB_ATTRIBUTE = "DocbatchJob"
 STATE_ATTRIBUTE = "DocbatchState"
 
 DEFAULT_TASK_QUEUE = "docbatch"
+FAILING_TOLD = 8
+"""Partitions with errors at most that a shard names to who asks it."""
 
 
 def control_queue(task_queue: str) -> str:
@@ -49,7 +52,8 @@ def shard_workflow_id(run_id: str, generation: int, shard: int) -> str:
     return f"{run_id}/g{generation}/shard-{shard:05d}"
 
 
-# The states of a run, as every face shows them.
+# The states of a run, as every face shows them. `waiting`: no worker has taken it up yet.
+WAITING = "waiting"
 PLANNING = "planning"
 RUNNING = "running"
 PAUSED = "paused"
@@ -136,6 +140,11 @@ class Totals:
     """As many keys at most as the error taxonomy has types."""
     carried: int = 0
     """Documents whose rows an incremental run copied from the last one: their tokens and cost are not counted again."""
+
+    @classmethod
+    def sum(cls, several: Iterable[Totals]) -> Totals:
+        """All of them added up."""
+        return sum(several, cls())
 
     def __add__(self, other: Totals) -> Totals:
         return self._with(other, 1)
@@ -270,7 +279,10 @@ class PartitionInput:
 
 @dataclass(frozen=True)
 class PartitionOutcome:
-    """How one activity execution ended. `totals` are of the committed rows, zero for a yield."""
+    """How one activity execution ended. `totals` are of the committed rows, zero for a yield.
+
+    `answered`: of a partition that is not committed, what its ledger holds by then; no partition is counted in it.
+    """
 
     partition: int
     outcome: str
@@ -278,16 +290,22 @@ class PartitionOutcome:
     reason: str = ""
     message: str = ""
     epoch: int = 0
+    answered: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True)
 class Beat:
-    """The heartbeat of a partition's attempt. `of` are its documents, `done` those answered, `errors` by type."""
+    """The heartbeat of a partition's attempt: `answered` of its `of` documents, and the state of its process.
 
-    done: int = 0
+    `in_flight` are the calls of the whole run in that process at this instant: of several beats of one `process` the
+    last one holds.
+    """
+
+    partition: int = -1
     of: int = 0
+    answered: Totals = field(default_factory=Totals)
+    process: str = ""
     in_flight: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -331,13 +349,29 @@ class ShardInput:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a partition that has yielded had answered by then."""
+
+    partition: int
+    answered: Totals
+
+
+@dataclass(frozen=True)
 class ShardReport:
-    """A shard's word to the coordinator."""
+    """A shard's word to the coordinator, and its answer to who asks it.
+
+    `answered`: of partitions that have yielded or were given up. To who asks it names those apart (`held`, at most a
+    window of them) that are dispatched again: their heartbeats know better.
+    """
 
     shard: int
     totals: Totals
     dispatched: bool
     finished: bool
+    answered: Totals = field(default_factory=Totals)
+    held: list[Held] = field(default_factory=list)
+    failing: list[int] = field(default_factory=list)
+    """To who asks it: a few partitions that have yielded with errors."""
 
 
 @dataclass(frozen=True)
@@ -371,6 +405,7 @@ class Carried:
     reasons: dict[str, int] = field(default_factory=dict)
     deleted: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    answered: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True)
@@ -440,6 +475,10 @@ class Progress:
     """Of an incremental run: documents of the last one that the listing has no more."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Keys of the source that are no documents, by the rule (`batch.hidden`)."""
+    answered: Totals = field(default_factory=Totals)
+    """What is answered and not committed, of partitions that have yielded or were given up."""
+    shards_answered: list[Totals] = field(default_factory=list)
+    """What `answered` holds of each open shard, in the order of `shards_open`."""
 
 
 @dataclass(frozen=True)

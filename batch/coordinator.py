@@ -85,6 +85,8 @@ class Coordinator:
         self._planned_documents = carried.planned_documents if carried else 0
         self._planned_partitions = carried.planned_partitions if carried else 0
         self._totals = carried.totals if carried else c.Totals()
+        self._answered = carried.answered if carried else c.Totals()
+        """What finished shards leave that is answered and not committed."""
         self._waiting = deque(carried.waiting if carried else [])
         self._open = {shard.planned.shard: shard for shard in carried.open} if carried else {}
         self._rerun = carried.rerun if carried else start.rerun
@@ -117,11 +119,11 @@ class Coordinator:
             )
             if self._leaving:
                 self._continue_as_new()
-            return await self._finish(self._end_state())
         except asyncio.CancelledError:
             if self._claimed is not None:
                 await self._cancel_run()
             raise
+        return await self._finish_undisturbed()
 
     @workflow.signal
     def shard_report(self, report: c.ShardReport) -> None:
@@ -132,6 +134,7 @@ class Coordinator:
         if report.finished:
             del self._open[report.shard]
             self._totals += report.totals
+            self._answered += report.answered
             self._finished_shards += 1
         else:
             self._open[report.shard] = replace(shard, report=report)
@@ -198,6 +201,8 @@ class Coordinator:
             reasons=self._reasons,
             deleted=self._deleted,
             left_out=self._left_out,
+            answered=self._answered_now(),
+            shards_answered=[self._open[shard].report.answered for shard in sorted(self._open)],
         )
 
     # -- the parts that run side by side -----------------------------------------------------------------------------
@@ -452,7 +457,7 @@ class Coordinator:
 
     def _publish_progress(self, **more: str) -> None:
         self._published_at = workflow.time()
-        totals = self._totals_now()
+        totals = self._totals_now() + self._answered_now()
         counts = {"documents": totals.documents, "errors": totals.errors, "cost_usd": round(totals.cost_usd, 6)}
         if self._budget is not None:
             counts |= {"max_cost_usd": self._budget.max_usd, "charged_usd": round(self._budget.charged_usd, 6)}
@@ -485,6 +490,7 @@ class Coordinator:
                     reasons=self._reasons,
                     deleted=self._deleted,
                     left_out=self._left_out,
+                    answered=self._answered,
                 ),
             ),
             # With what was upserted: without it the next execution gets the memo of the very first start.
@@ -492,6 +498,14 @@ class Coordinator:
             # Executions are pinned to the version that they began on; the next one begins on the newest.
             initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
         )
+
+    async def _finish_undisturbed(self) -> c.Finished:
+        """The end of a run whose work is done: a cancellation that comes by now finds nothing to stop."""
+        finishing = asyncio.create_task(self._finish(self._end_state()))
+        try:
+            return await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            return await finishing
 
     def _end_state(self) -> str:
         return c.COMPLETED_WITH_FAILURES if self._totals.errors or self._totals.partitions_failed else c.COMPLETED
@@ -544,7 +558,7 @@ class Coordinator:
             c.Finished,
         )
         self._state = finished.state
-        self._totals = finished.totals
+        self._totals, self._answered = finished.totals, c.Totals()
         self._publish(finished.state)
         self._show()
         return finished
@@ -589,6 +603,9 @@ class Coordinator:
     def _totals_now(self) -> c.Totals:
         return sum((shard.report.totals for shard in self._open.values()), self._totals)
 
+    def _answered_now(self) -> c.Totals:
+        return sum((shard.report.answered for shard in self._open.values()), self._answered)
+
     def _the_claim(self) -> c.Claimed:
         if self._claimed is None:
             raise ApplicationError("the run is not claimed yet", non_retryable=True)
@@ -596,13 +613,13 @@ class Coordinator:
 
     def _show(self) -> None:
         """The run in Temporal's UI."""
-        totals = self._totals_now()
+        committed, totals = self._totals_now(), self._totals_now() + self._answered_now()
         planned = f"{self._planned_documents}{'' if self._plan_done else '+'}"
         lines = [
             f"**{self.progress().state}** generation {self._generation}",
             f"{totals.documents} of {planned} documents: "
             f"{totals.ok} ok, {totals.errors} error, {totals.skipped} skipped",
-            f"{totals.partitions} of {self._planned_partitions} partitions, {totals.partitions_failed} failed",
+            f"{committed.partitions} of {self._planned_partitions} partitions, {committed.partitions_failed} failed",
             f"shards open: {len(self._open)}, waiting: {len(self._waiting)}",
         ]
         if self._reasons:

@@ -31,6 +31,7 @@ from batch.globs import compile_globs
 from batch.layout import PreviewLayout, RunLayout, S3Uri, StateLayout, parse_object_uri
 from batch.long_documents import LongDocuments, check_rules
 from batch.nominal import DATE_VARIABLES, Nominal
+from batch.parameters import check_parameters, check_yaml
 from batch.prefixes import Prefixes
 from batch.row_fields import ROW, row_fields
 
@@ -54,7 +55,7 @@ _ANY_DAY = Nominal(datetime(2026, 1, 31, 12, 30, 15, tzinfo=UTC))
 COMBINE_VARIABLES = frozenset({"answers", "document_id", "uri"}) | DATE_VARIABLES
 """What the templates of `long_documents.combine` may name; `answers` are those to the chunks, a list of texts."""
 
-EXTRACTION = "text-2"
+EXTRACTION = "text-3"
 """Names the way from bytes to text; part of the fingerprint, so it changes whenever that way changes an answer."""
 
 
@@ -210,6 +211,25 @@ class Model(_Part):
     """Times at most that an answer which does not fit the schema is asked for again. Not part of the fingerprint: it
     decides whether there is an answer, as `timeout_seconds` does, and makes no valid answer another one."""
     prices: Prices | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of each request, which go out as they stand; none of those that docbatch sets itself."""
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _take_parameters(cls, parameters: object) -> object:
+        return {} if parameters is None else parameters
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Model:
+        said = {name for name in ("temperature", "max_output_tokens") if getattr(self, name) is not None}
+        check_parameters(self.parameters, said)
+        return self
+
+    @property
+    def most_output_tokens(self) -> int | None:
+        """How long an answer may be at most, by whichever key says it."""
+        found = self.max_output_tokens or self.parameters.get("max_tokens")
+        return found if isinstance(found, int) and found > 0 else None
 
     _parse_deadline = field_validator("batch_deadline", mode="before")(_duration)
 
@@ -486,6 +506,8 @@ class Job(_Part):
             "model": [self.model.name, self.model.temperature, self.model.max_output_tokens],
             "extraction": EXTRACTION,
         }
+        if self.model.parameters:
+            parts["parameters"] = self.model.parameters
         if dates:
             parts["dates"] = dates
         if self.long_documents is not None:
@@ -545,7 +567,7 @@ class Job(_Part):
         except (OSError, UnicodeDecodeError) as error:
             raise JobError(f"{path}: cannot be read: {error}") from None
         try:
-            data = strict_yaml.load(text)
+            data = strict_yaml.load(text, check_yaml)
         except strict_yaml.YamlError as error:
             raise JobError(f"{path}: not valid YAML: {error}") from None
         return cls.parse(data, where=str(path))

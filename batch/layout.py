@@ -211,7 +211,7 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
-def partition_of_result(key: str) -> int | None:
-    """The partition of a result file's key, None for any other key."""
-    match = re.search(r"/partition-(\d{8,})\.parquet$", key)
-    return int(match[1]) if match else None
+def place_of_result(key: str) -> tuple[int, int] | None:
+    """Shard and partition of a result file's key, None for any other key."""
+    match = re.search(r"/shard-(\d{5,})/partition-(\d{8,})\.parquet$", key)
+    return (int(match[1]), int(match[2])) if match else None

@@ -17,19 +17,21 @@ import pyarrow.parquet as pq
 
 from batch import result_file
 from batch.contracts import Totals
-from batch.layout import RunLayout, partition_of_result
+from batch.layout import RunLayout, place_of_result
 from batch.manifest import Manifest, ResultEntry
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter
 from batch.result_file import NotOurs
-from batch.store import ObjectMissing, Storage
+from batch.store import Storage
 
 MOST_PROBLEMS = 100
+PROBLEM = 1000
+"""Characters of a problem's text, which names ids that may be long."""
 AT_ONCE = 16
 PARTITION_FAILED = "partition_failed"
 
-Settle = Callable[[int, int, int], Awaitable[bytes | None]]
-"""(shard, partition, row group) of a partition without a result file -> the file now written for it, or None."""
+Settle = Callable[[int, int, int, bytes | None], Awaitable[bytes | None]]
+"""(shard, partition, row group, its result file or None) -> the file that stands now; it may have been written."""
 
 Take = Callable[[PlanFooter, int, pa.Table], Awaitable[None]]
 """(plan of the shard, partition, rows of its result file)"""
@@ -52,6 +54,8 @@ class Account:
     problem_count: int = 0
     missing: int = 0
     """Partitions of the plan without a result file."""
+    partial: int = 0
+    """Partitions whose result file is of a cancelled run, and may lack documents that were not answered."""
     files: list[ResultEntry] = field(default_factory=list)
     settled: dict[int, int] = field(default_factory=dict)
     """Partition -> generation of the result file that holds all its rows: older ledgers are not needed any more."""
@@ -59,7 +63,7 @@ class Account:
     def problem(self, text: str) -> None:
         self.problem_count += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(text)
+            self.problems.append(text[:PROBLEM])
 
 
 async def verify(
@@ -67,8 +71,9 @@ async def verify(
 ) -> Account:
     """Holds a run that has ended against its manifest: plan, rows, files, checksums and totals."""
     expected = {entry.partition: entry for entry in manifest.files}
-    reconciler = Reconciler(storage, layout, expected=expected, on_progress=on_progress)
-    account = await reconciler.run(plan_complete=manifest.state != "cancelled")
+    cancelled = manifest.state == "cancelled"
+    reconciler = Reconciler(storage, layout, expected=expected, on_progress=on_progress, may_lack=cancelled)
+    account = await reconciler.run(plan_complete=not cancelled)
     for name in ("documents", "ok", "errors", "skipped"):
         counted, written = getattr(account.totals, name), getattr(manifest.totals, name)
         if counted != written:
@@ -80,9 +85,11 @@ class Reconciler:
     """Reads the plan files in order, and each partition's result file beside them.
 
     Args:
-        settle: what to do for a partition without a result file; None reports it as missing.
+        settle: what looks at each partition's result file first, and at what is not in it yet. A partition that has
+            none after that is missing.
         expected: the files of the manifest by partition; their checksums are held against what is there.
         take: what gets the rows of each result file, in the plan's order.
+        may_lack: whether files, and documents in them, may lack: those that a cancelled run had not answered.
     """
 
     def __init__(
@@ -94,9 +101,13 @@ class Reconciler:
         expected: dict[int, ResultEntry] | None = None,
         on_progress: Callable[[Account], None] | None = None,
         take: Take | None = None,
+        may_lack: bool = False,
     ) -> None:
         self._storage, self._layout = storage, layout
         self._settle, self._expected, self._on_progress, self._take = settle, expected, on_progress, take
+        self._may_lack = may_lack
+        self._planned: dict[int, range] = {}
+        """Shard -> its partitions."""
         self._bucket = layout.output.bucket
 
     async def run(self, *, plan_complete: bool = True) -> Account:
@@ -116,6 +127,7 @@ class Reconciler:
                 footer.end_cursor,
                 footer.last,
             )
+            self._planned[footer.shard] = range(footer.first_partition, partition)
             account.reasons.update(footer.reasons)
             account.deleted += footer.deleted
             account.left_out.update(footer.left_out)
@@ -123,7 +135,7 @@ class Reconciler:
         account.listed_to_end = last
         if plan_complete and shard and not last:
             account.problem(f"the plan ends with shard {shard - 1}, which is not marked as the last")
-        await self._strays(account, partition)
+        await self._strays(account)
         return account
 
     async def _plans(self) -> AsyncIterator[tuple[PlanFooter, str]]:
@@ -153,10 +165,9 @@ class Reconciler:
                 self._on_progress(account)
 
     async def _result(self, shard: int, partition: int, row_group: int) -> bytes | None:
-        try:
-            return await self._storage.get(self._bucket, self._layout.result(shard, partition))
-        except ObjectMissing:
-            return await self._settle(shard, partition, row_group) if self._settle else None
+        found = await self._storage.get_entry(self._bucket, self._layout.result(shard, partition))
+        data = found[0] if found is not None else None
+        return await self._settle(shard, partition, row_group, data) if self._settle else data
 
     def _partition(
         self, account: Account, shard: int, partition: int, planned: list[str], data: bytes | None
@@ -166,11 +177,13 @@ class Reconciler:
         name = f"partition {partition}"
         if data is None:
             account.missing += 1
-            if self._expected is None or partition in self._expected:
+            if not self._may_lack or partition in (self._expected or {}):
                 account.problem(f"{name}: its result file {self._layout.result(shard, partition)} is missing")
             return None
         digest = hashlib.sha256(data).hexdigest()
-        expected = self._expected.get(partition) if self._expected else None
+        expected = self._expected.get(partition) if self._expected is not None else None
+        if self._expected is not None and expected is None:
+            account.problem(f"{name}: its result file {self._layout.result(shard, partition)} is not in the manifest")
         if expected is not None and expected.sha256 != digest:
             account.problem(f"{name}: the result file is not the one of the manifest (checksum differs)")
         try:
@@ -180,13 +193,14 @@ class Reconciler:
             return None
         if (footer.run_id, footer.shard, footer.partition) != (self._layout.run_id, shard, partition):
             account.problem(f"{name}: the file is of run {footer.run_id}, partition {footer.partition}")
-        self._rows(account, name, planned, table)
+        account.partial += footer.partial
+        self._rows(account, name, planned, table, may_lack=footer.partial and self._may_lack)
         tokens = ["prompt_tokens", "cached_tokens", "completion_tokens"]
         narrow = ["status", "error_type", "retryable", *tokens, "cost_usd", "run_id"]
         totals = result_file.totals_of(table.select(narrow).to_pylist(), self._layout.run_id)
         if PARTITION_FAILED in totals.errors_by_type:
             totals = replace(totals, partitions_failed=1)
-        else:
+        elif not footer.partial:
             account.settled[partition] = footer.generation
         if replace(footer.totals, partitions_failed=totals.partitions_failed, cost_usd=0.0) != replace(
             totals, cost_usd=0.0
@@ -197,17 +211,24 @@ class Reconciler:
         return table
 
     @staticmethod
-    def _rows(account: Account, name: str, planned: list[str], table: pa.Table) -> None:
+    def _rows(account: Account, name: str, planned: list[str], table: pa.Table, *, may_lack: bool) -> None:
         """Each planned document once, and no other."""
         want, have = Counter(planned), Counter(str(value) for value in table.column("document_id").to_pylist())
         for what, ids in (("lacks", want - have), ("has one too many of", have - want)):
-            if ids:
+            if ids and not (may_lack and what == "lacks"):
                 example = next(iter(ids))
                 account.problem(f"{name}: {what} {sum(ids.values())} document(s), for example {example!r}")
 
-    async def _strays(self, account: Account, partitions: int) -> None:
+    async def _strays(self, account: Account) -> None:
+        """Whatever lies in `results/` besides the plan's files: who reads all of the folder reads it too."""
         async for page in self._storage.pages(self._bucket, self._layout.results):
             for entry in page:
-                partition = partition_of_result(entry.key)
-                if partition is None or partition >= partitions:
-                    account.problem(f"{entry.key} is no file of the plan, but lies in results/")
+                if not self._is_planned(entry.key):
+                    account.problem(f"{entry.key} is no file of the plan, but lies in results/ and is read with it")
+
+    def _is_planned(self, key: str) -> bool:
+        place = place_of_result(key)
+        if place is None or key != self._layout.result(*place):
+            return False
+        shard, partition = place
+        return partition in self._planned.get(shard, range(0))

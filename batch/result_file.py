@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -43,32 +42,72 @@ class ResultFooter:
     generation: int
     token: str
     totals: Totals
+    partial: bool = False
+    """Whether it was written for a cancelled run: documents of the partition may have no row, and its ledger stays."""
+
+    @property
+    def settles(self) -> bool:
+        """Whether each document of the partition has its row here, and was asked about: ledgers before it may go."""
+        return not self.partial and not self.totals.partitions_failed
+
+
+class Tally:
+    """Counts rows one by one. Of rows that another run paid for, tokens and cost do not count."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._documents = self._ok = self._errors = self._skipped = self._retryable = self._carried = 0
+        self._prompt = self._cached = self._completion = self._unpriced = 0
+        self._cost = 0.0
+        self._types: dict[str, int] = {}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Counts one more row."""
+        self._documents += 1
+        status = row["status"]
+        if status == OK:
+            self._ok += 1
+        elif status == ERROR:
+            self._errors += 1
+            self._types[row["error_type"]] = self._types.get(row["error_type"], 0) + 1
+            self._retryable += bool(row["retryable"])
+        elif status == SKIPPED:
+            self._skipped += 1
+        if row["run_id"] != self._run_id:
+            self._carried += 1
+            return
+        self._prompt += row["prompt_tokens"] or 0
+        self._cached += row["cached_tokens"] or 0
+        self._completion += row["completion_tokens"] or 0
+        self._cost += row["cost_usd"] or 0.0
+        uncounted = row["completion_tokens"] is None and status != SKIPPED
+        self._unpriced += row["cost_usd"] is None and (uncounted or bool(row["completion_tokens"]))
+
+    def totals(self, *, partitions: int) -> Totals:
+        """The counters so far, of so many partitions."""
+        return Totals(
+            documents=self._documents,
+            ok=self._ok,
+            errors=self._errors,
+            skipped=self._skipped,
+            retryable_errors=self._retryable,
+            partitions=partitions,
+            prompt_tokens=self._prompt,
+            cached_tokens=self._cached,
+            completion_tokens=self._completion,
+            cost_usd=self._cost,
+            unpriced=self._unpriced,
+            errors_by_type=dict(self._types),
+            carried=self._carried,
+        )
 
 
 def totals_of(rows: Iterable[dict[str, Any]], run_id: str) -> Totals:
-    """The counters of one partition's rows. Of rows that another run paid for, tokens and cost do not count."""
-    documents = ok = errors = skipped = retryable = prompt = cached = completion = carried = 0
-    cost, unpriced = 0.0, 0
-    types = Counter[str]()
+    """The counters of one partition's rows."""
+    tally = Tally(run_id)
     for row in rows:
-        documents += 1
-        ok += row["status"] == OK
-        if row["status"] == ERROR:
-            errors += 1
-            types[row["error_type"]] += 1
-        skipped += row["status"] == SKIPPED
-        retryable += row["status"] == ERROR and bool(row["retryable"])
-        if row["run_id"] != run_id:
-            carried += 1
-            continue
-        prompt += row["prompt_tokens"] or 0
-        cached += row["cached_tokens"] or 0
-        completion += row["completion_tokens"] or 0
-        cost += row["cost_usd"] or 0.0
-        uncounted = row["completion_tokens"] is None and row["status"] != SKIPPED
-        unpriced += row["cost_usd"] is None and (uncounted or bool(row["completion_tokens"]))
-    counts = (documents, ok, errors, skipped, retryable, 1, 0, prompt, cached, completion)
-    return Totals(*counts, cost, unpriced, dict(types), carried)
+        tally.add(row)
+    return tally.totals(partitions=1)
 
 
 async def encode_in_thread(rows: list[dict[str, Any]], schema: pa.Schema, footer: ResultFooter) -> bytes:
@@ -113,6 +152,7 @@ def read_footer(source: Any) -> ResultFooter:
             generation=data["generation"],
             token=data["token"],
             totals=Totals(**data["totals"]),
+            partial=data.get("partial", False),
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise NotOurs(f"no result file of docbatch: {error}") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from batch.aws import storage_options
 from batch.layout import RunLayout, StateLayout, object_uri
@@ -20,6 +21,13 @@ def scan(output_uri: str, run_id: str) -> pl.LazyFrame:
     """All rows of a run: the columns of `batch.schema.row_schema`, `result` typed by the job's JSON schema."""
     layout = RunLayout.of(output_uri, run_id)
     return pl.scan_parquet(f"{layout.uri(layout.results)}**/*.parquet", storage_options=storage_options())
+
+
+def frame_of(rows: pa.Table) -> pl.DataFrame:
+    """Rows of a run as polars reads them from its result files."""
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def current(layout: StateLayout, pointer: StatePointer) -> pl.LazyFrame:

@@ -45,6 +45,8 @@ class Shard:
         self._dispatches: dict[int, int] = {}
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._totals = c.Totals()
+        self._answered: dict[int, c.Totals] = {}
+        """Of partitions that have yielded or were given up: what their ledgers held by then."""
         self._reported_tenth = 0
         self._dispatched_told = False
         self._cancelled = False
@@ -82,7 +84,11 @@ class Shard:
     @workflow.query
     def totals(self) -> c.ShardReport:
         """Live numbers of this shard."""
-        return self._make_report(finished=not (self._pending or self._in_flight))
+        report = self._make_report(finished=not (self._pending or self._in_flight))
+        held = [c.Held(each, answered) for each, answered in sorted(self._answered.items()) if each in self._in_flight]
+        at_rest = {each: answered for each, answered in self._answered.items() if each not in self._in_flight}
+        failing = [each for each, answered in at_rest.items() if answered.errors][: c.FAILING_TOLD]
+        return replace(report, answered=c.Totals.sum(at_rest.values()), held=held, failing=failing)
 
     def _may_dispatch(self) -> bool:
         return (
@@ -140,7 +146,10 @@ class Shard:
         await self._take(outcome)
 
     async def _take(self, outcome: c.PartitionOutcome) -> None:
+        if outcome.answered.documents:  # an attempt that got not so far says nothing against what the ledger has
+            self._answered[outcome.partition] = outcome.answered
         if outcome.outcome == c.COMMITTED:
+            self._answered.pop(outcome.partition, None)
             self._totals += outcome.totals
         elif outcome.outcome == c.GIVEN_UP:
             self._totals += replace(c.Totals(), partitions=1, partitions_failed=1)
@@ -178,6 +187,7 @@ class Shard:
             totals=self._totals,
             dispatched=not self._pending,
             finished=finished,
+            answered=c.Totals.sum(self._answered.values()),
         )
 
     async def _tell(self, signal: str, argument: Any) -> None:

@@ -465,6 +465,15 @@ class Storage:
             async for page in stream:
                 yield [_entry(meta) for meta in page]
 
+    async def folders(self, bucket: str, prefix: str) -> list[str]:
+        """The folders right below `prefix`, which ends with a slash, of our own objects; each with or without its own.
+
+        The server puts their keys together: one page of answer for a thousand folders, however much lies in them.
+        """
+        with self._translated("list", bucket, prefix):
+            found = await obstore.list_with_delimiter_async(self._store(bucket), prefix)
+            return [str(folder) for folder in found["common_prefixes"]]
+
     async def source_pages(
         self, bucket: str, prefix: str, *, after: str = "", page_size: int = PAGE
     ) -> AsyncGenerator[list[ObjectEntry], None]:

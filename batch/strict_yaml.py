@@ -1,12 +1,17 @@
-"""YAML as job files use it: a key that stands twice is a mistake, and a date is text, as in JSON."""
+"""YAML as job files use it: a key that stands twice is a mistake, a date is text, and `1e-3` a number, as in JSON."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
 _MERGE, _TIMESTAMP = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
+_FLOAT = "tag:yaml.org,2002:float"
+_EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+"""Numbers that YAML 1.2 knows as such and 1.1 takes for text: without a dot, or without the exponent's sign."""
 
 
 class YamlError(ValueError):
@@ -30,11 +35,14 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789"))
 
 
-def load(text: str) -> Any:
-    """The plain data of the one document in `text`. Raises `YamlError`."""
+def load(text: str, check: Callable[[yaml.Node | None], None] | None = None) -> Any:
+    """The plain data of the one document in `text`. Raises `YamlError`, also for the `ValueError` of a `check`."""
     try:
+        if check is not None:
+            check(yaml.compose(text, _Loader))
         return yaml.load(text, _Loader)
     except YamlError:
         raise

@@ -11,7 +11,7 @@ from enum import Enum
 from batch.planning import PlannedDocument
 from workers.llm.batches import AnsweredLine
 from workers.llm.chat import Answer, Chat, after_reask
-from workers.llm.errors import Kind, Verdict, judge_status
+from workers.llm.errors import Kind, Verdict, alone, judge_status
 from workers.llm.question import refuses_format
 
 MOST_FAILURES = 3
@@ -85,12 +85,16 @@ class Asked:
             self.in_words = True
             return Next.ROUND
         verdict = judge_status(line.status, line.body)
+        if chat.questions.takes_other_limit(line.status, line.body):
+            return self.fail(verdict.error_type, verdict.message)
         if verdict.kind is Kind.DOCUMENT:
             return self.end(verdict)
         return self._again(verdict)
 
     def _again(self, verdict: Verdict) -> Next:
-        following = self.fail(verdict.error_type, verdict.message)
+        following = self.fail(
+            alone(verdict).error_type if verdict.kind is Kind.JOB else verdict.error_type, verdict.message
+        )
         return Next.STOP if verdict.kind is Kind.JOB and following is Next.ROUND else following
 
     def fail(self, error_type: str, message: str) -> Next:

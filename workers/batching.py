@@ -268,13 +268,13 @@ class BatchAttempt(Attempt):
 
     async def _end_of(self, held: Held, documents: set[str]) -> Batch:
         waiting = self._metrics.batch_documents.labels(self._active.file.job.name)
-        self._in_flight = documents
+        self._active.in_batches += len(documents)
         waiting.inc(len(documents))
         try:
             return await self._batches.ended(held, seconds_left=self._seconds_left, going=self._mark)
         finally:
             waiting.dec(len(documents))
-            self._in_flight = set()
+            self._active.in_batches -= len(documents)
 
     async def _mark(self) -> None:
         """Once: an attempt that waits for a batch is none without progress, however it ends."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from batch import contracts as c
@@ -19,6 +19,8 @@ OUTAGE_AFTER = 60.0
 """Seconds of nothing but transient failures that make an outage."""
 ERROR_WINDOW = 200
 """Documents since the last resume that `max_error_rate` looks back on, at least and at most."""
+TYPES_TOLD = 6
+"""Types of errors that the message of such a pause counts, the most frequent ones."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Brakes:
         self._stop: Stop | None = None
         self._failing_since: float | None = None
         self._last_success = 0.0
-        self._recent: deque[bool] = deque(maxlen=ERROR_WINDOW)
+        self._recent: deque[str] = deque(maxlen=ERROR_WINDOW)
+        """Of each document its type of error, "" for an answer."""
 
     @property
     def epoch(self) -> int:
@@ -106,15 +109,17 @@ class Brakes:
         """No further call fits into the run's budget."""
         self._brake(c.MAX_COST, message)
 
-    def documents(self, failed: bool) -> None:
-        """One document ended, for the rolling error rate."""
-        self._recent.append(failed)
+    def document(self, error_type: str | None) -> None:
+        """One document ended, with an answer (None) or an error, for the rolling error rate."""
+        self._recent.append(error_type or "")
         if len(self._recent) == ERROR_WINDOW:
-            rate = sum(self._recent) / ERROR_WINDOW
+            types = Counter(filter(None, self._recent))
+            rate = types.total() / ERROR_WINDOW
             if rate > self._max_error_rate:
+                what = ", ".join(f"{kind} {count}" for kind, count in types.most_common(TYPES_TOLD))
                 self._brake(
                     c.ERROR_RATE,
-                    f"{rate:.0%} of the last {ERROR_WINDOW} documents failed; limits.max_error_rate is "
+                    f"{rate:.0%} of the last {ERROR_WINDOW} documents failed ({what}); limits.max_error_rate is "
                     f"{self._max_error_rate:.0%}",
                 )
 

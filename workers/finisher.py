@@ -1,5 +1,6 @@
 """Activity: account for the run. Reconcile plan and results, settle partitions given up, write the manifest.
 
+A cancelled run's unfinished partitions get a partial result file: a row for each answered document, none for others.
 May be repeated at any point: each step looks at what stands. Ledgers go last, and only those whose rows a committed
 result file holds; those of partitions given up, and of a cancelled run's unfinished ones, stay for a rerun.
 """
@@ -18,17 +19,19 @@ from temporalio import activity
 from batch import contracts as c
 from batch import result_file
 from batch.answer import AnswerReader, InvalidAnswer
+from batch.kept_text import packed
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName
 from batch.manifest import Manifest, write_manifest
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
 from batch.reconcile import PARTITION_FAILED, Account, Reconciler
-from batch.result_file import ERROR, OK, ResultFooter
+from batch.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.run_file import RunFile, load_run
 from batch.store import PreconditionFailed, Storage
 from workers.batch_records import CREATED, BatchRecords
 from workers.earlier_rows import EarlierRows
-from workers.ledger import LedgerName, Replayed, read_ledger
+from workers.ledger import Replayed, read_ledger
 from workers.llm.batches import BatchApi, BatchApiError
 from workers.llm.chat import Answer
 from workers.llm.prices import pricer
@@ -57,18 +60,18 @@ class Finisher:
         cancelled = task.state == c.CANCELLED
         if cancelled and file.job.model.mode == "batch":
             await self._cancel_batches(layout)
-        settle = None if cancelled else Settler(self._storage, layout, file, task.generation, self._metrics).settle
+        settler = Settler(self._storage, layout, file, task.generation, self._metrics)
         writer = StateWriter(self._storage, layout, file, task.generation) if file.job.incremental else None
         account = await Reconciler(
             self._storage,
             layout,
-            settle=settle,
-            expected={} if cancelled else None,
+            settle=settler.keep_answered if cancelled else settler.settle,
             take=writer.add if writer is not None else None,
+            may_lack=cancelled,
         ).run(plan_complete=task.plan_complete)
         state = _state(task, account)
         if writer is not None and state != c.FAILED:
-            await writer.move(complete=account.listed_to_end and not account.missing)
+            await writer.move(complete=account.listed_to_end and not (account.missing or account.partial))
         manifest = _manifest(task, file, account, state)
         await write_manifest(self._storage, layout, manifest)
         await self._clean(layout, account)
@@ -140,7 +143,7 @@ def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) 
 
 
 class Settler:
-    """Writes the result file of a partition that was given up: answered rows as they are, the rest error rows."""
+    """Writes result files of partitions that no worker commits any more, by what their ledgers hold."""
 
     def __init__(self, storage: Storage, layout: RunLayout, file: RunFile, generation: int, metrics: Metrics) -> None:
         self._storage, self._layout, self._file, self._generation = storage, layout, file, generation
@@ -148,25 +151,93 @@ class Settler:
         schema = file.job.output.json_schema
         self._reader = AnswerReader(schema) if schema is not None else None
 
-    async def settle(self, shard: int, partition: int, row_group: int) -> bytes | None:
-        layout = self._layout
-        bucket, key = layout.output.bucket, layout.result(shard, partition)
-        documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
-        name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
-        ledger = await read_ledger(self._storage, layout, name)
-        keep = tuple(self._file.job.source.keep)
-        maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition, keep)
+    async def settle(self, shard: int, partition: int, row_group: int, data: bytes | None) -> bytes | None:
+        """Of a partition that was given up: answered rows as they are, the rest error rows."""
+        if data is not None:
+            return data
+        documents, ledger, maker = await self._read(shard, partition, row_group)
         earlier, rows = EarlierRows(self._storage), []
         for document in documents:
             last = None
             if document.document_id not in ledger.rows:
                 last = await earlier.unchanged(document, self._file.fingerprint)
-            rows.append(carried(last, maker, document) if last is not None else self._row(document, maker, ledger))
-        totals = replace(result_file.totals_of(rows, layout.run_id), partitions_failed=1)
-        footer = ResultFooter(layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals)
+            if last is not None:
+                rows.append(carried(last, maker, document))
+            else:
+                answered = self._answered(document, ledger)
+                rows.append(answered if answered is not None else self._given_up(document, maker, ledger))
+        totals = replace(result_file.totals_of(rows, self._layout.run_id), partitions_failed=1)
+        return await self._write(shard, partition, rows, totals, partial=False)
+
+    async def keep_answered(self, shard: int, partition: int, row_group: int, data: bytes | None) -> bytes | None:
+        """Of a cancelled run's partition: the rows that stand, with those that its ledger has beyond them.
+
+        A document that was not answered gets none. In a rerun one that was not answered again keeps the row that it
+        had.
+        """
+        try:
+            if data is not None and result_file.read_footer(data).generation >= self._generation:
+                return data
+            if not await self._storage.list_all(self._layout.output.bucket, self._layout.ledger(partition)):
+                return data
+            stand = await asyncio.to_thread(_rows_of, data) if data is not None else {}
+        except NotOurs:  # the account tells of it
+            return data
+        documents, ledger, maker = await self._read(shard, partition, row_group)
+        earlier, rows, news = EarlierRows(self._storage), [], 0
+        for document in documents:
+            row = stand.get(document.document_id)
+            answered = self._answered(document, ledger)
+            if answered is not None and (row is None or _comes_after(answered, row)):
+                news += 1
+                row = answered
+            if row is None and (last := await earlier.unchanged(document, self._file.fingerprint)) is not None:
+                row = carried(last, maker, document)
+            if row is not None:
+                rows.append(row)
+        if not news:
+            return data
+        totals = result_file.totals_of(rows, self._layout.run_id)
+        if PARTITION_FAILED in totals.errors_by_type:
+            totals = replace(totals, partitions_failed=1)
+        return await self._write(shard, partition, rows, totals, partial=True, replaced=data)
+
+    async def _read(
+        self, shard: int, partition: int, row_group: int
+    ) -> tuple[list[PlannedDocument], Replayed, RowMaker]:
+        layout = self._layout
+        documents = await asyncio.to_thread(read_documents, self._storage, layout, shard, row_group)
+        name = LedgerName(layout.run_id, self._file.fingerprint, partition, self._generation, 0, 0)
+        ledger = await read_ledger(self._storage, layout, name)
+        keep = tuple(self._file.job.source.keep)
+        maker = RowMaker(layout.run_id, self._file.fingerprint, self._generation, shard, partition, keep)
+        return documents, ledger, maker
+
+    async def _write(
+        self,
+        shard: int,
+        partition: int,
+        rows: list[Row],
+        totals: c.Totals,
+        *,
+        partial: bool,
+        replaced: bytes | None = None,
+    ) -> bytes:
+        """Writes the file, unless another one came in between; gives what stands then."""
+        layout = self._layout
+        bucket, key = layout.output.bucket, layout.result(shard, partition)
+        footer = ResultFooter(
+            layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals, partial=partial
+        )
         data = await result_file.encode_in_thread(rows, self._file.schema, footer)
         try:
-            await self._storage.create(bucket, key, data)
+            if replaced is None:
+                await self._storage.create(bucket, key, data)
+            else:
+                found = await self._storage.get_entry(bucket, key)
+                if found is None or found[0] != replaced:
+                    raise PreconditionFailed(key)
+                await self._storage.replace(bucket, key, data, etag=found[1].etag)
         except PreconditionFailed:
             return await self._storage.get(bucket, key)
         self._count(rows)
@@ -183,20 +254,35 @@ class Settler:
         given_up = sum(row["error_type"] == PARTITION_FAILED for row in fresh)
         self._metrics.answers(job_name, PARTITION_FAILED, given_up)
 
-    def _row(self, document: PlannedDocument, maker: RowMaker, ledger: Replayed) -> Row:
-        """The answered row; else an error row, with what was paid for chunks of the document (none, most times)."""
+    def _answered(self, document: PlannedDocument, ledger: Replayed) -> Row | None:
+        """The ledger's row of the document, with its typed result; None for one that it has not, or not any more."""
         answered = ledger.rows.get(document.document_id)
-        if answered is not None:
-            row = {**answered, "processed_at": datetime.fromisoformat(answered["processed_at"])}
-            if self._reader is None or row["status"] != OK:
-                return row
-            try:
-                return {**row, "result": self._reader.read(row["output_text"])}
-            except InvalidAnswer:
-                log.warning("the ledger's answer for %s is not valid any more", document.document_id)
+        if answered is None:
+            return None
+        row = {**answered, "processed_at": datetime.fromisoformat(answered["processed_at"])}
+        if self._reader is None or row["status"] != OK:
+            return row
+        try:
+            return {**row, "result": self._reader.read(row["output_text"])}
+        except InvalidAnswer:
+            log.warning("the ledger's answer for %s is not valid any more", document.document_id)
+            return None
+
+    def _given_up(self, document: PlannedDocument, maker: RowMaker, ledger: Replayed) -> Row:
+        """An error row, with what was paid for chunks of the document (none, most times)."""
         chunks = ledger.chunks.get(document.document_id, {}).values()
         spent = Answer(None, None)
         cost: float | None = 0.0
         if chunks:
             spent, cost = summed([*map(chunk_answer, chunks), spent], pricer(self._file.job.model))
         return failed(maker.row(document, document.etag, spent, cost), PARTITION_FAILED, GIVEN_UP, retryable=True)
+
+
+def _rows_of(data: bytes) -> dict[str, Row]:
+    table, _ = result_file.decode(data)
+    return {row["document_id"]: packed(row) for row in table.to_pylist()}
+
+
+def _comes_after(answered: Row, row: Row) -> bool:
+    """Whether a ledger's row is of a later generation than the one that stands, which it then replaces."""
+    return bool(row["status"] == ERROR and answered["generation"] > row["generation"])

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import secrets
 import time
 from dataclasses import dataclass
 
-import orjson
-
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName, Newest, decode_segment, encode_segment
 from batch.store import ObjectMissing, PreconditionFailed, Storage, StorageError, StorageRefused
 from workers.metrics import Metrics
 from workers.rows import Row
 
-MAGIC = b"docbatch-ledger-1\n"
 FLUSH_EVERY = 0.8
 """Seconds that an answer waits for company before its segment is sent."""
 HOLD_AFTER = 2.0
@@ -33,18 +30,6 @@ GIVE_UP_AFTER = 15.0
 """Seconds of refusals (no bucket, no right to write) after which a closing ledger lets its last answers go."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LedgerName:
-    """Whose answers a segment holds; a segment that says otherwise is not ours."""
-
-    run_id: str
-    fingerprint: str
-    partition: int
-    generation: int
-    dispatch: int
-    attempt: int
 
 
 @dataclass(frozen=True)
@@ -59,30 +44,11 @@ class Replayed:
     ignored: int
 
 
-def encode_segment(name: LedgerName, rows: list[Row]) -> bytes:
-    """Magic, SHA-256 of the body, body."""
-    body = orjson.dumps({**name.__dict__, "rows": rows})
-    return MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
-
-
-def decode_segment(data: bytes) -> tuple[LedgerName, list[Row]] | None:
-    """None for whatever is not a whole segment."""
-    if not data.startswith(MAGIC):
-        return None
-    digest, _, body = data[len(MAGIC) :].partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        return None
-    fields = orjson.loads(body)
-    rows = fields.pop("rows")
-    return LedgerName(**fields), rows
-
-
 async def read_ledger(
     storage: Storage, layout: RunLayout, name: LedgerName, metrics: Metrics | None = None
 ) -> Replayed:
     """All segments of the partition, of any generation and attempt, newest row of a document winning."""
-    rows: dict[str, Row] = {}
-    chunks: dict[str, dict[str, Row]] = {}
+    newest = Newest()
     last_attempt = ignored = 0
     entries = await storage.list_all(layout.output.bucket, layout.ledger(name.partition))
     for start in range(0, len(entries), 32):
@@ -93,23 +59,17 @@ async def read_ledger(
             if data is None:
                 continue  # cleaned up since the listing
             segment = decode_segment(data)
-            if segment is None or not _is_ours(segment[0], name):
+            if segment is None or not name.is_beside(segment[0]):
                 ignored += 1
                 log.warning("ignoring ledger segment %s: torn, foreign or of another job", layout.uri(entry.key))
                 continue
             written_by, found = segment
-            for row in found:
-                if "chunk" in row:
-                    chunks.setdefault(row["document_id"], {})[row["chunk"]] = row
-                    continue
-                old = rows.get(row["document_id"])
-                if old is None or (row["generation"], row["processed_at"]) >= (old["generation"], old["processed_at"]):
-                    rows[row["document_id"]] = row
+            newest.add(found)
             if (written_by.generation, written_by.dispatch) == (name.generation, name.dispatch):
                 last_attempt = max(last_attempt, written_by.attempt)
     if metrics is not None and ignored:
         metrics.ledger_segments.labels("ignored").inc(ignored)
-    return Replayed(rows, chunks, last_attempt, ignored)
+    return Replayed(newest.rows, newest.chunks, last_attempt, ignored)
 
 
 async def _fetch(storage: Storage, layout: RunLayout, key: str) -> bytes | None:
@@ -117,10 +77,6 @@ async def _fetch(storage: Storage, layout: RunLayout, key: str) -> bytes | None:
         return await storage.get(layout.output.bucket, key)
     except ObjectMissing:
         return None
-
-
-def _is_ours(found: LedgerName, name: LedgerName) -> bool:
-    return (found.run_id, found.fingerprint, found.partition) == (name.run_id, name.fingerprint, name.partition)
 
 
 class Ledger:

@@ -41,7 +41,8 @@ from workers.exposition import Exposition, PortTaken
 from workers.extract.pool import Extractors, Limits
 from workers.finisher import Finisher
 from workers.llm.batches import BatchApi
-from workers.llm.transport import CredentialsMissing, Transport
+from workers.llm.keys import CredentialsMissing, Keys
+from workers.llm.transport import Transport
 from workers.metrics import Metrics
 from workers.planner import Planner
 from workers.previewer import Previewer
@@ -181,11 +182,12 @@ class WorkerProcess:
                 histogram_bucket_overrides=dict.fromkeys(LONG_LATENCIES, LONG_ACTIVITY_BUCKETS),
             )
         )
-        transport, batches = Transport(), BatchApi()
+        keys = Keys()
+        transport, batches = Transport(keys), BatchApi(keys)
         client = await connect_temporal(runtime=runtime)
         storage = Storage(observe=self._metrics.observe_storage)
         await asyncio.to_thread(storage.open)  # before anything polls: a run's first calls would wait for it
-        quotas = Quotas(transport.base_url, transport.key, self._metrics, QuotaClient(client, options.task_queue))
+        quotas = Quotas(transport.base_url, keys.identity, self._metrics, QuotaClient(client, options.task_queue))
         limits = Limits(seconds=options.extraction_seconds, memory=options.extraction_mib * 2**20)
         extractors = Extractors(options.extractors, limits)
         workers = self._workers(

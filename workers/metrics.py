@@ -49,6 +49,7 @@ LEFT_OUT = ("batch_expired", "batch_line_failed")
 REFUSED_DOCUMENT = (
     *("request_too_large", "context_length_exceeded", "content_filter", "bad_request"),
     *("truncated", "refusal", "empty_answer", "tool_calls", "prompt_truncated", "answer_too_large"),
+    *("payment_required", "quota_exceeded", "redirected", "unauthorized", "forbidden", "not_found"),
 )
 """The provider's answers that say that this document cannot be answered."""
 REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found", "unexpected_redirect")

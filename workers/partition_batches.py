@@ -21,7 +21,7 @@ from openai.types import Batch
 from batch.store import StorageError
 from workers.batch_records import CREATED, INTENDED, READ, UPLOADED, BatchRecord, BatchRecords, Held, metadata_of
 from workers.brakes import Brakes
-from workers.llm.batches import ENDED, FAILED, BatchApi, BatchApiError
+from workers.llm.batches import ENDED, FAILED, BatchApi, BatchApiError, InputFile
 from workers.llm.chat import backoff
 from workers.llm.errors import Kind, Verdict
 from workers.metrics import LlmMetrics
@@ -36,6 +36,8 @@ FENCE_PAUSE = 3.0
 """Seconds between the deletion of an input file and the last look for a batch made of it."""
 MOST_REFUSALS, MOST_FAULTY = 2, 10
 """Batches in a row that are refused, for no reason given and for lines at fault, before the run pauses."""
+PROCESSED_FIRST, PROCESSED_WITHIN = 1.0, 3600.0
+"""Seconds until the first look at an input file that is not processed yet, and until that is an error."""
 TIDY_TRIES, TIDY_WITHIN = 3, 30.0
 """Tries for each batch, and seconds for all, to delete the files of a committed partition."""
 
@@ -156,7 +158,7 @@ class PartitionBatches:
             file = await self.call(lambda: self._api.upload(spool.file, name))
             await self._records.step(held, state=UPLOADED, input_file=file.id, input_created_at=file.created_at)
             metadata = metadata_of(self._run_id, held.record)
-            batch = await self.call(lambda: self._api.create(file.id, metadata), once=True)
+            batch = await self._made_of(file, metadata)
         except BatchApiError as error:
             if not (error.unknown and held.record.state == UPLOADED):
                 await self.discard(held)
@@ -171,6 +173,23 @@ class PartitionBatches:
             self._metrics.batches("created")
         self._unaccepted[held.record.number] = spool
         return held
+
+    async def _made_of(self, file: InputFile, metadata: dict[str, str]) -> Batch:
+        """A batch of an uploaded file, once the provider has looked through it. Raises `BatchApiError`."""
+        deadline = time.monotonic() + PROCESSED_WITHIN
+        pending, pause = file.pending, PROCESSED_FIRST
+        while True:
+            while pending and time.monotonic() < deadline:
+                await self.wait(pause)
+                pause = min(POLL_MOST, pause * 1.5)
+                pending = await self.call(lambda: self._api.is_pending(file.id))
+            try:
+                return await self.call(lambda: self._api.create(file.id, metadata), once=True)
+            except BatchApiError as error:
+                if not error.unprocessed or time.monotonic() >= deadline:
+                    raise
+                log.info("partition %d, waiting for its input file: %s", self._partition, error)
+                pending = True
 
     async def _settle(self, held: Held) -> None:
         """Of a batch that was announced, and may have been created: adopts it, or makes sure that it never will be."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from batch.duplicates import reference
 from batch.etags import content_hash, is_hash_of, proves
 from batch.kept_text import pack, packed
 from batch.layout import bucket_and_key
+from batch.ledger_segment import LedgerName
 from batch.listing import ObjectEntry
 from batch.plan_file import read_documents
 from batch.planning import PlannedDocument
@@ -58,7 +59,7 @@ from workers.documents import (
 )
 from workers.earlier_rows import EarlierRows
 from workers.extract import Extracted, Unreadable
-from workers.ledger import Ledger, LedgerName, Replayed, read_ledger
+from workers.ledger import Ledger, Replayed, read_ledger
 from workers.llm.chat import Answer
 from workers.llm.prices import Pricer, cost_of
 from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
@@ -75,6 +76,8 @@ BURST_BYTES = 2**20
 SOURCE_OUTAGE_AFTER, SOURCE_REFUSED_AFTER = 60.0, 5.0
 """Seconds that a document is tried again whose source does not answer, or refuses, before anything is concluded."""
 
+PROCESS = secrets.token_hex(4)
+"""Names this process in heartbeats."""
 PAYER_HINT = " (of a requester pays bucket: source.requester_pays: true)"
 
 log = logging.getLogger(__name__)
@@ -144,7 +147,7 @@ class Processor:
                 else:  # cancelled, or another attempt took over: keep what is in flight, make it durable, then say so
                     attempt.stop_soon()
                 await asyncio.wait([work])
-                if not draining:
+                if not draining and not (details is not None and details.cancel_requested):
                     raise
                 outcome = work.result()
             job_name = run.file.job.name
@@ -187,8 +190,7 @@ class Attempt:
         self._failed_before: set[str] = set()
         """Documents with an error row of an earlier generation that does not stand."""
         self._total = 0
-        self._in_flight: set[str] = set()
-        self._errors = Counter[str]()
+        self._tally = result_file.Tally(task.run.run_id)
         self._texts: dict[str, str] = {}
         """What a job with `output.keep_text` has extracted and not yet in a row, packed."""
         self._pages: dict[str, dict[str, int | None]] = {}
@@ -233,6 +235,9 @@ class Attempt:
                 return committed
             replayed = await read_ledger(self._storage, self._active.layout, self._name, self._metrics)
             if self._name.attempt - 1 - replayed.last_attempt >= self._task.max_barren_attempts:
+                for document_id, row in replayed.rows.items():
+                    if document_id not in self._rows:
+                        self._tally.add(row)
                 return self._outcome(
                     c.GIVEN_UP, message=f"{self._task.max_barren_attempts} attempts in a row made no progress"
                 )
@@ -271,6 +276,7 @@ class Attempt:
             reason=stop.reason if stop else "",
             message=(stop.message if stop else message)[:500],
             epoch=stop.epoch if stop else self._active.brakes.epoch,
+            answered=c.Totals() if outcome == c.COMMITTED else self._tally.totals(partitions=0),
         )
 
     # -- what is there already ----------------------------------------------------------------------------------------
@@ -288,7 +294,7 @@ class Attempt:
             log.warning("replacing %s: %s", self._active.layout.uri(self._key), error)
             self._replaces = entry.etag
             return None
-        self._settled = 0 if footer.totals.partitions_failed else footer.generation
+        self._settled = footer.generation if footer.settles else 0
         if footer.generation >= self._task.generation:
             return self._outcome(c.COMMITTED, totals=footer.totals)
         self._replaces = entry.etag
@@ -574,7 +580,7 @@ class Attempt:
                 stopped=self._must_stop,
                 abandoned=self._abandons,
                 held=self._is_held,
-                set_out=partial(self._in_flight.add, document.document_id),
+                about=document.uri,
             )
             if question.chunks:
                 found = await self._ask_chunks(document, question.chunks, ask)
@@ -587,7 +593,6 @@ class Attempt:
         except Stopped:
             return
         finally:
-            self._in_flight.discard(document.document_id)
             active.room.leave(size)
 
     def _is_held(self) -> bool:
@@ -690,7 +695,7 @@ class Attempt:
         """An answered document."""
         self._keep(row)
         self._record(row)
-        self._active.brakes.documents(row["status"] == ERROR)
+        self._active.brakes.document(row["error_type"])
         self._metrics.answers(self._active.file.job.name, row["error_type"] or OK)
 
     def _record(self, row: Row) -> None:
@@ -699,11 +704,11 @@ class Attempt:
 
     def _keep(self, row: Row) -> None:
         self._rows[row["document_id"]] = row
-        if row["status"] == ERROR:
-            self._errors[row["error_type"]] += 1
+        self._tally.add(row)
 
     def _beat(self) -> c.Beat:
-        return c.Beat(len(self._rows), self._total, len(self._in_flight), dict(self._errors))
+        waited_for = self._active.lane.in_flight + self._active.in_batches
+        return c.Beat(self._task.partition, self._total, self._tally.totals(partitions=0), PROCESS, waited_for)
 
     def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
         """An ok row; `price`: another than that of online answers."""
@@ -772,7 +777,7 @@ class Attempt:
         footer = await self._stored()
         if footer is None or footer.generation < self._task.generation:
             return None
-        if not footer.totals.partitions_failed:  # it holds all rows
+        if footer.settles:  # it holds all rows
             await self._storage.delete(self._bucket, self._ledger.keys())
         return self._outcome(c.COMMITTED, totals=footer.totals)
 

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 
 from batch import contracts as c
 from batch import result_file
-from batch.layout import RunLayout, partition_of_result
+from batch.layout import RunLayout, place_of_result
+from batch.ledger_segment import LedgerName
 from batch.plan_file import read_footer
 from batch.planning import PlanFooter
-from batch.result_file import NotOurs
+from batch.result_file import NotOurs, ResultFooter
 from batch.store import ObjectMissing, Storage
-from workers.ledger import LedgerName, read_ledger
+from workers.ledger import read_ledger
 
 SHARDS_A_PAGE = 10
 AT_ONCE = 16
@@ -70,8 +71,11 @@ async def _work(
 
     async def wants(partition: int) -> bool:
         async with slots:
-            totals = await asyncio.to_thread(_totals, storage, layout, plan.shard, partition)
-        return totals is None or bool(totals.errors if task.request.all_errors else totals.retryable_errors)
+            key = layout.result(plan.shard, partition)
+            footer = await asyncio.to_thread(_footer_at, storage, layout.output.bucket, key)
+        if footer is None or footer.partial:
+            return True
+        return bool(footer.totals.errors if task.request.all_errors else footer.totals.retryable_errors)
 
     wanted = await asyncio.gather(*(wants(partition) for partition in partitions))
     return [partition for partition, is_wanted in zip(partitions, wanted, strict=True) if is_wanted]
@@ -84,15 +88,17 @@ async def cost_so_far(storage: Storage, layout: RunLayout, fingerprint: str) -> 
     committed: set[int] = set()
     cost = 0.0
 
-    async def committed_cost(key: str) -> float:
+    async def committed_cost(key: str, partition: int) -> float:
         async with slots:
-            totals = await asyncio.to_thread(_totals_at, storage, bucket, key)
-        return totals.cost_usd if totals is not None else 0.0
+            footer = await asyncio.to_thread(_footer_at, storage, bucket, key)
+        if footer is None or footer.partial:  # the ledger of a partial file is there, and holds more
+            return 0.0
+        committed.add(partition)
+        return footer.totals.cost_usd
 
     async for page in storage.pages(bucket, layout.results):
-        found = {entry.key: partition_of_result(entry.key) for entry in page}
-        committed.update(partition for partition in found.values() if partition is not None)
-        cost += sum(await asyncio.gather(*(committed_cost(key) for key in found)))
+        found = {entry.key: place for entry in page if (place := place_of_result(entry.key)) is not None}
+        cost += sum(await asyncio.gather(*(committed_cost(key, place[1]) for key, place in found.items())))
     unfinished: set[int] = set()
     async for page in storage.pages(bucket, layout.ledgers):
         for entry in page:
@@ -105,14 +111,10 @@ async def cost_so_far(storage: Storage, layout: RunLayout, fingerprint: str) -> 
     return cost
 
 
-def _totals(storage: Storage, layout: RunLayout, shard: int, partition: int) -> c.Totals | None:
-    return _totals_at(storage, layout.output.bucket, layout.result(shard, partition))
-
-
-def _totals_at(storage: Storage, bucket: str, key: str) -> c.Totals | None:
+def _footer_at(storage: Storage, bucket: str, key: str) -> ResultFooter | None:
     try:
         with storage.reading(bucket, key) as file:
-            return result_file.read_footer(file).totals
+            return result_file.read_footer(file)
     except (ObjectMissing, FileNotFoundError, NotOurs):
         return None
 

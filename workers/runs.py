@@ -61,6 +61,8 @@ class ActiveRun:
     """Of a run with `limits.max_cost_usd`."""
     reads: Reads = field(default_factory=Reads)
     partitions: int = 0
+    in_batches: int = 0
+    """Documents in batches that are waited for."""
     followed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the run's control was read."""
     watcher: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -124,7 +126,7 @@ class Runs:
             self._storage.pay_for(job.source.prefixes.bucket)
         brakes = Brakes(max_error_rate=job.limits.max_error_rate, drain=self._drain)
         price = pricer(job.model)
-        expected = Expected(job.model.max_output_tokens)
+        expected = Expected(job.model.most_output_tokens)
         purse = budget = None
         if job.limits.max_cost_usd is not None:
             purse = Purse(coordinator_of(self._temporal, ref.run_id), brakes, name=ref.run_id)

@@ -23,11 +23,12 @@ from batch import result_file
 from batch.duplicates import parse_reference
 from batch.kept_text import packed
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName
 from batch.planning import PlannedDocument
 from batch.result_file import ERROR, OK, NotOurs
 from batch.store import Storage
 from workers.extract import suffix_of
-from workers.ledger import LedgerName, read_ledger
+from workers.ledger import read_ledger
 from workers.rows import Row
 from workers.waiting import sleep_unless
 
@@ -130,8 +131,13 @@ class SharedAnswers:
             bucket = self._layout.output.bucket
             found = await self._storage.get_entry(bucket, self._layout.result(shard, partition))
             if found is not None:
-                rows |= await asyncio.to_thread(_take, found[0], source.documents)
-                return True
+                shared, is_whole = await asyncio.to_thread(_take, found[0], source.documents)
+                rows |= shared
+                if is_whole:
+                    return True
+                source.documents = [each for each in source.documents if each.document_id not in rows]
+                if not source.documents:
+                    return True
             segments = len(await self._storage.list_all(bucket, self._layout.ledger(partition)))
             if segments > source.segments:
                 source.segments = segments
@@ -151,15 +157,16 @@ class SharedAnswers:
         return False
 
 
-def _take(data: bytes, documents: list[PlannedDocument]) -> dict[str, Row]:
+def _take(data: bytes, documents: list[PlannedDocument]) -> tuple[dict[str, Row], bool]:
+    """The rows to share, and whether there come no more: a cancelled run's partial file is completed by its rerun."""
     try:
-        table, _ = result_file.decode(data)
+        table, footer = result_file.decode(data)
     except NotOurs as error:
         log.warning("documents are asked about themselves: %s", error)
-        return {}
+        return {}, True
     wanted = pa.array(sorted({document.etag for document in documents}))
     rows = table.filter(pc.is_in(table.column("etag"), value_set=wanted)).to_pylist()
-    return _shared_with(documents, map(packed, rows))
+    return _shared_with(documents, map(packed, rows)), not footer.partial
 
 
 def _shared_with(documents: list[PlannedDocument], rows: Iterable[Row]) -> dict[str, Row]:

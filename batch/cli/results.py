@@ -66,13 +66,13 @@ def results(
             "document of an incremental job, add --current"
         )
     else:
-        found, committed = asyncio.run(_look(run_id, output))
-        if not committed:
+        _, rows = asyncio.run(_look(run_id, output))
+        if rows is None:
             if export is not None:
-                raise CliError(f"run {run_id!r} has no rows yet: no partition is committed; {export} is not written")
-            say(f"run {run_id} has no rows yet: no partition is committed", err=True)
+                raise CliError(f"run {run_id!r} has no rows yet: no document is answered; {export} is not written")
+            say(f"run {run_id} has no rows yet: no document is answered", err=True)
             return
-        frame = found.results()
+        frame = rows
     if errors:
         frame = frame.filter(pl.col("status") == "error")
     if export is not None:
@@ -105,14 +105,28 @@ def _current(job_file: Path) -> pl.LazyFrame:
     return current(job.state_layout, found[0])
 
 
-async def _look(run_id: str, output: str | None) -> tuple[Run, bool]:
-    """The run, and whether it has rows."""
+async def _look(run_id: str, output: str | None) -> tuple[Run, pl.LazyFrame | None]:
+    """The run, and its rows, if it has any: those of committed partitions, and what others have answered by now."""
+    import polars as pl
+
+    from batch.run_file import RunMissing
+
     found = await find(run_id, output)
+    try:
+        answered = await found.uncommitted_results()
+    except RunMissing:  # no worker has taken it up yet
+        answered = pl.DataFrame()
     layout = found.layout
-    async for page in found.connection.storage.pages(layout.output.bucket, layout.results):
-        if page:
-            return found, True
-    return found, False
+    pages = found.connection.storage.pages(layout.output.bucket, layout.results)
+    committed = found.results() if any([page async for page in pages]) else None
+    if answered.is_empty():
+        return found, committed
+    say(f"{len(answered):,} of these documents are in partitions that are not committed yet", err=True)
+    if committed is None:
+        return found, answered.lazy()
+    # One that is committed just now would come twice.
+    others = committed.filter(~pl.col("partition").is_in(answered["partition"].unique().to_list()))
+    return found, pl.concat([others, answered.lazy()], how="diagonal_relaxed")
 
 
 def _export(frame: pl.LazyFrame, path: Path) -> None:
@@ -181,7 +195,7 @@ async def _report(run_id: str, output: str | None) -> Report:
     from batch.report import Measures, Report, measure, own_work
     from batch.run_file import RunMissing, load_run
 
-    found, committed = await _look(run_id, output)
+    found, rows = await _look(run_id, output)
     status = await found.status()
     try:
         file = await load_run(found.connection.storage, RunRef(found.run_id, found.output_uri))
@@ -189,9 +203,7 @@ async def _report(run_id: str, output: str | None) -> Report:
         raise CliError(f"run {run_id!r} has not begun yet; report it once a worker has taken it up") from None
     console = open_console(err=True)
     with console.status("reading the rows"):
-        measures = (
-            await asyncio.to_thread(measure, own_work(found.results(), found.run_id)) if committed else Measures()
-        )
+        measures = await asyncio.to_thread(measure, own_work(rows, found.run_id)) if rows is not None else Measures()
     return Report(status, await found.manifest(), measures, file.job.name, file.job.model.name)
 
 
@@ -238,6 +250,7 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
                 "planned_documents": account.planned_documents,
                 "partitions": len(account.files),
                 "missing_partitions": account.missing,
+                "partial_partitions": account.partial,
                 **{name: getattr(totals, name) for name in ("documents", "ok", "errors", "skipped")},
                 "errors_by_type": totals.errors_by_type,
                 "problem_count": account.problem_count,
@@ -247,10 +260,12 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
         return 0 if clean else EXIT_FAILURES
     say(f"run {run_id}, {manifest.state}: {account.planned_documents:,} documents planned")
     say(equation(totals.documents, totals.ok, totals.errors, totals.skipped))
-    if account.missing:
-        say(f"{account.missing:,} partitions have no rows yet; docbatch rerun {run_id} goes on with them")
+    for count, what in ((account.missing, "no rows yet"), (account.partial, "only what was answered by then")):
+        if count:
+            say(f"{count:,} partitions have {what}; docbatch rerun {run_id} goes on with them")
     if clean:
-        say(f"verified: result files as in the manifest ({len(account.files):,}), each document has one row")
+        most = "at most one row" if account.missing or account.partial else "one row"
+        say(f"verified: result files as in the manifest ({len(account.files):,}), each document has {most}")
         return 0
     for problem in account.problems:
         say(f"problem: {problem}")

@@ -81,7 +81,7 @@ def status(
         simulated = await is_run_simulated(found)
         if watch:
             return await watch_to_end(found, simulated=simulated, as_json=as_json)
-        return show(await found.status(), simulated=simulated, as_json=as_json)
+        return show(await found.status(examples=True), simulated=simulated, as_json=as_json)
 
     raise typer.Exit(asyncio.run(go()))
 

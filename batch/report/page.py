@@ -41,7 +41,7 @@ class Report:
         """Name -> its text, its exact value, the value as a person reads it. Counts are of the rows that were read."""
         measures, simulated = self.measures, is_simulated(self.model)
         counts = {
-            "documents": ("documents with a row", measures.documents),
+            "documents": ("documents answered", measures.documents),
             "ok": ("ok", measures.ok),
             "errors": ("errors", measures.errors),
             "retryable_errors": ("of them retryable", measures.retryable_errors),
@@ -74,7 +74,7 @@ class Report:
     def verdict(self) -> tuple[str, str]:
         """Whether the rows that were read are those of the manifest: (equal, different or open, a sentence)."""
         if self.manifest is None or not self.status.ended:
-            return "open", "the run has not ended: rows of committed partitions only"
+            return "open", "the run has not ended: all that is answered by now"
         totals = self.manifest.totals
         names = ("documents", "ok", "errors", "skipped", "prompt_tokens", "completion_tokens")
         different = [

@@ -5,7 +5,7 @@ Everything is readable in 80 columns.
 
 from batch.terminal.ending import account, equation, next_steps, plain, print_account
 from batch.terminal.progress import Display, LiveDisplay, PlainDisplay, display, follow
-from batch.terminal.quantities import by_type, done, duration, is_simulated, money, tokens, total, why
+from batch.terminal.quantities import by_type, duration, is_simulated, money, tokens, total, why
 from batch.terminal.row_tables import cell, field_types, rows_table
 from batch.terminal.speed import Speed
 
@@ -18,7 +18,6 @@ __all__ = [
     "by_type",
     "cell",
     "display",
-    "done",
     "duration",
     "equation",
     "field_types",

@@ -46,7 +46,8 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
     if status.errors_by_type:
         lines.append(fact("errors", f"{by_type(status.errors_by_type)}; {status.retryable_errors:,} retryable"))
     if status.errors_in_progress:
-        lines.append(fact("new errors", f"{by_type(status.errors_in_progress)} in partitions at work"))
+        lines.append(fact("of these", f"{by_type(status.errors_in_progress)} in partitions not committed yet"))
+    lines += [fact("for example", line) for line in error_lines(status)]
     lines += [
         *(
             [fact("carried", f"{status.carried:,} rows of earlier runs, copied without a call")]
@@ -69,6 +70,11 @@ def fact(name: str, value: str) -> str:
     return f"{name:<13}{printable(value)}"
 
 
+def error_lines(status: RunResult) -> list[str]:
+    """A few documents that failed, a line each: type, document, message."""
+    return [f"{each.error_type} {each.document_id}: {each.message}" for each in status.error_examples]
+
+
 def next_steps(status: RunResult) -> list[str]:
     """Commands that make sense now."""
     run_id = status.run_id
@@ -76,6 +82,7 @@ def next_steps(status: RunResult) -> list[str]:
         steps = [f"docbatch status {run_id} --watch"]
         if status.state == c.PAUSED:
             higher = " --max-cost-usd X   (higher than now)" if status.reason == c.MAX_COST else ""
+            steps += [f"docbatch results {run_id} --errors"] if status.errors else []
             steps.append(f"docbatch resume {run_id}{higher}")
         return steps
     steps = [f"docbatch results {run_id}"] if status.ok else []

@@ -17,12 +17,11 @@ from rich.text import Text
 
 from batch import contracts as c
 from batch.printable import printable
-from batch.terminal.ending import plain
+from batch.terminal.ending import error_lines, plain
 from batch.terminal.quantities import (
     COLOURS,
     budget,
     by_type,
-    done,
     duration,
     money,
     partitions_and_shards,
@@ -62,11 +61,17 @@ class Display:
 
     def update(self, status: RunResult) -> None:
         last = self.status
-        if last is not None and status.generation == last.generation and status.documents < last.documents:
+        if last is not None and status.generation == last.generation and _committed(status) < _committed(last):
             # Rows never become fewer: coordinator and shard were asked while a report was between them.
-            status = replace(last, state=status.state, reason=status.reason, message=status.message)
+            status = replace(
+                last,
+                state=status.state,
+                reason=status.reason,
+                message=status.message,
+                error_examples=status.error_examples,
+            )
         self.status = status
-        self._speed.add(done(status))
+        self._speed.add(status.documents)
 
     def note(self, text: str) -> None:
         """Something about the watching itself, such as a server that does not answer; empty: all is well again."""
@@ -90,6 +95,7 @@ class PlainDisplay(Display):
         self._due = 0.0
         self._note = ""
         self._errors = ""
+        self._examples: list[str] = []
 
     def update(self, status: RunResult) -> None:
         super().update(status)
@@ -107,6 +113,11 @@ class PlainDisplay(Display):
         if errors != self._errors:
             self._errors = errors
             self._write(f"  {errors}")
+        examples = error_lines(status)
+        if examples and examples != self._examples:
+            self._examples = examples
+            for line in examples:
+                self._write(f"  {line}")
 
     def _write(self, line: str) -> None:
         self._write_line(printable(line))
@@ -114,7 +125,7 @@ class PlainDisplay(Display):
     def line(self, status: RunResult) -> str:
         parts = [
             f"{status.state:<9}",
-            f"{done(status):,}/{total(status)} documents",
+            f"{status.documents:,}/{total(status)} documents",
             f"ok {status.ok:,}",
             f"errors {status.errors:,}",
         ]
@@ -189,6 +200,9 @@ class LiveDisplay(Display):
         errors = _errors(status)
         if errors:
             lines.append(Text(printable(errors), style="yellow", overflow="ellipsis", no_wrap=True))
+        lines += [
+            Text(printable(line), style="yellow", overflow="ellipsis", no_wrap=True) for line in error_lines(status)
+        ]
         for text in (why(status), self._note):
             if text:
                 lines.append(Text(printable(text), style="yellow"))
@@ -237,11 +251,16 @@ def _bar(status: RunResult) -> RenderableType:
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True, justify="right")
-    share = f"  {100 * done(status) / status.planned:.0f} %" if status.planned and status.plan_done else ""
+    share = f"  {100 * status.documents / status.planned:.0f} %" if status.planned and status.plan_done else ""
     grid.add_row(
-        ProgressBar(total=status.planned or None, completed=done(status)), f"{done(status):,}/{total(status)}{share}"
+        ProgressBar(total=status.planned or None, completed=status.documents),
+        f"{status.documents:,}/{total(status)}{share}",
     )
     return grid
+
+
+def _committed(status: RunResult) -> int:
+    return status.documents - status.in_progress
 
 
 def _errors(status: RunResult) -> str:

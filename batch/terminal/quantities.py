@@ -57,13 +57,10 @@ def is_simulated(model: str) -> bool:
     return model.startswith(SIMULATED_PREFIX)
 
 
-def done(status: RunResult) -> int:
-    """Documents that are answered: those with a row, and those of partitions still at work."""
-    return min(status.documents + status.in_progress, max(status.planned, status.documents))
-
-
 def total(status: RunResult) -> str:
-    """`5,000`, or `5,000+` while the plan still grows."""
+    """`5,000`, or `5,000+` while the plan still grows; `?` before there is one."""
+    if not status.planned and not status.plan_done:
+        return "?"
     return f"{status.planned:,}{'' if status.plan_done else '+'}"
 
 

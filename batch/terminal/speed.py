@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batch import contracts as c
-from batch.terminal.quantities import done, duration
+from batch.terminal.quantities import duration
 
 if TYPE_CHECKING:
     from batch.client import RunResult
@@ -49,7 +49,7 @@ class Speed:
         speed = self.per_second
         if not speed or status.state == c.PAUSED:
             return "-"
-        return ("" if status.plan_done else ">") + duration((status.planned - done(status)) / speed)
+        return ("" if status.plan_done else ">") + duration((status.planned - status.documents) / speed)
 
 
 def per_second(speed: Speed) -> str:

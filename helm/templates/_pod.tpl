@@ -102,11 +102,16 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       env:
+        {{- if $values.model.keyAsFile }}
+        - name: OPENAI_API_KEY_FILE
+          value: /etc/docbatch/model/key
+        {{- else }}
         - name: OPENAI_API_KEY
           valueFrom:
             secretKeyRef:
               name: {{ $values.model.existingSecret }}
               key: {{ $values.model.key }}
+        {{- end }}
         {{- with $values.s3.existingSecret }}
         - name: AWS_ACCESS_KEY_ID
           valueFrom:
@@ -155,6 +160,11 @@ spec:
       volumeMounts:
         - name: tmp
           mountPath: /tmp
+        {{- if $values.model.keyAsFile }}
+        - name: model-key
+          mountPath: /etc/docbatch/model
+          readOnly: true
+        {{- end }}
         {{- if $mountCert }}
         - name: temporal-tls
           mountPath: /etc/temporal/tls
@@ -172,6 +182,15 @@ spec:
     - name: tmp
       emptyDir:
         sizeLimit: {{ $values.tmpSizeLimit }}
+    {{- if $values.model.keyAsFile }}
+    - name: model-key
+      secret:
+        secretName: {{ $values.model.existingSecret }}
+        items:
+          - key: {{ $values.model.key }}
+            path: key
+        defaultMode: 0440
+    {{- end }}
     {{- if $mountCert }}
     - name: temporal-tls
       secret:

@@ -214,3 +214,27 @@ async def test_texts_that_are_kept_are_shared_and_carried(nights: Nights) -> Non
     rows = second.results().collect().sort("document_id")
     assert rows["text"].to_list() == [nights.texts[f"{number}.txt"] for number in range(6)]
     assert rows["same_as"].null_count() == 2 and rows["status"].unique().to_list() == ["ok"]
+
+
+async def test_a_cancelled_night_leaves_what_it_answered(nights: Nights) -> None:
+    """And nothing of what it did not answer: the next night asks that, and pays for nothing twice."""
+    for number in range(200):
+        nights.write(f"{number:03}.txt", f"Ticket {number}")
+    job = json.loads(nights.job(documents=100).to_json())
+    job["limits"]["concurrency"] = 8
+    behave(nights.stack, latency=0.3)
+    forget(nights.stack)
+    run = await nights.connection.start(
+        Job.parse(job), run_id=f"{nights.name}-one", day=date(2026, 11, 1), check_model=False
+    )
+    async for status in run.watch(every=0.2):
+        if status.documents >= 30:
+            break
+    await run.cancel()
+    ended = await run.wait()
+    behave(nights.stack, latency=0)
+    assert ended.state == "cancelled" and 30 <= ended.documents == paid(nights.stack) < 100, ended
+    second, result, asked = await nights.night(2, "two", documents=100)
+    assert (asked, result.ok, result.carried) == (200 - ended.documents, 200, ended.documents)
+    assert result.reasons == {"unchanged": ended.documents, "new": asked}
+    assert second.results().collect()["document_id"].n_unique() == 200

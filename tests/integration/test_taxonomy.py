@@ -98,7 +98,19 @@ PAUSING: dict[str, tuple[Any, str]] = {
     "404": (error(404, "model_not_found"), "model_not_found"),
     "307": ((307, None, {"Location": "http://127.0.0.1:1/"}), "unexpected_redirect"),
 }
-"""One call, then the run pauses; it goes on when the cause is mended."""
+"""One call, then the run pauses, as the short question is refused too; it goes on when the cause is mended."""
+
+ALONE = {
+    "402": "payment_required",
+    "401": "unauthorized",
+    "403": "forbidden",
+    "404": "not_found",
+    "307": "redirected",
+}
+"""Those of `PAUSING` that are an error row at once where the short question is answered."""
+
+SHORT_QUESTION = "Answer with the word ok."
+MODEL_OF_ALL = "simulated-all-"
 
 BUSY = 200
 """Documents that are answered slowly, so that failures of others are known for their own."""
@@ -113,8 +125,12 @@ class Provider:
     url: str = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        name = (await request.json())["messages"][-1]["content"].strip()
-        self.calls[name] += 1
+        asked = await request.json()
+        name = asked["messages"][-1]["content"].strip()
+        if name == SHORT_QUESTION and asked["model"].startswith(MODEL_OF_ALL):
+            name = asked["model"].removeprefix(MODEL_OF_ALL)  # what is wrong with it, is with every request
+        else:
+            self.calls[name] += 1
         reply = await self._reply(name, self.calls[name])
         if reply is RESET:
             assert request.transport is not None
@@ -175,13 +191,13 @@ def stack(provider: Provider) -> Iterator[LocalStack]:
         yield running
 
 
-def job(name: str) -> Job:
+def job(name: str, model: str = "simulated-script") -> Job:
     return Job.parse(
         {
             "name": name,
             "source": {"uri": f"s3://corpus/{name}/"},
             "prompt": {"user": "{{ text }}"},
-            "model": {"name": "simulated-script", "timeout_seconds": TIMEOUT},
+            "model": {"name": model, "timeout_seconds": TIMEOUT},
             "output": {"uri": "s3://results/taxonomy/"},
             "limits": {"concurrency": 32, "max_error_rate": 1.0},
         }
@@ -189,7 +205,7 @@ def job(name: str) -> Job:
 
 
 async def test_what_concerns_one_document(stack: LocalStack, provider: Provider) -> None:
-    names = [*PASSING, *ROWS, "never", *(f"busy-{number}" for number in range(BUSY))]
+    names = [*PASSING, *ROWS, *ALONE, "never", *(f"busy-{number}" for number in range(BUSY))]
     await upload_async(stack.environment(), "corpus", "rows", [(f"{name}.txt", name.encode()) for name in names])
     connection = await connect()
     run = await connection.start(job("rows"), check_model=False)
@@ -197,13 +213,19 @@ async def test_what_concerns_one_document(stack: LocalStack, provider: Provider)
     assert (result.state, result.documents) == (c.COMPLETED_WITH_FAILURES, len(names)), result
     rows = {row["uri"].rsplit("/", 1)[1].removesuffix(".txt"): row for row in run.results().collect().to_dicts()}
     for name in PASSING:
-        assert (rows[name]["status"], rows[name]["attempts"], provider.calls[name]) == ("ok", 2, 2), name
+        assert (rows[name]["status"], provider.calls[name]) == ("ok", 2), name
+        # A used connection that breaks at once is taken for one closed while idle: the same attempt, sent again.
+        assert rows[name]["attempts"] == 2 or (name == "connection" and rows[name]["attempts"] == 1), name
         assert (rows[name]["prompt_tokens"], rows[name]["completion_tokens"]) == (10, 2), name
     for name, (_, error_type, retryable) in ROWS.items():
         row = rows[name]
         assert (row["status"], row["error_type"], row["retryable"]) == ("error", error_type, retryable), name
         assert (row["attempts"], provider.calls[name]) == (1, 1), name
     assert [rows[name]["completion_tokens"] for name in ("length", "refusal", "bad")] == [2, 2, 0]
+    for name, error_type in ALONE.items():
+        row = rows[name]
+        assert (row["status"], row["error_type"], row["retryable"]) == ("error", error_type, True), name
+        assert (row["attempts"], provider.calls[name]) == (1, 1), name
     never = rows["never"]
     assert (never["error_type"], never["retryable"]) == ("http_503", True)
     assert 6 <= provider.calls["never"] == never["attempts"] <= 12
@@ -215,7 +237,8 @@ async def test_what_concerns_the_whole_job(stack: LocalStack, provider: Provider
     async def pauses_and_goes_on(name: str, reason: str) -> None:
         folder = f"job-{name}"
         await upload_async(stack.environment(), "corpus", folder, [("d.txt", name.encode())])
-        run = await connection.start(job(folder), check_model=False)
+        provider.calls[name] = 0
+        run = await connection.start(job(folder, MODEL_OF_ALL + name), check_model=False)
         async for status in run.watch(every=0.1):
             if status.state == c.PAUSED:
                 break

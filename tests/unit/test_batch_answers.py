@@ -126,7 +126,7 @@ def test_a_line_that_tells_of_the_job_raises_doubts() -> None:
     one = asked()
     unknown = answered(404, {"error": {"code": "model_not_found", "message": "not for batches"}})
     assert take(one, *[unknown] * MOST_FAILURES) == [Next.STOP] * (MOST_FAILURES - 1) + [Next.ROW]
-    assert one.answer.error is not None and one.answer.error.error_type == "model_not_found"
+    assert one.answer.error is not None and one.answer.error.error_type == "not_found"
 
 
 def test_a_server_without_response_format_gets_the_schema_in_words() -> None:

@@ -45,16 +45,24 @@ def test_within_an_epoch_paused_stays_paused() -> None:
 def test_the_error_rate_needs_a_full_window() -> None:
     brakes = make(0.5)
     for _ in range(ERROR_WINDOW - 1):
-        brakes.documents(failed=True)
+        brakes.document("timeout")
     assert reason(brakes) is None
-    brakes.documents(failed=True)
+    brakes.document("timeout")
     assert reason(brakes) == c.ERROR_RATE
+
+
+def test_a_pause_by_the_error_rate_counts_what_failed() -> None:
+    brakes = make(0.5)
+    for number in range(ERROR_WINDOW):
+        brakes.document(("timeout", "timeout", "refusal", None)[number % 4])
+    stop = brakes.stop()
+    assert stop is not None and "(timeout 100, refusal 50)" in stop.message
 
 
 def test_the_error_rate_at_its_limit_goes_on() -> None:
     brakes = make(0.5)
     for number in range(10 * ERROR_WINDOW):
-        brakes.documents(failed=number % 2 == 0)
+        brakes.document("refusal" if number % 2 == 0 else None)
     assert reason(brakes) is None
 
 

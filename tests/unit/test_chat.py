@@ -189,10 +189,10 @@ async def test_what_is_answered_to_nobody_is_asked_by_short_questions_alone(at_o
     ],
 )
 async def test_an_error_inside_a_success_is_judged_as_any(reply: Reply, reason: str, at_once: list[float]) -> None:
-    answer, brakes = await ask(Scripted(lambda _: reply))
+    answer, brakes = await ask(Scripted(lambda _: reply, probe=reply))
     stop = brakes.stop()
     assert answer is None and stop is not None and stop.reason == reason
-    assert reason != "unexpected_redirect" or stop.message.endswith("https://x.test/openai/v1")
+    assert reason != "unexpected_redirect" or ": https://x.test/openai/v1 (" in stop.message
 
 
 async def test_a_rate_limit_inside_a_success_is_waited_for(at_once: list[float]) -> None:

@@ -102,6 +102,7 @@ class FakeRun:
     statuses: list[RunResult]
     stored: Manifest | None = None
     frame: pl.LazyFrame = field(default_factory=pl.LazyFrame)
+    answered: pl.DataFrame = field(default_factory=pl.DataFrame)
     interrupt: bool = False
     committed: bool = True
     calls: list[Any] = field(default_factory=list)
@@ -123,7 +124,7 @@ class FakeRun:
                 os.kill(os.getpid(), signal.SIGINT)
                 await asyncio.sleep(5)
 
-    async def status(self) -> RunResult:
+    async def status(self, *, examples: bool = False) -> RunResult:
         return self.statuses[-1]
 
     async def manifest(self) -> Manifest | None:
@@ -145,6 +146,9 @@ class FakeRun:
 
     def results(self) -> pl.LazyFrame:
         return self.frame
+
+    async def uncommitted_results(self) -> pl.DataFrame:
+        return self.answered
 
     rerun_scope = Run.rerun_scope  # the real one, on this frame and manifest
 
@@ -456,7 +460,7 @@ def test_results_before_any_commit(use: Use, tmp_path: Path, capsys: pytest.Capt
     assert command_line(["results", "t-1"]) == 0
     assert "run t-1 has no rows yet" in capsys.readouterr().err
     assert command_line(["results", "t-1", "--export", str(tmp_path / "rows.parquet")]) == 2
-    assert "run 't-1' has no rows yet: no partition is committed" in capsys.readouterr().err
+    assert "run 't-1' has no rows yet: no document is answered" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

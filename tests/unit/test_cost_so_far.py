@@ -11,10 +11,10 @@ import pytest
 
 from batch.contracts import Totals
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName, encode_segment
 from batch.result_file import ResultFooter, encode
 from batch.schema import row_schema
 from batch.store import ObjectEntry
-from workers.ledger import LedgerName, encode_segment
 from workers.rerun import cost_so_far
 
 LAYOUT = RunLayout.of("s3://results/x/", "run-1")
@@ -55,3 +55,13 @@ async def test_each_partition_counts_once() -> None:
         rows = [answered("a", 0.5), answered("b", None), answered("a", 0.25, "2026-01-02T00:00:00+00:00")]
         storage.objects[LAYOUT.segment(partition, 1, 1, "token", 0)] = encode_segment(name, rows)
     assert await cost_so_far(storage, LAYOUT, "f00d") == pytest.approx(1.5 + 0.25)  # type: ignore[arg-type]
+
+
+async def test_of_a_cancelled_runs_partial_file_the_ledger_counts() -> None:
+    storage = Memory()
+    footer = ResultFooter("run-1", 0, 0, 1, "token", Totals(documents=1, ok=1, cost_usd=0.5), partial=True)
+    storage.objects[LAYOUT.result(0, 0)] = encode([], row_schema(None), footer)
+    name = LedgerName("run-1", "f00d", 0, 1, 1, 1)
+    rows = [answered("a", 0.5), answered("b", 0.75)]
+    storage.objects[LAYOUT.segment(0, 1, 1, "token", 0)] = encode_segment(name, rows)
+    assert await cost_so_far(storage, LAYOUT, "f00d") == pytest.approx(1.25)  # type: ignore[arg-type]

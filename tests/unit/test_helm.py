@@ -179,7 +179,8 @@ def test_secrets_are_referred_to_and_never_spelt_out(chart: helm.Chart, values: 
     sensitive = re.compile(r"KEY|SECRET|TOKEN|PASSWORD")
     for template in pod_templates(found):
         for name, variable in environment(template["spec"]["containers"][0]).items():
-            assert not sensitive.search(name) or set(variable) == {"name", "valueFrom"}, name
+            spelt_out = sensitive.search(name) and not name.endswith("_FILE")
+            assert not spelt_out or set(variable) == {"name", "valueFrom"}, name
     config = settings(found)
     paths = {name for name in config if name.endswith("_PATH")}
     assert not [name for name in set(config) - paths if sensitive.search(name)]
@@ -278,6 +279,22 @@ def test_an_s3_compatible_endpoint_and_ids_of_the_platform(chart: helm.Chart) ->
         assert reference == {"name": "minio", "key": "rootPassword"}
     egress = of(found, "NetworkPolicy")["spec"]["egress"]
     assert {port["port"] for rule in egress for port in rule["ports"]} == {53, 443, 7233, 8000, 9000}
+
+
+def test_the_models_key_is_a_variable_or_a_mounted_file_that_may_change(chart: helm.Chart) -> None:
+    for template in pod_templates(manifests(chart, VALUES["minimal"])):
+        assert "valueFrom" in environment(template["spec"]["containers"][0])["OPENAI_API_KEY"]
+    for template in pod_templates(manifests(chart, VALUES["all-options"])):
+        (container,) = template["spec"]["containers"]
+        variables = environment(container)
+        assert "OPENAI_API_KEY" not in variables
+        file = Path(variables["OPENAI_API_KEY_FILE"]["value"])
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        mount = mounts[str(file.parent)]
+        assert "subPath" not in mount, "a file mounted so is never renewed"
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        secret = volumes[mount["name"]]["secret"]
+        assert (secret["secretName"], secret["items"]) == ("gateway", [{"key": "key", "path": file.name}])
 
 
 def test_a_changed_setting_rolls_the_pods(chart: helm.Chart) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName, decode_segment, encode_segment
 from batch.store import ObjectEntry, PreconditionFailed, StorageRefused, StorageUnreachable
 from workers import ledger as ledger_module
-from workers.ledger import Ledger, LedgerName, decode_segment, encode_segment, read_ledger
+from workers.ledger import Ledger, read_ledger
 from workers.metrics import Metrics
 
 LAYOUT = RunLayout.of("s3://results/x/", "run-1")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from workers.llm.completion import read_completion
-from workers.llm.errors import DAY_WAIT, RULES, Kind, Rule, judge_answer, judge_status
+from workers.llm.errors import ALONE, DAY_WAIT, RULES, Kind, Rule, judge_answer, judge_status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 
@@ -142,6 +142,10 @@ def test_the_page_has_the_rules_line_by_line() -> None:
         if rule.kind is Kind.DOCUMENT:
             return "error row, retryable" if rule.retryable else "error row, not retryable"
         return "repeated in place" if rule.kind is Kind.TRANSIENT else "the run pauses"
+
+    for rule in RULES:
+        assert (rule.kind is Kind.JOB) == (rule.error_type in ALONE), "what stops a job may be one document's"
+    assert not [word for word in (*ALONE.values(), "quota_exceeded") if f"`{word}`" not in PAGE]
 
     lines = [f"| {rule.answer} | `{rule.error_type}` | {follows(rule)}" for rule in RULES]
     found = [next((at for at, text in enumerate(PAGE.splitlines()) if text.startswith(line)), None) for line in lines]

@@ -363,7 +363,8 @@ async def test_a_document_given_up_counts_the_chunks_that_were_paid() -> None:
     settler = Settler(storage, layout, run, 1, Metrics())  # type: ignore[arg-type]
     maker = RowMaker("run-1", "f00d", 1, 0, 7)
     paid, other = (
-        settler._row(PlannedDocument(name, "s3://corpus/x", "e", 1), maker, found) for name in ("t/d.txt", "t/e.txt")
+        settler._given_up(PlannedDocument(name, "s3://corpus/x", "e", 1), maker, found)
+        for name in ("t/d.txt", "t/e.txt")
     )
     assert paid["error_type"] == other["error_type"] == "partition_failed" and paid["output_text"] is None
     assert (paid["attempts"], paid["prompt_tokens"]) == (len(chunks), 1000 * len(chunks))

@@ -44,6 +44,10 @@ class Provider:
         self.batches: dict[str, Batch] = {}
         self.uploads = 0
         self.lose_answer = False
+        self.pending_looks = 0
+        """Looks at an input file for which it is not processed yet."""
+        self.late = 0
+        """Creations that are refused although the file says that it is processed."""
 
     def api(self, gate: Gate) -> Any:
         return Api(self, gate)
@@ -61,13 +65,22 @@ class Api:
         name = f"file-{self._provider.uploads}"
         self._provider.files.add(name)
         await self._gate()
-        return InputFile(name, 100)
+        return InputFile(name, 100, self._provider.pending_looks > 0)
+
+    async def is_pending(self, file_id: str) -> bool:
+        self._provider.pending_looks -= 1
+        return self._provider.pending_looks > 0
 
     async def create(self, input_file: str, metadata: dict[str, str]) -> Batch:
         await self._gate()
         provider = self._provider
         if input_file not in provider.files:
             raise BatchApiError(judge_status(400, {"error": {"message": "No such File object"}}), 400)
+        if provider.pending_looks > 0 or provider.late:
+            provider.late = max(0, provider.late - 1)
+            raise BatchApiError(
+                judge_status(400, {"error": {"message": "It has to be processed, and is pending."}}), 400
+            )
         name = f"batch-{len(provider.batches) + 1}"
         batch = provider.batches[name] = Batch(
             id=name,
@@ -228,3 +241,24 @@ def test_the_storage_of_these_tests_is_conditional() -> None:
 
     with pytest.raises(PreconditionFailed):
         asyncio.run(twice())
+
+
+@pytest.mark.parametrize(("looks", "late"), [(3, 0), (0, 2), (3, 2)])
+async def test_an_input_file_that_is_not_processed_yet_is_waited_for(
+    looks: int, late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_batches, "PROCESSED_FIRST", 0.001)
+    provider, storage = Provider(), Memory()
+    provider.pending_looks, provider.late = looks, late
+    held = await attempt(provider, storage).create(SPOOL)
+    assert held is not None and held.record.state == CREATED
+    assert (provider.uploads, len(provider.batches)) == (1, 1)
+
+
+async def test_an_input_file_that_is_never_processed_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_batches, "PROCESSED_WITHIN", 0.0)
+    monkeypatch.setattr(partition_batches, "POLL_FIRST", 0.001)
+    provider = Provider()
+    provider.pending_looks = 10**9
+    assert await attempt(provider, Memory()).create(SPOOL) is None
+    assert (provider.files, provider.batches) == (set(), {})

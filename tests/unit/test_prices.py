@@ -36,6 +36,29 @@ def test_simulated_models_cost_nothing_and_unknown_ones_nobody_knows_what() -> N
     assert pricer(Model(name="nobody-knows-this"))(1000, 0, 50) is None
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "model", "known"),
+    [
+        (None, "gpt-4o-mini", True),
+        ("", "gpt-4o-mini", True),
+        ("https://eu.api.openai.com/v1", "gpt-4o-mini", True),
+        ("https://acme.openai.azure.com/openai/v1/", "gpt-4o-mini", True),
+        ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", True),
+        ("http://127.0.0.1:8000/v1", "gpt-4o-mini", False),
+        ("http://vllm.models.svc.cluster.local:8000/v1", "command-r", False),
+        ("https://llm-gateway.example.com/api.openai.com/v1", "gpt-4o-mini", False),
+    ],
+)
+def test_published_prices_are_those_of_the_provider_at_its_own_address(
+    endpoint: str | None, model: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    if endpoint is not None:
+        monkeypatch.setenv("OPENAI_BASE_URL", endpoint)
+    assert (pricer(Model(name=model))(1000, 0, 50) is not None) is known
+    assert pricer(Model(name=model, prices=OWN))(1_000_000, 0, 0) == pytest.approx(1.0)
+
+
 def test_a_mistyped_price_names_the_known_ones() -> None:
     job = {
         "name": "t",

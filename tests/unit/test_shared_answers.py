@@ -10,12 +10,12 @@ import pytest
 
 from batch import result_file
 from batch.layout import RunLayout
+from batch.ledger_segment import LedgerName, encode_segment
 from batch.listing import ObjectEntry
 from batch.planning import PlannedDocument
 from batch.result_file import ResultFooter, totals_of
 from batch.schema import row_schema
 from workers import shared_answers
-from workers.ledger import LedgerName, encode_segment
 from workers.llm.chat import Answer
 from workers.rows import Row, RowMaker, failed, shared
 from workers.shared_answers import BETWEEN, Found, SharedAnswers, content_of
@@ -55,8 +55,8 @@ def row(name: str, etag: str = "E1", text: str = "yes") -> Row:
     return MAKER.row(document(name, etag, None), etag, answer, 0.25)
 
 
-def commit(store: Store, rows: list[Row], partition: int = 3) -> str:
-    footer = ResultFooter("r", 0, partition, 1, "t", totals_of(rows, "r"))
+def commit(store: Store, rows: list[Row], partition: int = 3, *, partial: bool = False) -> str:
+    footer = ResultFooter("r", 0, partition, 1, "t", totals_of(rows, "r"), partial=partial)
     key = LAYOUT.result(0, partition)
     store.objects[key] = result_file.encode(rows, row_schema(None), footer)
     return key
@@ -154,6 +154,20 @@ async def test_one_without_progress_is_given_up(
     began = time.monotonic()
     assert await find(store, document("x.txt")) == Found({}, too_early=False)
     assert patience <= time.monotonic() - began < patience + 0.35
+
+
+async def test_what_a_cancelled_run_had_not_answered_is_waited_for_in_its_rerun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its partial file lacks documents that the rerun asks about: asked here too, they would be paid twice."""
+    monkeypatch.setattr(shared_answers, "POLL_FIRST", 0.05)
+    store = Store()
+    commit(store, [row("a.txt")], partial=True)
+    found = await find(store, document("x.txt"), document("y.txt", "E2"), dispatch=1)
+    assert list(found.rows) == ["x.txt"] and found.too_early
+    rows = [{**row("b.txt", "E2"), "processed_at": "2026-01-01T00:00:00+00:00"}]
+    store.objects[LAYOUT.segment(3, 2, 1, "t", 0)] = encode_segment(replace(NAME, partition=3), rows)
+    assert sorted((await find(store, document("x.txt"), document("y.txt", "E2"))).rows) == ["x.txt", "y.txt"]
 
 
 async def test_a_stop_ends_the_wait_at_once() -> None:

@@ -16,6 +16,7 @@ from batch import contracts as c
 from batch import terminal
 from batch.client import RunResult
 from batch.terminal import LiveDisplay, PlainDisplay, Speed, progress
+from batch.uncommitted import ErrorExample
 
 
 class Clock:
@@ -80,12 +81,10 @@ def test_duration(seconds: float, text: str) -> None:
     assert terminal.duration(seconds) == text
 
 
-def test_done_and_total() -> None:
-    assert terminal.done(result()) == 1234
+def test_total() -> None:
     assert terminal.total(result()) == "5,000+"
     assert terminal.total(result(plan_done=True)) == "5,000"
-    # The heartbeats of partitions that have just committed may still be counted.
-    assert terminal.done(result(documents=4990, in_progress=60)) == 5000
+    assert terminal.total(result(state=c.WAITING, planned=0)) == "?"
 
 
 def test_speed_looks_back_a_while_only() -> None:
@@ -108,11 +107,11 @@ def test_speed_looks_back_a_while_only() -> None:
 def test_eta_counts_what_is_planned_so_far() -> None:
     clock = Clock()
     speed = Speed(clock)
-    speed.add(1134)
+    speed.add(1100)
     clock.now += 10
-    speed.add(1234)
-    assert speed.eta(result(plan_done=True)) == "0:06:17"
-    assert speed.eta(result()) == ">0:06:17"
+    speed.add(1200)
+    assert speed.eta(result(plan_done=True)) == "0:06:20"
+    assert speed.eta(result()) == ">0:06:20"
     assert speed.eta(result(state=c.PAUSED)) == "-"
 
 
@@ -128,7 +127,7 @@ def test_plain_lines_come_every_few_seconds_and_for_each_state() -> None:
     assert len(lines) == 2
     clock.now += 4
     display.update(result(documents=1400))
-    assert lines[-1].startswith("running    1,434/5,000+ documents  ok 1,166  errors 34  in flight 32  ")
+    assert lines[-1].startswith("running    1,400/5,000+ documents  ok 1,166  errors 34  in flight 32  ")
     assert "$1.23 (simulated)" in lines[-1]
     display.update(result(documents=1400, state=c.PAUSED, reason="by_user", message="lunch"))
     assert lines[-3].startswith("paused") and lines[-2].strip() == "by_user: lunch"
@@ -170,9 +169,9 @@ def test_live_display_fits_80_columns() -> None:
     assert max(len(line) for line in shown.splitlines()) <= 80
     for part in (
         "tickets-1  running",
-        "1,334/5,000+",
+        "1,300/5,000+",
         "ok 1,166   errors 34   skipped 0   in progress 34",
-        "10.0 documents/s   in flight 32   elapsed 0:01:12   ETA >0:06:07",
+        "10.0 documents/s   in flight 32   elapsed 0:01:12   ETA >0:06:10",
         "tokens 1.23M in, 98.8k out   cost $1.23 (simulated)",
         "partitions 12 of 50+, 1 failed   shards 1 done, 2 open",
     ):
@@ -223,7 +222,25 @@ def test_account_of_a_live_run() -> None:
     lines = terminal.account(result(errors_by_type={"refusal": 3}, errors_in_progress={"timeout": 2}), simulated=False)
     assert "planned      5,000+, 34 in progress, 32 in flight" in lines
     assert "errors       refusal 3; 0 retryable" in lines
-    assert "new errors   timeout 2 in partitions at work" in lines
+    assert "of these     timeout 2 in partitions not committed yet" in lines
+
+
+def test_a_paused_run_says_what_failed() -> None:
+    examples = [ErrorExample("t/1.txt", "refusal", "I cannot help"), ErrorExample("t/2.txt", "timeout", "120 s")]
+    paused = result(state=c.PAUSED, reason=c.ERROR_RATE, error_examples=examples)
+    shown = ["refusal t/1.txt: I cannot help", "timeout t/2.txt: 120 s"]
+    assert [f"for example  {line}" for line in shown] == [
+        line for line in terminal.account(paused, simulated=False) if line.startswith("for example")
+    ]
+    lines: list[str] = []
+    display = PlainDisplay(lines.append, simulated=False, every=0.0)
+    display.update(paused)
+    display.update(paused)
+    assert [line.strip() for line in lines if line.strip() in shown] == shown, "once"
+    live = LiveDisplay(Console(file=io.StringIO()), simulated=False)
+    live.update(paused)
+    assert all(line in text_of(live.render()) for line in shown)
+    assert "docbatch results tickets-1 --errors" in terminal.next_steps(paused)
 
 
 def test_account_of_a_cancelled_run_says_what_lacks() -> None:

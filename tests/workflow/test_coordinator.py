@@ -8,10 +8,12 @@ import uuid
 from typing import Any
 
 import pytest
+from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from batch import contracts as c
+from batch.failures import DATA_CONVERTER
 from tests.workflow.standin import StandIns, until
 
 
@@ -238,3 +240,80 @@ async def test_a_pause_by_hand_during_an_outage_stays_and_a_resume_does_not_wait
         await until(lambda: bool(work.controls))
         await handle.signal("resume")
         assert (await asyncio.wait_for(handle.result(), 20)).state == c.COMPLETED
+
+
+async def test_a_cancellation_while_the_run_accounts_leaves_its_account(temporal: Client) -> None:
+    """All work is done by then, so there is nothing to stop; without a manifest it would look as if it had failed."""
+    accounting, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow(StandIns):
+        @activity.defn(name=c.FINISH_RUN)
+        async def finish(self, task: c.FinishInput) -> c.Finished:
+            accounting.set()
+            while not may_end.is_set():
+                activity.heartbeat()
+                await asyncio.sleep(0.05)
+            return await super().finish(task)
+
+    work = Slow(shards=1, partitions=2, seconds=0.01)
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue)
+        await asyncio.wait_for(accounting.wait(), 20)
+        await handle.cancel()
+        await asyncio.sleep(1.0)
+        may_end.set()
+        finished = await asyncio.wait_for(handle.result(), 20)
+    assert finished.state == c.COMPLETED
+    assert [task.state for task in work.finished] == [c.COMPLETED]
+
+
+async def test_what_yielded_partitions_have_answered_is_known_and_counts_once(temporal: Client) -> None:
+    """Paused and resumed: in the account of the coordinator and of the shard until each partition is committed."""
+    answered = c.Totals(documents=3, ok=2, errors=1, errors_by_type={"refusal": 1}, completion_tokens=30, cost_usd=0.5)
+
+    async def process(task: c.PartitionInput) -> c.PartitionOutcome:
+        if task.epoch == 1 and task.partition < 2:
+            return c.PartitionOutcome(
+                task.partition, c.YIELDED, reason=c.ERROR_RATE, message="m", epoch=task.epoch, answered=answered
+            )
+        return work.committed(task)
+
+    work = StandIns(shards=1, partitions=4, process=process)
+    async with work.worker(temporal) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(window=2))
+        shard = temporal.get_workflow_handle(c.shard_workflow_id(handle.id, 1, 0))
+
+        async def both_yielded() -> bool:
+            if (await progress(handle)).state != c.PAUSED:
+                return False
+            report: c.ShardReport = await shard.query("totals", result_type=c.ShardReport)
+            return report.answered == answered + answered and sorted(report.failing) == [0, 1]
+
+        await until(both_yielded)
+        await handle.signal("resume")
+        await handle.result()
+        assert (await progress(handle)).answered == c.Totals()
+    assert sorted(work.begun.values()) == [1, 1, 2, 2]
+
+
+async def test_an_error_of_megabytes_is_told_with_its_beginning(temporal: Client) -> None:
+    """Temporal refuses it as a whole otherwise: "Failure exceeds size limit"."""
+
+    class Verbose(StandIns):
+        @activity.defn(name=c.PLAN_SHARD)
+        async def plan(self, task: c.PlanInput) -> c.PlannedShard:
+            raise ApplicationError("the 7th key is odd: " + "x" * 3_000_000, "y" * 3_000_000, non_retryable=True)
+
+    client = Client(temporal.service_client, data_converter=DATA_CONVERTER)
+    work = Verbose()
+    async with work.worker(client) as queue:
+        handle = await work.start(client, queue)
+
+        async def paused() -> bool:
+            return (await progress(handle)).state == c.PAUSED
+
+        await until(paused)
+        assert (await progress(handle)).control.message.startswith("the 7th key is odd: xxx")
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal
 
 import openai
@@ -22,7 +22,9 @@ from openai.types import Batch
 from workers.llm.chat import retry_after_of
 from workers.llm.errors import Kind, Verdict, judge_status
 from workers.llm.json_text import decoded
-from workers.llm.transport import Reply, sdk_client
+from workers.llm.keys import Keys
+from workers.llm.sdk_http import http_client
+from workers.llm.transport import Reply, endpoint_proxy, sdk_client
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -38,6 +40,13 @@ TRANSFER_TIMEOUT = 900.0
 COMPLETED, FAILED, EXPIRED, CANCELLED = "completed", "failed", "expired", "cancelled"
 ENDED = frozenset({COMPLETED, FAILED, EXPIRED, CANCELLED})
 TOKEN_LIMIT = "token_limit_exceeded"
+UNPROCESSED = frozenset({"pending", "notRunning", "running", "processing", "in_progress", "queued", "uploading"})
+"""States of a file from which no batch can be made yet. OpenAI's `uploaded` is none of them.
+https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch"""
+
+_NOT_PROCESSED = re.compile(
+    r"pending|(?:not|n't) (?:yet |been |fully )*(?:processed|ready)|still (?:being )?process", re.I
+)
 
 
 class BatchApiError(Exception):
@@ -52,6 +61,11 @@ class BatchApiError(Exception):
         return self.status is None or self.status >= 500 or self.status == 408
 
     @property
+    def unprocessed(self) -> bool:
+        """Whether it may be the input file that is not processed yet."""
+        return self.status in (400, 404, 409, 422) and bool(_NOT_PROCESSED.search(self.verdict.message))
+
+    @property
     def missing(self) -> bool:
         """Whether what the call names is not there."""
         return self.status == 404
@@ -63,13 +77,21 @@ class InputFile:
 
     id: str
     created_at: int
+    pending: bool = False
+    """Whether the provider has to look through it before a batch can be made of it, as Azure does."""
 
 
 class BatchApi:
-    """The calls, one HTTP request each. All raise `BatchApiError`."""
+    """The calls, one HTTP request each, which a refused key makes once more with another one if there is one by then.
 
-    def __init__(self) -> None:
-        self._client = sdk_client().with_options(timeout=TIMEOUT)
+    All raise `BatchApiError`, whose words hold no secret.
+    """
+
+    def __init__(self, keys: Keys | None = None) -> None:
+        self._keys = keys or Keys()
+        self._client = sdk_client(self._keys)
+        proxy = endpoint_proxy(str(self._client.base_url), self._keys)
+        self._client = sdk_client(self._keys, timeout=TIMEOUT, http_client=http_client(self._keys, proxy))
         self.spooling = asyncio.Semaphore(SPOOLING)
         """Held while an input file is written and uploaded: what bounds the disk that a process takes."""
 
@@ -81,7 +103,13 @@ class BatchApi:
         file.seek(0)
         with self._judged(f"upload of {name}"):
             made = await self._client.files.create(file=(name, file), purpose="batch", timeout=TRANSFER_TIMEOUT)
-            return InputFile(made.id, _unix(made.created_at, 0))
+            return InputFile(made.id, _unix(made.created_at, 0), made.status in UNPROCESSED)
+
+    async def is_pending(self, file_id: str) -> bool:
+        """Whether the provider has not yet looked through an uploaded file."""
+        with self._judged(f"file {file_id}"):
+            found = await self._client.files.retrieve(file_id)
+            return found.status in UNPROCESSED
 
     async def create(self, input_file: str, metadata: dict[str, str]) -> Batch:
         with self._judged("creation of a batch"):
@@ -124,8 +152,11 @@ class BatchApi:
             async with self._client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
             ) as response:
+                left = b""
                 async for chunk in response.iter_bytes(2**18):
-                    file.write(chunk)
+                    lines, end, left = (left + chunk).rpartition(b"\n")
+                    file.write(self._keys.secrets.clean_bytes(lines + end))
+                file.write(self._keys.secrets.clean_bytes(left))
 
     async def delete(self, file_id: str) -> None:
         """Deletes a file; one that is not there is no error."""
@@ -138,6 +169,15 @@ class BatchApi:
 
     @contextmanager
     def _judged(self, what: str) -> Iterator[None]:
+        try:
+            with self._as_verdicts(what):
+                yield
+        except BatchApiError as error:
+            verdict = replace(error.verdict, message=self._keys.secrets.clean(error.verdict.message))
+            raise BatchApiError(verdict, error.status, error.retry_after) from None
+
+    @contextmanager
+    def _as_verdicts(self, what: str) -> Iterator[None]:
         where = f"{what} at {self._client.base_url}"
         try:
             yield

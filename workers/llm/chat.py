@@ -16,14 +16,16 @@ import orjson
 
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.job import Job
+from workers.llm.accepted import LIMIT_FIELDS, accepted_by
 from workers.llm.call_cost import CallBudget
 from workers.llm.completion import Completion, read_completion
-from workers.llm.errors import Kind, Verdict, judge_answer, judge_status
+from workers.llm.errors import Kind, Verdict, alone, judge_answer, judge_status
 from workers.llm.expected import Expected
 from workers.llm.failure import one_line
 from workers.llm.json_text import dug_out
 from workers.llm.limiter import RETRY_AFTER_MOST, Lane
 from workers.llm.question import Questions, refuses_format, settings_of
+from workers.llm.short_question import ShortQuestion
 from workers.llm.transport import TOO_LARGE, Reply, Transport, TransportError
 from workers.llm.window import Window
 from workers.metrics import Metrics
@@ -31,6 +33,12 @@ from workers.waiting import sleep_unless, sleep_while
 
 MAX_TRANSIENT = 6
 """Transient failures of one document, while others succeed, before it becomes a retryable error row."""
+
+QUOTA_CALLS = 12
+"""Calls of a document that is refused for a quota while a short question is answered: over a minute and a half."""
+MOST_ABOUT = 150
+"""Characters of a document's name that a pause shows."""
+PATH = "chat/completions"
 
 MOST_UNEXPECTED = 3
 """Calls for one document that the provider answers with something that is no answer, before it is an error row."""
@@ -86,7 +94,7 @@ class _Caller(NamedTuple):
 
     stopped: Callable[[], bool]
     held: Callable[[], bool]
-    set_out: Callable[[], None]
+    about: str
 
 
 class _Called(NamedTuple):
@@ -99,6 +107,10 @@ class _Called(NamedTuple):
 
 class _FormatUnknown(Exception):
     """The server does not know `response_format`."""
+
+
+class _LimitUnknown(Exception):
+    """The server knows the limit of an answer by another name."""
 
 
 class Chat:
@@ -117,13 +129,14 @@ class Chat:
     ) -> None:
         self._job = job
         self._lane = lane
-        self._expected = expected or Expected(job.model.max_output_tokens)
+        self._expected = expected or Expected(job.model.most_output_tokens)
         self._budget = budget
         self._transport = transport
         self._brake = brake
+        self._short = ShortQuestion(self.check)
         self._probing = False
         self._metrics = metrics.llm(job.model.name)
-        self._questions = Questions(job)
+        self._questions = Questions(job, accepted_by(transport, job.model.name))
         schema = job.output.json_schema
         self._window = Window()
         self._cut_told = False
@@ -152,16 +165,18 @@ class Chat:
         stopped: Callable[[], bool],
         abandoned: Callable[[], bool] | None = None,
         held: Callable[[], bool] = lambda: False,
-        set_out: Callable[[], None] = lambda: None,
+        *,
+        about: str = "",
     ) -> Answer | None:
         """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
 
-        No call begins while it is `held`; each waits until the lane lets it out, and says so by `set_out`.
+        No call begins while it is `held`; each waits until the lane lets it out.
 
         An answer that does not fit the schema is no answer before its last re-ask. `abandoned` says whether a document
-        with such an answer, which is paid, is left unanswered too; by default whenever stopped.
+        with such an answer, which is paid, is left unanswered too; by default whenever stopped. `about` names the
+        document to whoever reads why a run paused.
         """
-        answer, caller = Answer(None, None), _Caller(stopped, held, set_out)
+        answer, caller = Answer(None, None), _Caller(stopped, held, about)
         payload = asked = self._questions.as_known(payload)
         invalid: Answer | None = None
         reasks = 0
@@ -171,6 +186,9 @@ class Chat:
                     return None
             except _FormatUnknown:
                 payload = asked = self._questions.in_prompt(payload)
+                continue
+            except _LimitUnknown:
+                payload = asked = self._questions.with_known_limit(payload)
                 continue
             problem = self._problem(answer)
             if problem is None and answer.error is not None and invalid is not None:
@@ -217,7 +235,10 @@ class Chat:
         return None
 
     async def _settle(self, payload: bytes, answer: Answer, caller: _Caller) -> bool:
-        """Calls until there is an answer or an error that stays; False when stopped before. Raises `_FormatUnknown`."""
+        """Calls until there is an answer or an error that stays; False when stopped before.
+
+        Raises `_FormatUnknown`, `_LimitUnknown`.
+        """
         calls = failures = unexpected = 0
         last_failure: float | None = None
         while not caller.stopped():
@@ -233,8 +254,15 @@ class Chat:
                 return True
             self._metrics.requests(verdict.error_type)
             if verdict.kind is Kind.JOB:
-                self._brake.stop_job(verdict)
-                return False
+                found = await self._of_the_document(verdict, caller, patient=calls < QUOTA_CALLS)
+                if found is None:
+                    return False
+                if found.kind is Kind.DOCUMENT:
+                    answer.error = found
+                    return True
+                verdict = found
+                if verdict.error_type == "rate_limited":
+                    self._lane.limiter.limited(retry_after)
             since, last_failure = last_failure or started, time.monotonic()
             if verdict.few:
                 unexpected += 1
@@ -252,6 +280,26 @@ class Chat:
             self._metrics.retries(verdict.error_type)
             await sleep_unless(caller.stopped, backoff(calls, retry_after))
         return False
+
+    async def _of_the_document(self, verdict: Verdict, caller: _Caller, *, patient: bool) -> Verdict | None:
+        """What a verdict on the job means while a short question is answered; None, and the run stops, if it is not.
+
+        `patient`: whether the document is asked again for what may be a limit a minute, and where the short question's
+        own failure may pass.
+        """
+        found = await self._short.ask()
+        if found is None:
+            self._brake.succeeded()
+            if verdict.passes and patient:
+                return Verdict(Kind.TRANSIENT, "rate_limited", verdict.message, retryable=True)
+            return alone(verdict)
+        if found.kind is Kind.TRANSIENT and patient:
+            return found
+        if caller.stopped():
+            return None
+        about = f"; asked about {caller.about[:MOST_ABOUT]}" if caller.about else ""
+        self._brake.stop_job(replace(verdict, message=f"{verdict.message} ({self._transport.base_url}{PATH}{about})"))
+        return None
 
     async def _others_are_answered(self, verdict: Verdict, since: float, caller: _Caller) -> bool:
         """Whether the provider answers others what it does not answer here; False once it does again, or when stopped.
@@ -312,7 +360,6 @@ class Chat:
             if not await self._let_out(expected, caller):
                 return None
             try:
-                caller.set_out()
                 answer.attempts += 1
                 started = time.monotonic()
                 refused = False
@@ -331,7 +378,7 @@ class Chat:
                 return called, started
             finally:
                 self._lane.leave(expected, used)
-        except _FormatUnknown:
+        except (_FormatUnknown, _LimitUnknown):
             refused = True
             raise
         finally:
@@ -346,7 +393,7 @@ class Chat:
 
         One that is held when its turn comes gives its place back: others of the quota may go.
         """
-        stopped, held, _ = caller
+        stopped, held = caller.stopped, caller.held
         while not stopped():
             if held():
                 await sleep_while(held, stopped)
@@ -359,7 +406,7 @@ class Chat:
 
     async def _call(self, payload: bytes, answer: Answer) -> _Called:
         try:
-            reply = await self._transport.post("chat/completions", payload, timeout=self._job.model.timeout_seconds)
+            reply = await self._transport.post(PATH, payload, timeout=self._job.model.timeout_seconds)
         except TransportError as error:
             if error.kind == "timeout":
                 self._lane.limiter.overloaded(None)
@@ -385,7 +432,10 @@ class Chat:
         return _Called(found, None, free)
 
     def _refused(self, payload: bytes, reply: Reply, verdict: Verdict, status: int) -> _Called:
-        """Of an error: `status` is the answer's, or what an error inside a success names. Raises `_FormatUnknown`."""
+        """Of an error: `status` is the answer's, or what an error inside a success names.
+
+        Raises `_FormatUnknown`, `_LimitUnknown`.
+        """
         header = retry_after_of(reply)
         retry_after = verdict.wait if header is None else header
         if verdict.error_type == "rate_limited":
@@ -396,6 +446,10 @@ class Chat:
             self._brake.succeeded()
             self._metrics.requests(verdict.error_type)
             raise _FormatUnknown
+        if self._questions.refused_limit(payload, status, reply.body):
+            self._brake.succeeded()
+            self._metrics.requests(verdict.error_type)
+            raise _LimitUnknown
         return _Called(verdict, retry_after, True)
 
     def read(self, body: Any, answer: Answer) -> Verdict | None:
@@ -490,13 +544,16 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
 
     `as_the_job_asks`: with the job's sampling settings and response format, which a provider may refuse too.
     """
-    settings: dict[str, Any] = settings_of(job) if as_the_job_asks else {"model": job.model.name}
+    accepted = accepted_by(transport, job.model.name)
+    settings: dict[str, Any] = {"model": job.model.name, **job.model.parameters}
+    if as_the_job_asks:
+        settings = settings_of(job, accepted.limit_field)
     messages = [{"role": "user", "content": "Answer with the word ok."}]
     timeout = min(PROBE_TIMEOUT, job.model.timeout_seconds)
     while True:
         body = orjson.dumps({"messages": messages, **settings})
         try:
-            reply = await transport.post("chat/completions", body, timeout=timeout)
+            reply = await transport.post(PATH, body, timeout=timeout)
         except TransportError as error:
             return Verdict(Kind.TRANSIENT, error.kind, str(error))
         status = reply.status
@@ -507,9 +564,13 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
             if verdict is None or (said.failure is None and said.has_choices):
                 return None  # cut off, empty or filtered: all the same somebody answers there
             status = said.failure.status or status if said.failure is not None else status
-        if not (refuses_format(status, reply.body) and settings.pop("response_format", None)):
-            break  # else the schema will go into the prompt
+        if refuses_format(status, reply.body) and settings.pop("response_format", None):
+            continue  # the schema will go into the prompt
+        limit = settings.pop(LIMIT_FIELDS[0], None)
+        if limit is None or not accepted.refuses_limit(status, reply.body):
+            break
+        settings[accepted.limit_field] = limit
     verdict = verdict or judge_reply(reply)
     if verdict.error_type == "json_validate_failed":
         return None  # the model answered
-    return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}chat/completions: {verdict.message}")
+    return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}{PATH}: {verdict.message}")

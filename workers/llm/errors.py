@@ -2,7 +2,8 @@
 
     document   this document cannot be answered: an error row, retryable by a rerun or not; the partition goes on
     transient  the same call may succeed soon: repeated in place, with the provider's own Retry-After
-    job        no call of this run can succeed until somebody acts: the run pauses with the reason
+    job        no call of this run can succeed until somebody acts: the run pauses with the reason, unless a short
+               question is answered meanwhile: then it is the document's alone (`workers.llm.short_question`)
 
 Statuses and codes: https://platform.openai.com/docs/guides/error-codes; words of other servers as their code and
 bug reports about them have them (tests/unit/test_llm_errors.py names the provider of each).
@@ -28,7 +29,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`error_type` is the word that stands in rows, metrics and pause reasons; `retryable` is for a rerun."""
+    """`error_type` is the word that stands in rows, metrics and pause reasons; `retryable` is for a rerun.
+
+    Of one of the job, `passes` says that it may be a limit a minute, whatever its words: it is waited for as long as
+    others are answered.
+    """
 
     kind: Kind
     error_type: str
@@ -36,6 +41,7 @@ class Verdict:
     retryable: bool = False
     few: bool = False
     """Of a transient one: the provider did answer, so the same call is made twice more at most."""
+    passes: bool = False
     wait: float | None = None
     """Seconds to wait before the next call, where the provider says so in words or its limit is a day's."""
 
@@ -59,6 +65,8 @@ class Rule:
     few: bool = False
     wait: float | None = None
     hint: str = ""
+    alone: str = ""
+    passes: bool = False
 
     def fits(self, status: int, codes: tuple[str, ...], message: str) -> bool:
         """Whether an error of this status, with these codes and this message, is of this kind."""
@@ -221,8 +229,32 @@ def _judge(status: int, failure: Failure, where: str) -> Verdict:
     if rule.error_type == "rate_limited" and (said := seconds_said(failure.message)) is not None:
         wait = said
     return Verdict(
-        rule.kind, rule.error_type.format(status=status), message + hint, rule.retryable, few=rule.few, wait=wait
+        rule.kind,
+        rule.error_type.format(status=status),
+        message + hint,
+        rule.retryable,
+        few=rule.few,
+        passes=rule.error_type == "insufficient_quota" and status != 402,
+        wait=wait,
     )
+
+
+ALONE = {
+    "insufficient_quota": "payment_required",
+    "invalid_api_key": "unauthorized",
+    "permission_denied": "forbidden",
+    "model_not_found": "not_found",
+    "unexpected_redirect": "redirected",
+}
+"""What stops a run, and the word of the row that it is of one document alone. A quota in other ways than by a 402 is
+`quota_exceeded`: Alibaba, for one, says `insufficient_quota` of a limit a minute."""
+
+
+def alone(verdict: Verdict) -> Verdict:
+    """What a verdict on the job is of the document alone, as others are answered: whoever mends the cause, or has it
+    pass, may ask again."""
+    error_type = "quota_exceeded" if verdict.passes else ALONE[verdict.error_type]
+    return Verdict(Kind.DOCUMENT, error_type, verdict.message, retryable=True)
 
 
 def seconds_said(message: str) -> float | None:
@@ -311,7 +343,9 @@ def _inside(status: int, failure: Failure) -> Verdict:
     named = failure.status or NAMELESS
     verdict = _judge(named, failure, f"HTTP {status} with an error{f' {named}' if named else ''} inside")
     few = verdict.kind is Kind.TRANSIENT and verdict.error_type != "rate_limited"
-    return Verdict(verdict.kind, verdict.error_type, verdict.message, verdict.retryable, few=few, wait=verdict.wait)
+    return Verdict(
+        verdict.kind, verdict.error_type, verdict.message, verdict.retryable, few, verdict.passes, verdict.wait
+    )
 
 
 def _what_came(text: str) -> str:

@@ -1,8 +1,16 @@
-"""What an answer costs: by the job's own prices, else by those that genai-prices carries; no network."""
+"""What an answer costs: by the job's own prices, else by those that genai-prices carries; no network.
+
+Published prices are those of a provider at its own address. What a server of one's own costs, which may well give the
+name of a hosted model to what it serves, nobody has published: its answers have no known price.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from batch.job import Job, Model
@@ -24,11 +32,19 @@ class Pricer(Protocol):
 BATCH_FACTOR = 0.5
 """What an answer of a provider's Batch API costs, of its online price: https://platform.openai.com/docs/guides/batch"""
 
+OPENAI = "https://api.openai.com/v1"
+"""Where the openai SDK asks unless `OPENAI_BASE_URL` says otherwise."""
+_OF_A_REGION = re.compile(r"^https://[a-z]+\.api\.openai\.com(?=/|$)")
+"""https://developers.openai.com/api/docs/guides/your-data"""
+
+log = logging.getLogger(__name__)
+
 
 def pricer(model: Model, *, batch: bool = False) -> Pricer:
     """The price function of a model, online or for answers of the provider's Batch API.
 
-    Simulated models cost nothing unless the job says a price; a model without a known price gives None.
+    Simulated models cost nothing unless the job says a price; a model without a known price gives None, and so does one
+    of an endpoint (`OPENAI_BASE_URL`) that is no known provider's.
     """
     factor = BATCH_FACTOR if batch else 1.0
     if model.prices is not None:
@@ -39,9 +55,12 @@ def pricer(model: Model, *, batch: bool = False) -> Pricer:
         return _flat(0.0, 0.0, 0.0)
     from genai_prices import Usage, calc_price
 
+    endpoint = _OF_A_REGION.sub("https://api.openai.com", os.environ.get("OPENAI_BASE_URL") or OPENAI)
     try:
-        price = calc_price(Usage(input_tokens=1, output_tokens=1), model_ref=model.name).model_price
+        usage = Usage(input_tokens=1, output_tokens=1)
+        price = calc_price(usage, model_ref=model.name, provider_api_url=endpoint).model_price
     except LookupError:
+        _say_once(model.name, endpoint)
         return _unknown
     write = price.cache_write_mtok or price.input_mtok
     flat = (price.input_mtok, price.cache_read_mtok or price.input_mtok, price.output_mtok, write)
@@ -52,9 +71,16 @@ def pricer(model: Model, *, batch: bool = False) -> Pricer:
         usage = Usage(
             input_tokens=prompt, cache_read_tokens=cached, cache_write_tokens=written, output_tokens=completion
         )
-        return float(calc_price(usage, model_ref=model.name).total_price) * factor
+        return float(calc_price(usage, model_ref=model.name, provider_api_url=endpoint).total_price) * factor
 
     return tiered
+
+
+@cache
+def _say_once(model: str, endpoint: str) -> None:
+    log.warning(
+        "the price of %s at %s is not known: cost_usd stays empty; model.prices of the job says it", model, endpoint
+    )
 
 
 def unpriced_budget(job: Job) -> str:
@@ -62,8 +88,9 @@ def unpriced_budget(job: Job) -> str:
     if job.limits.max_cost_usd is None or pricer(job.model)(1, 0, 1) is not None:
         return ""
     return (
-        f"limits.max_cost_usd: the price of {job.model.name!r} is not known, so nobody could say when it is reached; "
-        "give model.prices (US dollars a million tokens: input, output, cached_input), or leave out the limit"
+        f"limits.max_cost_usd: the price of {job.model.name!r} is not known at the worker's endpoint, so nobody could "
+        "say when it is reached; give model.prices (US dollars a million tokens: input, output, cached_input), or "
+        "leave out the limit"
     )
 
 

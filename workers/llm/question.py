@@ -13,6 +13,7 @@ import orjson
 
 from batch.job import Job
 from batch.response_format import response_format
+from workers.llm.accepted import LIMIT_FIELDS, Accepted
 
 MOST_SHOWN = 8_000
 """Characters of an invalid answer that its re-ask shows to the model: what bounds the size and price of a re-ask."""
@@ -26,15 +27,25 @@ _SCHEMA_REFUSED = re.compile(rb"invalid schema", re.IGNORECASE)
 class Questions:
     """Writes the request bodies of one run in this process, and knows how its server takes a schema."""
 
-    def __init__(self, job: Job) -> None:
-        settings = settings_of(job)
-        self._with_format = _tail(settings)
-        settings.pop("response_format", None)
-        self._without = _tail(settings)
+    def __init__(self, job: Job, accepted: Accepted | None = None) -> None:
+        self._accepted = accepted or Accepted()
+        self._tails = {name: (_tail(settings_of(job, name)), _tail(_formless(job, name))) for name in LIMIT_FIELDS}
+        """By the name of the limit's field: with the schema and without."""
+        self._formats = tuple(tails[0] for tails in self._tails.values())
+        self._limits_by_first_name = self._tails[LIMIT_FIELDS[0]] if job.model.max_output_tokens is not None else ()
+        """The ends of bodies that limit the answer by OpenAI's name."""
         schema = job.output.json_schema
         self._paragraph = _in_words(schema) if schema is not None else ""
         self._server_knows: bool | None = None
         """Whether the server knows `response_format`; None before its first answer to a request that has it."""
+
+    @property
+    def _with_format(self) -> bytes:
+        return self._tails[self._accepted.limit_field][0]
+
+    @property
+    def _without(self) -> bytes:
+        return self._tails[self._accepted.limit_field][1]
 
     def payload(self, messages: list[dict[str, str]]) -> bytes:
         """The request's body."""
@@ -44,7 +55,7 @@ class Questions:
 
     def has_format(self, payload: bytes) -> bool:
         """Whether the body asks by `response_format`."""
-        return bool(self._paragraph) and payload.endswith(self._with_format)
+        return bool(self._paragraph) and payload.endswith(self._formats)
 
     def messages_part(self, payload: bytes) -> bytes:
         """The JSON of a body's messages, without the settings and the schema that follow them."""
@@ -54,8 +65,28 @@ class Questions:
         return payload
 
     def as_known(self, payload: bytes) -> bytes:
-        """A body that may have been written before the server was found not to know `response_format`."""
+        """A body that may have been written before the server was found not to know a field of it."""
+        payload = self.with_known_limit(payload)
         return self.in_prompt(payload) if self._server_knows is False and self.has_format(payload) else payload
+
+    def with_known_limit(self, payload: bytes) -> bytes:
+        """The body with the limit of its answer by the name that the server knows."""
+        known = self._tails[self._accepted.limit_field]
+        if payload.endswith(known):
+            return payload
+        for tails in self._tails.values():
+            for tail, wanted in zip(tails, known, strict=True):
+                if payload.endswith(tail):
+                    return payload.removesuffix(tail) + wanted
+        return payload
+
+    def refused_limit(self, payload: bytes, status: int, body: Any) -> bool:
+        """Whether the server knows the limit of an answer by another name: then that is the known one from here on."""
+        return payload.endswith(self._limits_by_first_name) and self._accepted.refuses_limit(status, body)
+
+    def takes_other_limit(self, status: int, body: Any) -> bool:
+        """The same of a request that went out in a batch, in some way."""
+        return bool(self._limits_by_first_name) and self._accepted.refuses_limit(status, body)
 
     def messages(self, payload: bytes) -> list[dict[str, str]]:
         """What is asked, and whatever the server takes in words alone."""
@@ -89,21 +120,29 @@ class Questions:
 
     def answered(self, payload: bytes) -> bool:
         """Notes that the server answered `payload`. Tells whether that shows that it takes schemas in words alone."""
+        if payload.endswith(self._limits_by_first_name):
+            self._accepted.answered()
         if not self._paragraph or self._server_knows is not None:
             return False
         self._server_knows = self.has_format(payload)
         return not self._server_knows
 
 
-def settings_of(job: Job) -> dict[str, Any]:
-    """What every request of the job says beside its messages."""
-    settings: dict[str, Any] = {"model": job.model.name}
+def settings_of(job: Job, limit_field: str = LIMIT_FIELDS[0]) -> dict[str, Any]:
+    """What every request of the job says beside its messages. `limit_field`: the name of the limit of its answer."""
+    settings: dict[str, Any] = {"model": job.model.name, **job.model.parameters}
     if job.model.temperature is not None:
         settings["temperature"] = job.model.temperature
     if job.model.max_output_tokens is not None:
-        settings["max_completion_tokens"] = job.model.max_output_tokens
+        settings[limit_field] = job.model.max_output_tokens
     if job.output.json_schema is not None:
         settings["response_format"] = response_format(job.output.json_schema)
+    return settings
+
+
+def _formless(job: Job, limit_field: str) -> dict[str, Any]:
+    settings = settings_of(job, limit_field)
+    settings.pop("response_format", None)
     return settings
 
 
