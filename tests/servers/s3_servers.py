@@ -105,7 +105,7 @@ SERVERS = [
     S3Server("nanio", _nanio, OVERWRITES, ("NANIO_ACCESS_KEY", "NANIO_SECRET_KEY"), refuses="#%"),
     S3Server("localbucket", _localbucket, "overwritten in spite of If-Match with another etag"),
 ]
-"""None of them can be an output. All can be a source."""
+"""Four programs, one of them in two ways. None can be an output. All can be a source."""
 
 
 @contextmanager
