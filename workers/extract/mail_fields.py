@@ -17,8 +17,9 @@ _FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, M
 _ENCODED = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=(?:\s+(?==\?[^?\s]+\?[bBqQ]\?[^?]*\?=))?")
 """An encoded word (RFC 2047), with the space before the next one, which is none."""
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/]*={0,2}\s*\Z")
-_AROUND = re.compile(rb"^[> \t|]+(?=[A-Za-z0-9+/]{40})|(?<=[A-Za-z0-9+/]{40})[ \t!]+(?=\r?\n)")
-"""Around a line of base64: marks of a quotation, and the sign with which a server broke a long line."""
+_QUOTED = re.compile(rb"[> \t|]+(?=[A-Za-z0-9+/]{40})")
+_BROKEN = re.compile(rb"(?<=[A-Za-z0-9+/]{40})[ \t!]+(?=\r?\n)")
+"""Where a server broke a long line."""
 _SHORTEST = 40
 """Characters that look like base64 before others, below which they are words."""
 
@@ -129,7 +130,9 @@ def _payload(part: Message) -> bytes:
 
 def _base64(raw: bytes) -> bytes:
     """Mailing lists add plain lines to it, and what is called so is not always."""
-    lines = [_AROUND.sub(b"", line) for line in raw.splitlines(keepends=True)]
+    lines = [_BROKEN.sub(b"", line) for line in raw.splitlines(keepends=True)]
+    if _QUOTED.match(raw.lstrip()):
+        lines = [line.lstrip(b"> \t|") for line in lines]
     count = next((number for number, line in enumerate(lines) if not _BASE64_LINE.match(line)), len(lines))
     packed, rest = b"".join(lines[:count]), b"".join(lines[count:])
     packed = b"".join(packed.split())

@@ -16,8 +16,9 @@ from workers.extract.annotations import Annotations
 from workers.extract.extracted import Extracted
 from workers.extract.unreadable import Unreadable
 
-LITTLE = 20
-"""Characters, white space aside, below which it is looked at what else a page shows: a scan may have its number."""
+LITTLE = 24
+"""Characters, white space aside, below which it is looked at what else a page shows: a scan may have its number, or
+the name of what made it ("Scanned with CamScanner")."""
 DRAWN = 100
 """Segments of paths from which on a page shows more than lines and frames: letters as outlines, drawings."""
 MOST_OBJECTS = 2_000
