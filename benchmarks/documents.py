@@ -32,7 +32,7 @@ FEW = 20
 """Words: of fewer, one is more than MOST_LOST, and it is allowed."""
 
 _WORD = re.compile(r"(?<!\w)[^\W\d]\w*")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 
 
 def run(quick: bool) -> list[Figure]:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from collections import Counter
+from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
@@ -24,6 +25,9 @@ from batch.prefixes import Prefixes
 from batch.store import Storage
 from tests.unit.row_corpus import LAYOUT, Memory, job, parquet, plan
 from tests.unit.test_source_keys import listed, memory_of
+
+gzipped = partial(gzip.compress, mtime=0)
+"""The same bytes in each process: they are part of a test's name."""
 
 
 def source(**more: Any) -> Source:
@@ -172,7 +176,7 @@ def test_endings_match_in_any_case(pattern: str, keys: list[str], others: list[s
 @pytest.mark.parametrize("name", ["part-0.json", "PART-0.JSON", "part-0.json.gz"])
 async def test_json_lines_are_found_by_content(data: bytes, texts: list[str] | None, name: str) -> None:
     memory = Memory()
-    memory.objects |= {f"in/{name}": gzip.compress(data) if name.endswith(".gz") else data, "in/z.txt": b"after"}
+    memory.objects |= {f"in/{name}": gzipped(data) if name.endswith(".gz") else data, "in/z.txt": b"after"}
     found = (await plan(memory, job(), anew=True))[:-1]
     if texts is None:
         assert [(each.document_id, each.is_planned) for each in found] == [(f"in/{name}", False)]
@@ -241,7 +245,7 @@ async def test_a_manifest_may_be_an_inventory() -> None:
         assert not any(key.startswith("in/") for key in memory.asked), "the inventory says it"
     for data, said in (
         (b'{"files": []}', "it is JSON, as the manifest.json of an S3 inventory"),
-        (gzip.compress(b'"corpus","in/a"'), "it is gzip data, as an S3 inventory in CSV"),
+        (gzipped(b'"corpus","in/a"'), "it is gzip data, as an S3 inventory in CSV"),
         (b"ORC\x11", "it is an ORC file"),
     ):
         memory.objects["lists/keys.parquet"] = data

@@ -35,7 +35,9 @@ def test_what_nobody_can_see_is_empty(blank: str) -> None:
 @pytest.mark.parametrize(
     ("text", "clean"),
     [
-        ("a\r\nb\rc\x0cd\x85e", "a\nb\nc\nd\ne"),
+        ("a\r\nb\rc\x0cd", "a\nb\nc\nd"),
+        ("one\u2028two\x85three", "one\u2028two\x85three"),
+        ("hi \ud83d", "hi \ufffd"),
         ("\x1b[1;31mERROR\x1b[0m \x1b]0;title\x07disk \x1b(Bfull", "ERROR disk full"),
         ("N\x08NA\x08AM\x08ME _\x08x", "NAME x"),
         ("abc\x00\x00\x00", "abc"),

@@ -270,7 +270,7 @@ def test_renderers(name: str) -> None:
     assert not unsafe(text)
 
 
-@pytest.mark.parametrize("name", RENDERERS.keys() - {"text of any kind", "preview", "preview --full"})
+@pytest.mark.parametrize("name", sorted(RENDERERS.keys() - {"text of any kind", "preview", "preview --full"}))
 def test_renderers_do_not_rest_on_the_console(name: str) -> None:
     """So that columns are as wide as what is shown in them."""
     console = Console(file=io.StringIO(), width=200)

@@ -10,6 +10,7 @@ import json
 import lzma
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,9 @@ from tests.unit.row_corpus import Memory, job, plan
 from workers.sources import objects
 from workers.sources.json_values import end_of_value, values
 from workers.sources.row import folder_fields, id_text
+
+gzipped = partial(gzip.compress, mtime=0)
+"""The same bytes in each process: they are part of a test's name."""
 
 
 async def planned(data: bytes, name: str = "a.jsonl", **source: Any) -> list[PlannedDocument]:
@@ -77,13 +81,13 @@ OBJECT, TABLE = (f"broken_object: s3://corpus/in/a.{kind}:" for kind in ("jsonl"
         TEXT.encode("utf-16-le"),
         TEXT.encode("utf-16-be"),
         codecs.BOM_UTF32_LE + TEXT.encode("utf-32-le"),
-        gzip.compress(codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le"), mtime=0),
-        gzip.compress(A + b"\n", mtime=0) + gzip.compress(B, mtime=0),
+        gzipped(codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le")),
+        gzipped(A + b"\n") + gzipped(B),
         bz2.compress(A + b"\n") + bz2.compress(B),
         lzma.compress(A + b"\n") + b"\0" * 8 + lzma.compress(B),
         zstd.compress(A + b"\n") + zstd.compress(B),
-        gzip.compress(zstd.compress(LINES), mtime=0),
-        gzip.compress(json.dumps(AB, indent=1).encode()),
+        gzipped(zstd.compress(LINES)),
+        gzipped(json.dumps(AB, indent=1).encode()),
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 7, 2**20])
@@ -146,7 +150,7 @@ async def test_no_bytes_are_no_rows() -> None:
     for name in ("a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"):
         found = await planned(b"", name)
         assert [each.is_planned for each in found] == ([] if "jsonl" in name else [False])
-        assert await planned(gzip.compress(b"", mtime=0), name, format="jsonl") == []
+        assert await planned(gzipped(b""), name, format="jsonl") == []
 
 
 @pytest.mark.parametrize(("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (gzip.compress, "gzip")])
@@ -316,7 +320,7 @@ async def test_shards_end_between_any_two_objects(
     if written == "array":
         data = b"[" + b",".join(rows) + b"]"
     elif written == "gzip":
-        data = gzip.compress(data, mtime=0)
+        data = gzipped(data)
     elif written == "utf-16":
         data = data.decode().encode("utf-16")
     memory = Memory()

@@ -16,7 +16,8 @@ MOST_ODD = 0.05
 """Share of a text's visible characters that may be odd: PDFs with a ligature that has no Unicode have 1 %, bytes taken
 for Windows-1252 twenty, glyph numbers ninety."""
 FEW, MOST_OF_FEW = 5, 0.3
-"""Fewer odd characters than this are borne up to that share: a name that lost its umlaut is still a name."""
+"""Fewer odd characters than this are borne up to that share: a name that lost its umlaut is still a name. One alone is
+always borne beside others."""
 _TERMINAL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x9b[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]{0,4096}(?:\x07|\x1b\\)"
     r"|\x1b[PX^_][^\x1b\n]{0,4096}\x1b\\|\x1b[ -/]+[0-~]|\x1b[0-~]"
@@ -24,13 +25,16 @@ _TERMINAL = re.compile(
 """Escape sequences (ECMA-48): colours and moves of the cursor in logs, titles of windows, sets of characters."""
 _OVERSTRUCK = re.compile(r"[^\n\x08]\x08")
 """How manual pages print bold and underlined: a letter, a step back, and the letter again."""
-_LINES = re.compile(r"[\x0b\x0c\x85\u2028\u2029]")
+_LINES = re.compile(r"[\x0b\x0c]")
 _SEPARATORS = str.maketrans({"\x01": "\t", "\x1f": "\t", "\x1c": "\n", "\x1d": "\n", "\x1e": "\n"})
 """What parts fields and records in FIX, MARC and Hive's files. Where there is no other control character."""
 MOST_SEPARATORS = 0.3
 _BULLETS = str.maketrans(dict.fromkeys("\uf06c\uf06e\uf071\uf076\uf0a7\uf0a8\uf0b7\uf0d8\uf0fc", "•"))
 """Of the fonts Symbol and Wingdings, by which office programs list."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NEXT_LINE = "\x85"
+"""Unicode's own line end, as U+2028 is: it stays where it is the only control character. Beside others it is a byte of
+Windows-1252."""
 _WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)}
 """What somebody wrote who meant Windows-1252 by them, as HTML takes it too."""
 _LOST = re.compile(r"(?<=\w)[\x00-\x08\x0b-\x1f\x7f-\x9f]+(?=\w)")
@@ -57,14 +61,16 @@ def legible(text: str) -> str:
     if "\ufffd" not in text and _is_plain(text):
         return text if _shows(text) else ""
     text = _cleaned(text)
+    controls = _CONTROL.findall(text)
     odd = {
         "replacement characters (U+FFFD)": len(_REPLACED.findall(text)),
-        "control characters": len(_CONTROL.findall(text)),
+        "control characters": len(controls) if set(controls) != {_NEXT_LINE} else 0,
         "private-use characters": sum(map(len, _PRIVATE.findall(text))),
         "unassigned code points": _unassigned(text),
     }
     visible, count = sum(map(len, text.split())), sum(odd.values())
-    if count > visible * MOST_ODD and (count >= FEW or count > visible * MOST_OF_FEW):
+    few = count < FEW and (count <= visible * MOST_OF_FEW or count == 1 < visible)
+    if count > visible * MOST_ODD and not few:
         if not _shows(_CONTROL.sub("", text)):
             return ""
         said = ", ".join(f"{number:,} {name}" for name, number in odd.items() if number)
