@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 from xml.sax.saxutils import unescape
 
 from batch.bucket_facts import BucketFacts, is_misplaced
+from batch.etags import quoted
 from batch.storage_errors import BucketMissing, StorageError, StorageRefused, StorageUnreachable
 
 PAGE = 1000
@@ -21,7 +22,7 @@ _UNADDRESSABLE = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
 
 
 class ObjectEntry(NamedTuple):
-    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it.
+    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it: some servers leave them out.
 
     `problem` (`TYPE: message`) says why the rows of an object that a manifest names are not to be had. `modified`: when
     it was written, in seconds since 1970, where an answer for the object itself says so; else 0.
@@ -100,7 +101,7 @@ def ask_page(
     entries = page.get(_ENTRIES)
     if entries is None:
         contents = page.get("Contents", ())
-        entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag") or "") for item in contents]
+        entries = [ObjectEntry(item["Key"], int(item["Size"]), quoted(item.get("ETag") or "")) for item in contents]
     # Of directory buckets AWS says that they list in no order.
     by_key = page["ResponseMetadata"]["HTTPHeaders"].get("server") == "AmazonS3" and not bucket.endswith("--x-s3")
     return Answer(entries, page.get("NextContinuationToken") or None, bool(page.get("IsTruncated")), by_key)
@@ -136,7 +137,7 @@ def _take_entries(response_dict: dict[str, Any], customized_response_dict: dict[
     if b"<NextContinuationToken>" not in rest and b"<IsTruncated>false</IsTruncated>" not in rest:
         return
     customized_response_dict[_ENTRIES] = [
-        ObjectEntry(_plain(key, in_url=True), int(size), _plain(etag))
+        ObjectEntry(_plain(key, in_url=True), int(size), quoted(_plain(etag)))
         for key, size, etag in zip(keys, sizes, etags, strict=True)
     ]
     response_dict["body"] = rest
