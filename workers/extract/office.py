@@ -14,6 +14,7 @@ from workers.extract.old_sheets import with_times
 from workers.extract.packages import Package
 from workers.extract.spreadsheets import mended_sheets
 from workers.extract.unreadable import Unreadable
+from workers.extract.word_parts import mended_texts, text_parts
 
 Format = Literal["docx", "pptx", "xlsx", "doc", "ppt", "xls"]
 
@@ -39,12 +40,11 @@ def package_to_text(archive: Archive, data: bytes) -> str:
     """Of a DOCX, PPTX or XLSX. Raises `Unreadable`."""
     package = Package(archive)
     sheets = package.targets(package.main).get("worksheet", []) if package.kind == "xlsx" else []
-    for name in archive.names.difference(
-        sheets
-    ):  # none is larger than it says; relationships and sheets are read below
+    texts = text_parts(package, package.targets(package.main)) if package.kind == "docx" else []
+    for name in archive.names.difference(sheets, texts):  # none is larger than it says; those are read below
         if name.lower().endswith((".xml", ".bin")):
             archive.read(name)
-    changed = mended_sheets(package, archive) if sheets else {}
+    changed = mended_sheets(package, archive) if sheets else mended_texts(package, archive) if texts else {}
     return _text(package.rewritten(changed, data), package.kind)
 
 
