@@ -80,7 +80,7 @@ def _errors_at(storage: Storage, bucket: str, key: str) -> list[dict[str, Any]]:
             table = pq.read_table(file, columns=["document_id", "status", "error_type", "error_message"])
     except (ObjectMissing, FileNotFoundError, pa.ArrowException):
         return []
-    rows: list[dict[str, Any]] = table.filter(pc.equal(table.column("status"), ERROR)).to_pylist()
+    rows: list[dict[str, Any]] = table.filter(pc.field("status") == ERROR).to_pylist()
     return rows
 
 

@@ -25,8 +25,12 @@ _CODE = re.compile(rb"""char=["']([0-9A-Fa-f]{1,6})["']""")
 _NOTHING = re.compile(rb"<((?:[\w.-]+:)?)(?:sup|sub|deg)>\s*</\1(?:sup|sub|deg)>")
 _FORMULA = re.compile(rb"<(/?)((?:[\w.-]+:)?)(num|den|sup|sub|rad|d)>")
 _SIGNS = {
-    b"num": ("(", ")/"), b"den": ("(", ")"), b"d": ("(", ")"),
-    b"sup": ("^(", ")"), b"sub": ("_(", ")"), b"rad": ("√(", ")"),
+    b"num": ("(", ")/"),
+    b"den": ("(", ")"),
+    b"d": ("(", ")"),
+    b"sup": ("^(", ")"),
+    b"sub": ("_(", ")"),
+    b"rad": ("√(", ")"),
 }
 
 
