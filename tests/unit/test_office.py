@@ -101,6 +101,26 @@ def workbook(cells: str, *, codes: tuple[str, ...] = (), since_1904: bool = Fals
     })  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("code", "number", "shown"),
+    [
+        ("# ?/?", "1234.5678", "1234.5678"),
+        ("0.###", "1234.5678", "1234.568"),
+        ("0.##%", "0.5625", "56.25%"),
+        ("General&quot; pcs&quot;", "5.5", "5.5"),
+        ("00000", "7001", "07001"),
+        ("000-00-0000", "12345678", "012-34-5678"),
+        ("[&lt;=9999999]###-####;(###) ###-####", "5551234", "555-1234"),
+        ("[&lt;=9999999]###-####;(###) ###-####", "2025551234", "(202) 555-1234"),
+        ("# ##0", "1234567", "1234 567"),
+        ("#,##0.00_);(#,##0.00)", "-5", "(5.00)"),
+    ],
+)
+def test_numbers_keep_their_digits(code: str, number: str, shown: str) -> None:
+    book = workbook(f'<c r="A1" s="1"><v>{number}</v></c><c r="B1"><v>7</v></c>', codes=(code,))
+    assert text_of("a.xlsx", book) == f"S\n{shown}\t7"
+
+
 @pytest.mark.parametrize("since_1904", [False, True])
 @pytest.mark.parametrize(
     ("code", "number", "shown"),

@@ -29,7 +29,7 @@ of these from which on it has no text."""
 MOST_LETTERS = 40
 """On each side of a hyphen, by which a word is known again."""
 
-_PARTED = re.compile("[\u0002\ufffe]\n?|\u00ad(\n?)")
+_PARTED = re.compile("[\u0002\ufffe]\n?|\u00ad(\n?)|\u2010\n(?=[^\\W\\d_])")
 _COMPOUND = re.compile(rf"\b[^\W_]{{1,{MOST_LETTERS}}}-[^\W_]{{1,{MOST_LETTERS}}}\b")
 _ENDS_IN, _BEGINS_WITH = re.compile(r"[^\W_]+\Z"), re.compile(r"[^\W_]+")
 _SYMBOLS = re.compile("[\u2460-\u2473\u2660-\u2667\u2701-\u27bf]")
@@ -196,7 +196,7 @@ def _in_words(text: str) -> str:
     Between small letters they parted a word, unless the text has both parts with a hyphen elsewhere; any other belongs
     to what it stands in: Anglo-American, 1990-95. A soft hyphen that is drawn within a line is a hyphen.
     """
-    if all(sign not in text for sign in ("\u0002", "\ufffe", "\u00ad")):
+    if all(sign not in text for sign in ("\u0002", "\ufffe", "\u00ad", "\u2010\n")):
         return text
     compounds = set(_COMPOUND.findall(text))
 
