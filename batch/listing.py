@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 from xml.sax.saxutils import unescape
 
 from batch.bucket_facts import BucketFacts, is_misplaced
+from batch.etags import quoted
 from batch.storage_errors import BucketMissing, StorageError, StorageRefused, StorageUnreachable
 
 PAGE = 1000
@@ -21,7 +22,7 @@ _UNADDRESSABLE = re.compile(r"^/|//|/$|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
 
 
 class ObjectEntry(NamedTuple):
-    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it.
+    """One object of a listing. `size` in bytes; `etag` with its quotes, as S3 gives it: some servers leave them out.
 
     `problem` (`TYPE: message`) says why the rows of an object that a manifest names are not to be had. `modified`: when
     it was written, in seconds since 1970, where an answer for the object itself says so; else 0.
@@ -43,13 +44,14 @@ class Position(NamedTuple):
     """Where a page begins: at the token that the server gave, or after the key `after`.
 
     `last` is the last key that was listed before, which no page may have again; `skip` the one up to which keys are
-    left out, where the server cannot start after it.
+    left out, where the server cannot start after it. `barren`: how many pages before it had no key.
     """
 
     after: str = ""
     token: str | None = None
     last: str = ""
     skip: str = ""
+    barren: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,19 @@ def ask_page(
             page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most, **position, **options)
     except (BotoCoreError, ClientError, ValueError) as error:
         raise explain(error, bucket, prefix, where) from None
+    if page.keys().isdisjoint(_OF_LISTING):
+        raise StorageUnreachable(f"list s3://{bucket}/{prefix}: the answer of {where} is no listing")
     entries = page.get(_ENTRIES)
     if entries is None:
         contents = page.get("Contents", ())
-        entries = [ObjectEntry(item["Key"], int(item["Size"]), item.get("ETag") or "") for item in contents]
+        entries = [ObjectEntry(item["Key"], int(item["Size"]), quoted(item.get("ETag") or "")) for item in contents]
     # Of directory buckets AWS says that they list in no order.
     by_key = page["ResponseMetadata"]["HTTPHeaders"].get("server") == "AmazonS3" and not bucket.endswith("--x-s3")
     return Answer(entries, page.get("NextContinuationToken") or None, bool(page.get("IsTruncated")), by_key)
+
+
+_OF_LISTING = frozenset(("Name", "Prefix", "MaxKeys", "KeyCount", "IsTruncated", "Contents"))
+"""What an answer has at least one of that is a listing: not an empty body, nor a proxy's page."""
 
 
 def read_quickly(client: Any) -> None:
@@ -136,7 +144,7 @@ def _take_entries(response_dict: dict[str, Any], customized_response_dict: dict[
     if b"<NextContinuationToken>" not in rest and b"<IsTruncated>false</IsTruncated>" not in rest:
         return
     customized_response_dict[_ENTRIES] = [
-        ObjectEntry(_plain(key, in_url=True), int(size), _plain(etag))
+        ObjectEntry(_plain(key, in_url=True), int(size), quoted(_plain(etag)))
         for key, size, etag in zip(keys, sizes, etags, strict=True)
     ]
     response_dict["body"] = rest

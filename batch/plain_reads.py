@@ -126,4 +126,4 @@ def _entry(key: str, headers: dict[str, str], size: int) -> ObjectEntry:
         modified = parsedate_to_datetime(headers["last-modified"]).timestamp()
     except (KeyError, TypeError, ValueError):
         modified = 0.0
-    return ObjectEntry(key, size, headers.get("etag", ""), modified=modified)
+    return ObjectEntry(key, size, quoted(headers.get("etag", "")), modified=modified)

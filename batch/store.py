@@ -616,7 +616,9 @@ class Storage:
 
 
 def _entry(meta: Any) -> ObjectEntry:
-    return ObjectEntry(meta["path"], int(meta["size"]), meta["e_tag"] or "", modified=meta["last_modified"].timestamp())
+    return ObjectEntry(
+        meta["path"], int(meta["size"]), quoted(meta["e_tag"] or ""), modified=meta["last_modified"].timestamp()
+    )
 
 
 def _is_version(found: ObjectEntry, wanted: ObjectEntry) -> bool:

@@ -1,1 +1,1 @@
-"""Runs against model servers that nobody here wrote: `make servers` installs and starts them."""
+"""Runs against servers of models and of S3 that nobody here wrote: `make servers` installs and starts them."""

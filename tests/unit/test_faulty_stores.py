@@ -227,6 +227,15 @@ async def test_a_size_that_a_listing_makes_up_is_told_from_another_version(serve
         await read_planned(storage, await planned(storage, "in/b.txt"), limit=1000)
 
 
+async def test_an_etag_without_quotes_is_the_one_with_them(server: FaultyS3) -> None:
+    """`rclone serve s3` lists so. A rerun notes the etag of a GET, which the next night holds against its listing."""
+    server.bucket("source", Faults(etag="unquoted"))
+    server.put("source", "in/a.txt", WORDS)
+    storage = Storage()
+    found = await storage.get_entry("source", "in/a.txt")
+    assert found is not None and found[1].etag == (await planned(storage)).etag == f'"{hashlib.md5(WORDS).hexdigest()}"'
+
+
 def test_what_an_etag_proves() -> None:
     md5 = hashlib.md5(WORDS).hexdigest()
     assert proves(md5, WORDS) and proves(f'"{md5}"', WORDS) and not proves(f'W/"{md5}"', WORDS)
