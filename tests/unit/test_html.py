@@ -118,3 +118,8 @@ def test_a_title_is_shown_once_and_a_drawings_is_none() -> None:
 )
 def test_a_page_is_known_by_its_bytes(name: str, data: bytes, text: str) -> None:
     assert text_of(name, data) == text
+
+
+def test_unclosed_tags_of_a_page_that_is_xml_take_no_time_squared() -> None:
+    page = XHTML + "<style " * 200_000 + "/>"
+    assert page_to_text(page) == ""

@@ -8,6 +8,7 @@ look like text: that is no text, and the page is counted with those that have no
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import pypdfium2
 import pypdfium2.raw as pdfium
@@ -227,5 +228,8 @@ def _is_cut(data: bytes) -> bool:
 
 def _attached(document: pypdfium2.PdfDocument, on_pages: list[str]) -> list[str]:
     """Names of what is attached, each once."""
-    names = [document.get_attachment(at).get_name() for at in range(min(document.count_attachments(), 1000))]
+    names = []
+    for at in range(min(document.count_attachments(), 1000)):
+        with suppress(pypdfium2.PdfiumError):  # a damaged entry costs its name, not the pages
+            names.append(document.get_attachment(at).get_name())
     return list(dict.fromkeys(" ".join(name.split()) for name in [*names, *on_pages] if name.strip()))
