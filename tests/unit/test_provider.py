@@ -322,7 +322,7 @@ async def test_poison(api: Api) -> None:
     await api.control(poison_marker="POISON")
     replies = [await api.ask("This is POISON."), await api.ask("This is not.")]
     assert [reply.status for reply in replies] == [400, 200]
-    assert replies[0].error["code"] == "invalid_prompt"
+    assert (replies[0].error["type"], replies[0].error["code"]) == ("invalid_request_error", None)
 
 
 async def test_request_limit(api: Api) -> None:
