@@ -66,10 +66,10 @@ async def test_a_duplicate_of_what_failed_is_asked_about_itself(env: LocalStack)
     """Errors that may pass are not shared, and a rerun asks about each document that has one."""
     name = "failed-duplicates"
     await put(env, name, corpus(40, 10, 32))
-    behave(env, rate_malformed=1.0)
+    behave(env, poison_marker="Label this.")
     run = await (await connect()).start(job(name, max_error_rate=1.0), check_model=False)
     failed = await run.wait()
-    behave(env, rate_malformed=0.0)
+    behave(env, poison_marker=None)
     assert (failed.errors, failed.retryable_errors) == (40, 40)
     forget(env)
     again = await (await run.rerun()).wait()
