@@ -23,6 +23,8 @@ _ELSEWHERE = re.compile(
 _STYLE_REFUSED = re.compile(
     r"SecondLevelDomainForbidden|PathStyle\w*(?:Forbidden|NotAllowed|NotSupported)|virtual[- ]hosted"
 )
+_OF_A_MOMENT = (407, 408, 429)
+"""What a proxy, or a server that has too much to do, says instead of the bucket's server."""
 _SET_STYLE = "set `addressing_style = virtual` below `s3 =` in the AWS configuration file (AWS_CONFIG_FILE)"
 _REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>|expecting '?([a-z0-9-]+)")
 
@@ -126,7 +128,8 @@ def _head(client: Any, bucket: str) -> dict[str, str] | None:
         answer = client.head_bucket(Bucket=bucket)
     except ClientError as error:
         answer = error.response
-        if answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) >= 500:
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        if status >= 500 or status in _OF_A_MOMENT:
             return None
     except BotoCoreError:
         return None

@@ -44,13 +44,14 @@ class Position(NamedTuple):
     """Where a page begins: at the token that the server gave, or after the key `after`.
 
     `last` is the last key that was listed before, which no page may have again; `skip` the one up to which keys are
-    left out, where the server cannot start after it.
+    left out, where the server cannot start after it. `barren`: how many pages before it had no key.
     """
 
     after: str = ""
     token: str | None = None
     last: str = ""
     skip: str = ""
+    barren: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ def ask_page(
             page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most, **position, **options)
     except (BotoCoreError, ClientError, ValueError) as error:
         raise explain(error, bucket, prefix, where) from None
+    if page.keys().isdisjoint(_OF_LISTING):
+        raise StorageUnreachable(f"list s3://{bucket}/{prefix}: the answer of {where} is no listing")
     entries = page.get(_ENTRIES)
     if entries is None:
         contents = page.get("Contents", ())
@@ -105,6 +108,10 @@ def ask_page(
     # Of directory buckets AWS says that they list in no order.
     by_key = page["ResponseMetadata"]["HTTPHeaders"].get("server") == "AmazonS3" and not bucket.endswith("--x-s3")
     return Answer(entries, page.get("NextContinuationToken") or None, bool(page.get("IsTruncated")), by_key)
+
+
+_OF_LISTING = frozenset(("Name", "Prefix", "MaxKeys", "KeyCount", "IsTruncated", "Contents"))
+"""What an answer has at least one of that is a listing: not an empty body, nor a proxy's page."""
 
 
 def read_quickly(client: Any) -> None:

@@ -14,6 +14,8 @@ from batch.bucket_facts import BucketFacts
 from batch.listing import PAGE, Answer, ObjectEntry, Page, Position, ask_page
 from batch.storage_errors import ListingBroken
 
+MOST_BARREN = 20_000
+"""Pages without a key that may follow one another: S3 gives such where much was deleted of a bucket with versions."""
 DIRECTORY_BUCKET = "--x-s3"
 """How the names of AWS' directory buckets end: they list in no order and start after no key."""
 
@@ -60,7 +62,15 @@ class _Pages:
         end = answer.entries[-1].key if answer.entries else last
         if position.skip:
             entries = self._past(answer.entries, position.skip)
-        return Page(entries, self._next(answer, end, position.skip), answer.by_key)
+        following = self._next(answer, end, position.skip)
+        if following is not None:
+            barren = 0 if entries else position.barren + 1
+            if not entries and following.token is None and following.after == position.after:
+                raise self._broken(f"says that there is more after {end[:200]!r}, and gives nothing")
+            if barren > MOST_BARREN:
+                raise self._broken(f"gives {MOST_BARREN:,} pages in a row without a key")
+            following = following._replace(barren=barren)
+        return Page(entries, following, answer.by_key)
 
     def _next(self, answer: Answer, end: str, skip: str) -> Position | None:
         if answer.token is not None and answer.truncated:

@@ -7,6 +7,7 @@ in silence.
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextlib import suppress
 
@@ -22,6 +23,8 @@ from batch.storage_errors import (
 from batch.store import Storage
 
 FIRST, SECOND = b"docbatch looks whether it may write here\n", b"docbatch looks whether it may replace this\n"
+_LACKING = re.compile(r"NotImplemented|Not Implemented|InvalidRequest|\b(?:400|405|501)\b")
+"""What stands in an answer to a request that a server does not know; not within a key, whose digits are any."""
 WRONG_ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 """That of no bytes at all."""
 
@@ -104,7 +107,7 @@ async def _check_listing(storage: Storage, bucket: str, stem: str, keys: list[st
 def _lacking(bucket: str, error: StorageError) -> StorageError:
     """A server that answers such a request with an error of its own lacks it; one that does not answer may not."""
     text = str(error)
-    if any(word in text for word in ("NotImplemented", "501", "Not Implemented", "400", "405", "InvalidRequest")):
+    if _LACKING.search(text):
         return _unfit(bucket, f"conditional PUT (If-None-Match, If-Match) is refused: {text}")
     return error
 

@@ -45,8 +45,9 @@ class Account:
     planned_documents: int = 0
     planned_partitions: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
     """Of an incremental run: planned documents by the reason why they were asked about, or not."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Keys of the source that are no documents, by the rule (`batch.hidden`)."""
     deleted: int = 0
     listed_to_end: bool = False
     """Whether the plan goes to the end of the listing."""
@@ -223,7 +224,7 @@ class Reconciler:
         """Whatever lies in `results/` besides the plan's files: who reads all of the folder reads it too."""
         async for page in self._storage.pages(self._bucket, self._layout.results):
             for entry in page:
-                if not self._is_planned(entry.key):
+                if not (self._is_planned(entry.key) or _is_read_by_none(entry.key)):
                     account.problem(f"{entry.key} is no file of the plan, but lies in results/ and is read with it")
 
     def _is_planned(self, key: str) -> bool:
@@ -232,3 +233,10 @@ class Reconciler:
             return False
         shard, partition = place
         return partition in self._planned.get(shard, range(0))
+
+
+def _is_read_by_none(key: str) -> bool:
+    """Folder markers, and what Spark, Hadoop and others leave beside a dataset (`_SUCCESS`, `.crc`): no reader of one
+    takes it for a part of it. One that is called Parquet is read by its ending, whatever it begins with."""
+    name = key.rpartition("/")[2]
+    return not name or (name[0] in "_." and not name.lower().endswith(".parquet"))

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
 
+from batch.etags import bare
 from batch.hidden import Selection
 from batch.job import Source
 from batch.kinds import OBJECT, kind_of, may_be_jsonl
@@ -79,8 +80,8 @@ class SourceKeys:
         """The object that source.uri names without a slash, if there is one; of no bytes, it marks a folder."""
         try:
             entry = await self._storage.head(self.prefixes.bucket, key)
-        except StorageRefused:  # S3's answer, too, for what is not there, to those who may not list
-            return []
+        except StorageRefused:  # S3's answer, too, for what is not there, to those who may not list; else it is listed
+            entry = await self._storage.listed(self.prefixes.bucket, key)
         return [entry] if entry is not None and entry.size else []
 
     def _selected_of(self, page: list[Named]) -> list[Named]:
@@ -184,7 +185,7 @@ class SourceKeys:
         if found is None:
             problem = f"object_gone: {uri}, which the manifest names, was not there when the plan was made"
             return ObjectEntry(key, size or 0, etag or "", problem)
-        if etag and etag != found.etag:
+        if etag and bare(etag) != bare(found.etag):
             problem = f"object_changed: {uri} was not the version that the manifest names when the plan was made"
             return ObjectEntry(key, found.size, etag, problem)
         return found

@@ -15,13 +15,14 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from batch import result_file
 from batch.answer import AnswerReader, InvalidAnswer
 from batch.kept_text import unpack
 from batch.layout import RunLayout, place_of_result
 from batch.ledger_segment import LedgerName, Newest, decode_segment
-from batch.result_file import ERROR, OK, NotOurs
+from batch.result_file import ERROR, OK
 from batch.run_file import RunFile
 from batch.schema import TEXT
 from batch.store import ObjectMissing, Storage
@@ -30,7 +31,7 @@ EXAMPLES, OF_A_TYPE = 5, 2
 """Examples at most, in all and of one type while there are others."""
 PARTITIONS, SEGMENTS, SEGMENT_BYTES = 4, 12, 8 * 2**20
 """What is looked through for examples: the last segments of a few partitions, none that is larger."""
-FILES = 4
+FILES = 8
 """Result files that are looked through for examples, the last ones."""
 MESSAGE, NAME = 300, 200
 """Characters of an example's message, and of its document's id."""
@@ -61,17 +62,26 @@ async def error_examples(storage: Storage, layout: RunLayout, partitions: Iterab
 
 async def committed_error_examples(storage: Storage, layout: RunLayout) -> list[ErrorExample]:
     """A few errors from the result files of the partitions that come last. Raises `StorageError`."""
-    keys = [entry.key async for page in storage.pages(layout.output.bucket, layout.results) for entry in page]
-    found: list[ErrorExample] = []
-    for key in sorted(key for key in keys if place_of_result(key) is not None)[-FILES:]:
-        try:
-            data = await storage.get(layout.output.bucket, key)
-            table, _ = await asyncio.to_thread(result_file.decode, data)
-        except (ObjectMissing, NotOurs):
-            continue
-        narrow = table.select(["document_id", "status", "error_type", "error_message"])
-        found += [_example(row) for row in narrow.to_pylist() if row["status"] == ERROR]
-    return _chosen(found)
+    bucket, keys = layout.output.bucket, list[str]()
+    # From the last shard back: a large run has more result files than there is time to list.
+    for folder in sorted(await storage.folders(bucket, layout.results), reverse=True):
+        entries = await storage.list_all(bucket, f"{folder.rstrip('/')}/")
+        keys += sorted((entry.key for entry in entries if place_of_result(entry.key) is not None), reverse=True)
+        if len(keys) >= FILES:
+            break
+    read = [asyncio.to_thread(_errors_at, storage, bucket, key) for key in sorted(keys[:FILES])]
+    return _chosen([_example(row) for rows in await asyncio.gather(*read) for row in rows])
+
+
+def _errors_at(storage: Storage, bucket: str, key: str) -> list[dict[str, Any]]:
+    """Of each error in a result file what an example shows; its other columns, which may be large, are not read."""
+    try:
+        with storage.reading(bucket, key) as file:
+            table = pq.read_table(file, columns=["document_id", "status", "error_type", "error_message"])
+    except (ObjectMissing, FileNotFoundError, pa.ArrowException):
+        return []
+    rows: list[dict[str, Any]] = table.filter(pc.field("status") == ERROR).to_pylist()
+    return rows
 
 
 def _example(row: dict[str, Any]) -> ErrorExample:

@@ -186,5 +186,22 @@ SECOND: dict[str, Callable[[bytes], str]] = {
 }
 """By ending: an extractor of other people's that docbatch does not use for this format."""
 
-KNOWN: dict[str, str] = {}
+_CXREF = "RTF: firecrawl-anydoc writes a line's end in a table as <br>, a word to whoever counts"
+_DOXYGEN = "XHTML: two labels beside each other, which only the page's style sheet, another file, parts"
+_APT, _CXREF_AT = (
+    "documents/xhtml/libapt-pkg-doc_usr_share_doc_libapt-pkg-doc_html_",
+    "documents/rtf/cxref-doc_usr_share_doc_",
+)
+KNOWN: dict[str, str] = {
+    "documents/pdf/pypdf-7.1.0_resources_issue-301.pdf": "noise that OCR saw in a picture: letters upon each other",
+    "documents/pdf/pypdf-7.1.0_resources_toy.pdf": "pdfminer.six takes letters that are set apart for words",
+    f"{_CXREF_AT}cxref_examples_comment.c.rtf": _CXREF,
+    f"{_CXREF_AT}cxref_examples_cxref.c.rtf": _CXREF,
+    "documents/rtf/sc3-plugins-language_usr_share_SuperCollider_Extensions_SC3plugins_MCLDUGens_Help_FincoSprottM"
+    ".help.rtf": "firecrawl-anydoc marks bold and italics within words, which parts them: d**t**",
+    f"{_APT}classLz4FileFdPrivate-members.xhtml": _DOXYGEN,
+    f"{_APT}classZstdFileFdPrivate-members.xhtml": _DOXYGEN,
+    f"{_APT}classedspIFType-members.xhtml": _DOXYGEN,
+    f"{_APT}structAPT_1_1Internal_1_1Patterns_1_1PackageReverseDepends-members.xhtml": _DOXYGEN,
+}
 """Documents that lost more, each with the reason why that is no loss."""

@@ -314,7 +314,7 @@ class BatchAttempt(Attempt):
             self._llm.requests(_outcome(line, asked))
         if following is Next.ROW:
             self._end(asked)
-        elif line.status == 200 and asked.answer.error is not None:
+        elif line.is_success and asked.answer.error is not None:
             self._llm.reasks()
         return following
 
@@ -352,7 +352,7 @@ class BatchAttempt(Attempt):
                 for each in (spool, *self._ready):
                     each.remove()
                 self._ready.clear()
-        pause = min(QUEUE_MOST, QUEUE_FIRST * 2.0 ** (self._queue_full - 1))
+        pause = min(QUEUE_MOST, QUEUE_FIRST * 2.0 ** min(self._queue_full - 1, 30))
         await self._batches.wait(max(0.05, min(pause, self._seconds_left())))
 
     # -- rows ----------------------------------------------------------------------------------------------------------

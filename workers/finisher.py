@@ -152,22 +152,22 @@ class Settler:
         self._reader = AnswerReader(schema) if schema is not None else None
 
     async def settle(self, shard: int, partition: int, row_group: int, data: bytes | None) -> bytes | None:
-        """Of a partition that was given up: answered rows as they are, the rest error rows."""
-        if data is not None:
+        """Of a partition that was given up, or not done again: answered rows as they are, the rest error rows.
+
+        Also in the place of a partial file, for the run is not cancelled any more.
+        """
+        try:
+            if data is not None and not result_file.read_footer(data).partial:
+                return data
+            stand = await asyncio.to_thread(_rows_of, data) if data is not None else {}
+        except NotOurs:  # the account tells of it
             return data
         documents, ledger, maker = await self._read(shard, partition, row_group)
-        earlier, rows = EarlierRows(self._storage), []
-        for document in documents:
-            last = None
-            if document.document_id not in ledger.rows:
-                last = await earlier.unchanged(document, self._file.fingerprint)
-            if last is not None:
-                rows.append(carried(last, maker, document))
-            else:
-                answered = self._answered(document, ledger)
-                rows.append(answered if answered is not None else self._given_up(document, maker, ledger))
+        found, _ = await self._newest(documents, stand, ledger, maker)
+        pairs = zip(documents, found, strict=True)
+        rows = [row if row is not None else self._given_up(document, maker, ledger) for document, row in pairs]
         totals = replace(result_file.totals_of(rows, self._layout.run_id), partitions_failed=1)
-        return await self._write(shard, partition, rows, totals, partial=False)
+        return await self._write(shard, partition, rows, totals, partial=False, replaced=data)
 
     async def keep_answered(self, shard: int, partition: int, row_group: int, data: bytes | None) -> bytes | None:
         """Of a cancelled run's partition: the rows that stand, with those that its ledger has beyond them.
@@ -184,7 +184,21 @@ class Settler:
         except NotOurs:  # the account tells of it
             return data
         documents, ledger, maker = await self._read(shard, partition, row_group)
-        earlier, rows, news = EarlierRows(self._storage), [], 0
+        found, news = await self._newest(documents, stand, ledger, maker)
+        if not news:
+            return data
+        rows = [row for row in found if row is not None]
+        totals = result_file.totals_of(rows, self._layout.run_id)
+        if PARTITION_FAILED in totals.errors_by_type:
+            totals = replace(totals, partitions_failed=1)
+        return await self._write(shard, partition, rows, totals, partial=True, replaced=data)
+
+    async def _newest(
+        self, documents: list[PlannedDocument], stand: dict[str, Row], ledger: Replayed, maker: RowMaker
+    ) -> tuple[list[Row | None], int]:
+        """The newest row of each document, None where there is none, and how many are of the ledger."""
+        earlier, news = EarlierRows(self._storage), 0
+        rows: list[Row | None] = []
         for document in documents:
             row = stand.get(document.document_id)
             answered = self._answered(document, ledger)
@@ -193,14 +207,8 @@ class Settler:
                 row = answered
             if row is None and (last := await earlier.unchanged(document, self._file.fingerprint)) is not None:
                 row = carried(last, maker, document)
-            if row is not None:
-                rows.append(row)
-        if not news:
-            return data
-        totals = result_file.totals_of(rows, self._layout.run_id)
-        if PARTITION_FAILED in totals.errors_by_type:
-            totals = replace(totals, partitions_failed=1)
-        return await self._write(shard, partition, rows, totals, partial=True, replaced=data)
+            rows.append(row)
+        return rows, news
 
     async def _read(
         self, shard: int, partition: int, row_group: int

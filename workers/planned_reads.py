@@ -7,7 +7,10 @@ listed, and where neither proves anything the listing is asked once more.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 from batch.etags import bare, proves, same_form
 from batch.layout import bucket_and_key
@@ -17,7 +20,15 @@ from batch.store import PreconditionFailed, Storage
 from workers.extract import Unreadable
 
 CHANGED = "source_changed"
+LARGE = 2**20
+"""Bytes whose hash takes as long (some 2 ms) as the event loop may wait."""
+T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+async def hashed(function: Callable[..., T], data: bytes, *arguments: object) -> T:
+    """What a function that hashes `data` gives for the arguments; in a thread where there is much of it."""
+    return function(*arguments) if len(data) <= LARGE else await asyncio.to_thread(function, *arguments)
 
 
 async def read_planned(storage: Storage, document: PlannedDocument, *, limit: int) -> tuple[bytes, str]:
@@ -32,7 +43,7 @@ async def read_planned(storage: Storage, document: PlannedDocument, *, limit: in
         data, found = await storage.get_version(bucket, key, etag=condition, max_bytes=limit)
     except PreconditionFailed:
         data, found = await storage.get_version(bucket, key, max_bytes=limit)
-    if proves(wanted, data):
+    if await hashed(proves, data, wanted, data):
         return data, wanted
     changed = wanted and found.etag and bare(found.etag) != bare(wanted) and same_form(found.etag, wanted)
     if changed:

@@ -25,7 +25,7 @@ from batch import contracts as c
 from batch import result_file
 from batch.answer import InvalidAnswer
 from batch.duplicates import reference
-from batch.etags import content_hash, is_hash_of, proves
+from batch.etags import content_hash, is_hash_of, is_proven, proves
 from batch.kept_text import pack, packed
 from batch.layout import bucket_and_key
 from batch.ledger_segment import LedgerName
@@ -64,7 +64,7 @@ from workers.llm.chat import Answer
 from workers.llm.prices import Pricer, cost_of
 from workers.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.metrics import Metrics
-from workers.planned_reads import read_planned
+from workers.planned_reads import hashed, read_planned
 from workers.rows import Row, RowMaker, carried, shared
 from workers.runs import ActiveRun, Runs
 from workers.same_texts import SameText, TextClaims
@@ -187,6 +187,8 @@ class Attempt:
         of their own version that has the text."""
         self._by_themselves: set[str] = set()
         """Documents that are asked about although another one has their content: it has no answer to share."""
+        self._origins: dict[str, bool] = {}
+        """Of objects, by URI, whose answers others of the same etag share: whether that is the MD5 of their content."""
         self._failed_before: set[str] = set()
         """Documents with an error row of an earlier generation that does not stand."""
         self._total = 0
@@ -350,17 +352,21 @@ class Attempt:
                 if row is not None and self._keeps(row):
                     self._keep(carried(row, self._maker, document))
 
-    async def _check_unchanged(self, document: PlannedDocument, data: bytes) -> None:
-        """Raises `Unchanged` for a document whose content is the same, whatever its etag; `Stopped`."""
-        found = self._hashes[document.document_id] = content_hash(data, document.etag)
-        if document.previous is not None and is_hash_of(document.content_hash, data):
+    async def _check_unchanged(self, document: PlannedDocument, data: bytes, etag: str) -> None:
+        """Raises `Unchanged` for a document whose content is the same, whatever its etag; `Stopped`.
+
+        `etag`: of the version that was read, which its row has.
+        """
+        found = self._hashes[document.document_id] = await hashed(content_hash, data, data, etag)
+        if document.previous is not None and await hashed(is_hash_of, data, document.content_hash, data):
             try:
                 row = await self._earlier.answered(document, self._active.fingerprint)
             except StorageError as error:
                 reason = c.STORAGE_REFUSED if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
                 self._stop = self._stop or Stop(reason, str(error), self._active.brakes.epoch)
                 raise Stopped from None
-            if row is not None and is_hash_of(row["content_hash"], data) and self._keeps(row):
+            same = row is not None and await hashed(is_hash_of, data, row["content_hash"], data)
+            if row is not None and same and self._keeps(row):
                 raise Unchanged(carried({**row, "content_hash": found}, self._maker, document))
 
     def _restore(self, row: Row) -> Row | None:
@@ -424,7 +430,7 @@ class Attempt:
         documents = await self._ask_unproven(documents)
         if not documents or self._stopping():
             return
-        elsewhere = self._share_here(documents)
+        elsewhere = await self._share_here(documents)
         if not elsewhere or self._stopping():
             return
         answers = SharedAnswers(self._storage, self._active.layout, self._name)
@@ -441,7 +447,7 @@ class Attempt:
             row = found.rows.get(document.document_id)
             if row is not None and isinstance(row["processed_at"], str):  # of a ledger
                 row = self._restore(dict(row))
-            if row is not None:
+            if row is not None and await self._is_answer_to(row, document):
                 self._keep_shared(row, document)
             else:
                 left.append(document)
@@ -470,7 +476,7 @@ class Attempt:
                 for document, data in zip(group, found, strict=True):
                     with suppress(Unreadable, Stopped):
                         whole = data if isinstance(data, bytes) else (await self._fetch(document))[0]
-                        if proves(document.etag, whole):
+                        if await hashed(proves, whole, document.etag, whole):
                             proven.add(document.document_id)
             finally:
                 self._active.room.leave(sizes, len(group))
@@ -481,12 +487,37 @@ class Attempt:
         await self._ask_all(others)
         return [document for document in documents if document.document_id in proven]
 
-    def _share_here(self, documents: Iterable[PlannedDocument]) -> list[PlannedDocument]:
+    async def _is_answer_to(self, row: Row, document: PlannedDocument) -> bool:
+        """Whether a row is the answer to the content of a document, of whose own etag it is known that it is its MD5.
+
+        A store may have given that etag to the other object too, whatever is in it: AWS does not; elsewhere the other
+        one is read once more. What that one shared itself was looked at then.
+        """
+        known = document.is_planned or document.document_id in self._likes or row.get("same_as") is not None
+        if known or is_proven(row["etag"], row.get("content_hash")):
+            return True
+        uri = row["uri"]
+        if uri not in self._origins:
+            other = PlannedDocument(row["document_id"], uri, row["etag"], document.size)
+            try:
+                if await self._storage.etags_are_versions(bucket_and_key(uri)[0]):
+                    self._origins[uri] = True
+                else:
+                    data, _ = await self._fetch(other)
+                    self._origins[uri] = await hashed(proves, data, other.etag, data)
+            except Unreadable:
+                self._origins[uri] = False
+            except Stopped:
+                return False
+        return self._origins[uri]
+
+    async def _share_here(self, documents: Iterable[PlannedDocument]) -> list[PlannedDocument]:
         """Makes the rows of those whose answer is among this partition's own; gives the others."""
         here = usable(self._rows.values())
         left = []
         for document in documents:
-            if (row := here.get(self._content(document))) is not None:
+            row = here.get(self._content(document))
+            if row is not None and await self._is_answer_to(row, document):
                 self._keep_shared(row, document)
             else:
                 left.append(document)
@@ -633,7 +664,7 @@ class Attempt:
                 raise Unreadable(ARCHIVED, str(found))
             data, etag = (found, document.etag) if found is not None else await self._fetch(document)
             if self._active.file.job.incremental:
-                await self._check_unchanged(document, data)
+                await self._check_unchanged(document, data, etag)
             source = self._active.file.job.source
             extracted = await self._active.extractors.text_of(document.uri, data, html=source.html)
             if extracted.pages is not None:
@@ -642,7 +673,7 @@ class Attempt:
             text = extracted.text
         active = self._active
         shares = self._claims is not None and not self._asks_itself(document)
-        if self._claims is not None and shares and (document.is_planned or await asyncio.to_thread(proves, etag, data)):
+        if self._claims is not None and shares and (document.is_planned or await hashed(proves, data, etag, data)):
             await self._claims.claim(document, etag, text)
         if active.file.job.output.keep_text:
             self._texts[document.document_id] = await asyncio.to_thread(pack, text)

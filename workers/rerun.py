@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -82,16 +83,20 @@ async def _work(
 
 
 async def cost_so_far(storage: Storage, layout: RunLayout, fingerprint: str) -> float:
-    """US dollars, by the rows that stand and, of partitions without a result, by their ledgers."""
+    """US dollars, by the rows that stand and, of partitions without a whole result, by those of their ledgers."""
     bucket = layout.output.bucket
     slots = asyncio.Semaphore(AT_ONCE)
     committed: set[int] = set()
+    partial: dict[int, str] = {}
     cost = 0.0
 
     async def committed_cost(key: str, partition: int) -> float:
         async with slots:
             footer = await asyncio.to_thread(_footer_at, storage, bucket, key)
-        if footer is None or footer.partial:  # the ledger of a partial file is there, and holds more
+        if footer is None:
+            return 0.0
+        if footer.partial:  # its ledger is there, and may hold more; but not what was committed before the last rerun
+            partial[partition] = key
             return 0.0
         committed.add(partition)
         return footer.totals.cost_usd
@@ -99,7 +104,7 @@ async def cost_so_far(storage: Storage, layout: RunLayout, fingerprint: str) -> 
     async for page in storage.pages(bucket, layout.results):
         found = {entry.key: place for entry in page if (place := place_of_result(entry.key)) is not None}
         cost += sum(await asyncio.gather(*(committed_cost(key, place[1]) for key, place in found.items())))
-    unfinished: set[int] = set()
+    unfinished = set(partial)
     async for page in storage.pages(bucket, layout.ledgers):
         for entry in page:
             match = re.search(r"/partition-(\d+)/", entry.key)
@@ -108,7 +113,20 @@ async def cost_so_far(storage: Storage, layout: RunLayout, fingerprint: str) -> 
     for partition in sorted(unfinished):
         replayed = await read_ledger(storage, layout, LedgerName(layout.run_id, fingerprint, partition, 0, 0, 0))
         cost += sum(row["cost_usd"] or 0.0 for row in replayed.rows.values())
+        if partition in partial:
+            rows = await asyncio.to_thread(_costs_at, storage, bucket, partial[partition])
+            cost += sum(
+                row["cost_usd"] or 0.0
+                for row in rows
+                if row["run_id"] == layout.run_id and row["document_id"] not in replayed.rows
+            )
     return cost
+
+
+def _costs_at(storage: Storage, bucket: str, key: str) -> list[dict[str, Any]]:
+    with storage.reading(bucket, key) as file:
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=["document_id", "run_id", "cost_usd"]).to_pylist()
+    return rows
 
 
 def _footer_at(storage: Storage, bucket: str, key: str) -> ResultFooter | None:

@@ -36,14 +36,14 @@ from batch.state import (
     version_name,
 )
 from batch.store import PreconditionFailed, Storage
-from workers.sources.documents import BROKEN, CHANGED, GONE, REFUSED
+from workers.sources.documents import ARCHIVED, BROKEN, CHANGED, GONE, REFUSED
 from workers.state_merge import merged
 
 PART_ROWS, GROUP_ROWS = 200_000, 20_000
 """Documents of a part, which is held in memory while it is written (some 10 MB), and of a row group of it."""
 
-OF_OBJECTS = pa.array([BROKEN, CHANGED, GONE, REFUSED], pa.string())
-"""Error types of objects of rows as a whole."""
+OF_OBJECTS = pa.array([ARCHIVED, BROKEN, CHANGED, GONE, REFUSED], pa.string())
+"""Error types of objects of rows as a whole; the first one is a document's, too."""
 
 log = logging.getLogger(__name__)
 

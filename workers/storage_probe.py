@@ -15,6 +15,9 @@ from batch.source_manifest import ManifestBroken
 from batch.storage_errors import StorageError, StorageUnreachable
 from batch.store import Storage
 
+TRIED = 3
+"""Documents that are tried; each of a source that is away takes the seconds of its retries."""
+
 
 async def storage_problem(storage: Storage, job: Job, run: c.RunRef) -> str:
     """What is still away of a run's output and source; "" if both answer.
@@ -39,11 +42,21 @@ async def _write(storage: Storage, layout: RunLayout) -> None:
 
 
 async def _read(storage: Storage, job: Job) -> None:
-    """A byte of the first document that has one."""
+    """A byte of one of the first documents that have any: one may be away for good."""
     keys = SourceKeys(storage, job.source, leave_refused=True)
+    failures: list[StorageUnreachable] = []
     async with aclosing(keys.documents()) as pages:
         async for page in pages:
             for entry in page:
                 if entry.size and entry.problem is None and is_addressable(entry.key):
-                    await asyncio.to_thread(storage.read_range, keys.prefixes.bucket, entry.key, 0, 1)
-                    return
+                    try:
+                        await asyncio.to_thread(storage.read_range, keys.prefixes.bucket, entry.key, 0, 1)
+                        return
+                    except StorageUnreachable as error:
+                        failures.append(error)
+                if len(failures) == TRIED:
+                    break
+            if len(failures) == TRIED:
+                break
+    if failures:
+        raise failures[0]

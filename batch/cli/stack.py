@@ -40,7 +40,7 @@ def up(
     Temporal, an S3 server, a simulated provider and workers.
     """
     with InterruptEndsAtOnce():
-        from batch.local.isolation import isolate_process
+        from batch.local.isolation import is_foreign, isolate_process
 
         isolate_process()
         from batch.local.prometheus import dashboards_folder
@@ -49,6 +49,8 @@ def up(
     env_file = env_file or data / "env"
     if env_file.is_dir():
         raise CliError(f"--env-file: {env_file} is a folder; name a file")
+    if is_foreign(env_file):
+        raise CliError(f"--env-file: {env_file} is there and is not of `docbatch up`, which removes it when it ends")
     options = StackOptions(
         data=data,
         workers=workers,

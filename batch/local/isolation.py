@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch.local.ports import LOOPBACK
@@ -22,11 +23,12 @@ _KEPT = re.compile(
 )
 _PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _UNSAFE = re.compile(r"[^\w@%+=:,./*\[\]-]", re.ASCII)
-_SHELL_LINE = """\
+_MARK = "DOCBATCH_STACK=local"
+_SHELL_LINE = f"""\
 # For a shell, `set -a; . FILE; set +a`, and for docker's --env-file alike. A shell forgets by the next line what it has
 # of other AWS_, OPENAI_ and TEMPORAL_ settings; elsewhere that is a variable which nobody reads.
-DOCBATCH_STACK=local unset AWS_SESSION_TOKEN \
-`awk 'BEGIN {for (n in ENVIRON) if (n ~ /^(AWS|OPENAI|TEMPORAL)_/) print n}'`
+{_MARK} unset AWS_SESSION_TOKEN \
+`awk 'BEGIN {{for (n in ENVIRON) if (n ~ /^(AWS|OPENAI|TEMPORAL)_/) print n}}'`
 """
 
 
@@ -64,6 +66,15 @@ def env_file(variables: Mapping[str, str]) -> str:
         if _UNSAFE.search(value):
             raise ValueError(f"{name} cannot be written for shells and docker alike: {value!r}")
     return _SHELL_LINE + "".join(f"{name}={value}\n" for name, value in variables.items())
+
+
+def is_foreign(path: Path) -> bool:
+    """Tells whether a file is there that says something and is none of `env_file`: a user's own settings, say."""
+    try:
+        text = path.read_text(errors="replace") if path.is_file() else ""
+    except OSError:
+        return True
+    return bool(text) and _MARK not in text
 
 
 def isolated_session() -> botocore.session.Session:

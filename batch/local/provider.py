@@ -80,7 +80,7 @@ class ProviderOptions:
     rate_content_filter: float = _rate("get an empty answer with finish_reason content_filter")
     rate_invalid: float = _rate("get JSON that does not obey the schema")
     seed: int = _option(0, "which requests the rates hit; the same seed hits the same ones")
-    poison_marker: str | None = _option(None, "text that makes any user message that contains it an invalid_prompt")
+    poison_marker: str | None = _option(None, "text that makes any user message that contains it an invalid request")
     fail_all: str | None = _option(None, "fail every request in this way", FAIL_ALL)
     api_key: str | None = _option(None, "the only bearer token accepted (default: any)")
     batch_seconds: float = _option(3.0, "seconds that a batch takes to be answered")
@@ -516,7 +516,7 @@ class Provider:
             if self.options.fail_all:
                 raise self._failure(self.options.fail_all)
             if self.options.poison_marker and self.options.poison_marker in asked.user:
-                raise Refused("invalid_prompt", param="messages")
+                raise Refused("invalid_request", param="messages")
             if limited:
                 self._limit("requests", 1, asked.model)
             fault = self._fault(key, account) if self._rates else None

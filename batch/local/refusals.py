@@ -15,7 +15,6 @@ ERRORS: dict[str, tuple[int, str, str | None, str]] = {
     "model_not_found": (404, _INVALID, "model_not_found", "The model does not exist or you do not have access to it."),
     "permission_denied": (403, _INVALID, "permission_denied", "You have insufficient permissions for this operation."),
     "context_length_exceeded": (400, _INVALID, "context_length_exceeded", "Your messages exceed the context length."),
-    "invalid_prompt": (400, _INVALID, "invalid_prompt", "Your prompt was flagged as violating our usage policy."),
     "invalid_request": (400, _INVALID, None, "The request is not valid."),
     "not_found": (404, _INVALID, None, "Invalid URL."),
     "too_large": (413, _INVALID, "request_too_large", f"The body is larger than {LARGEST_BODY} bytes."),

@@ -98,7 +98,7 @@ def written(text: dict[str, Any] | str) -> str:
         (
             job(source__ur1="s3://corpus/x/"),
             "job.yaml: source.ur1: unknown key, did you mean 'uri'?; known are uri, manifest, include, exclude, "
-            "format, text_field, id_field, keep, max_document_bytes",
+            "format, text_field, id_field, keep, hidden, max_document_bytes",
         ),
         (job(promt={"user": "x"}), "job.yaml: promt: unknown key, did you mean 'prompt'?"),
         (job(source__uri=None), "job.yaml: source.uri: this key is required"),

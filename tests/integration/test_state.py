@@ -77,6 +77,7 @@ class Nights:
                 "attempts": 0 if hour == "error" else 1,
                 "fingerprint": file.fingerprint,
                 "status": "error" if hour == "error" else "ok",
+                "error_type": None if hour != "error" else "broken_object" if name.endswith(".jsonl") else "timeout",
                 "retryable": hour == "error" or None,
                 "processed_at": DAY + timedelta(hours=99 if isinstance(hour, str) else hour),
             }

@@ -169,12 +169,35 @@ async def test_a_stray_file_in_the_results_is_told(env: LocalStack) -> None:
         f"{layout.results}shard-00000/partition-00000007.parquet",
         f"{layout.results}notes.csv",
         f"{layout.results}shard-00000/partition-00000001.parquet.gz",
+        f"{layout.results}_copy.parquet",  # DuckDB's and polars' globs read it
     ]
     for key in strays:
         await storage.put("results", key, one)
     found = await run.verify(manifest)
     assert sorted(problem.split(" is no file")[0] for problem in found.problems) == sorted(strays)
     await storage.delete("results", strays)
+    for name in ("_SUCCESS", ".part.parquet.crc", "shard-00000/_committed_1"):
+        await storage.put("results", f"{layout.results}{name}", b"")
+    await verified(run)
+
+
+async def test_a_rerun_of_one_partition_leaves_an_account_of_the_partial_ones(env: LocalStack) -> None:
+    """Their documents without an answer are failed ones then, as those of partitions without any file are."""
+    behave(env, latency=0.3)
+    run = await started(env, "partly", documents=300, partition=100, concurrency=8)
+    await until(run, lambda status: status.documents >= 24)
+    await run.cancel()
+    cancelled = await run.wait()
+    assert cancelled.state == c.CANCELLED and 24 <= cancelled.documents < 300
+    behave(env, latency=0)
+    partly = await (await run.rerun(partitions=[2])).wait()
+    assert (partly.state, partly.documents) == (c.COMPLETED_WITH_FAILURES, 300), partly.problems
+    assert partly.errors_by_type == {"partition_failed": partly.errors}
+    assert partly.ok >= max(cancelled.ok, 100)
+    await verified(run)
+    whole = await (await run.rerun()).wait()
+    assert (whole.state, whole.ok) == (c.COMPLETED, 300)
+    assert ask(env, "/stats")["answered"] == 300, "paid once"
     await verified(run)
 
 

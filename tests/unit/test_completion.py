@@ -18,12 +18,18 @@ def body(content: Any = "bug", finish: Any = "stop", **message: Any) -> dict[str
     return {"choices": [{"message": {"content": content, **message}, "finish_reason": finish}]}
 
 
+def with_choice(**said: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": "half"}, "finish_reason": None, **said}]}
+
+
 def judged(found: Any, text: str = "") -> str:
     verdict = judge_answer(200, read_completion(found), text)
     return "ok" if verdict is None else verdict.error_type
 
 
-@pytest.mark.parametrize("finish", [*WHOLE, "STOP", "COMPLETE", "EOS", None, ""])
+@pytest.mark.parametrize(
+    "finish", [*WHOLE, "STOP", "EOS", "FinishReason.STOP", "FINISH_REASON_STOP", {"type": "stop"}, None, ""]
+)
 def test_words_of_a_whole_answer_and_none_at_all(finish: Any) -> None:
     assert judged(body(finish=finish)) == "ok"
 
@@ -57,6 +63,21 @@ def test_words_of_a_whole_answer_and_none_at_all(finish: Any) -> None:
         (body("half", "abort"), "unfinished"),
         (body("half", "error"), "unfinished"),
         (body("half", "insufficient_system_resource"), "unfinished"),
+        (body("half", 2), "unfinished"),
+        (body("half", ["length"]), "unfinished"),
+        (body("half", {}), "unfinished"),
+        (body("half", {"type": "length", "length": 16}), "truncated"),  # SGLang
+        (body("half", "FinishReason.MAX_TOKENS"), "truncated"),
+        (body("half", "max-tokens"), "truncated"),
+        (with_choice(finish_details={"type": "max_tokens"}), "truncated"),  # OpenAI's first model of images
+        (with_choice(native_finish_reason="MAX_TOKENS"), "truncated"),  # OpenRouter
+        (with_choice(stop_reason="max_tokens"), "truncated"),
+        (body(function_call={"name": "", "arguments": ""}), "ok"),  # One API
+        (body("", function_call={"name": "look", "arguments": "{}"}), "tool_calls"),
+        ({**body("half"), "error": True, "message": "backend down"}, "provider_error"),
+        ({**body("half"), "error": 503}, "http_503"),
+        ({**body(), "error": "None"}, "ok"),
+        (body("half", error={"message": "x", "code": 502}), "http_502"),
         (body("whole?", "a word that nobody knows"), "unfinished"),
         (body(None, "tool_calls", tool_calls=[{"function": {"name": "search"}}]), "tool_calls"),
         (body("", "stop", tool_calls=[{"function": {"name": "search"}}]), "tool_calls"),
@@ -127,6 +148,15 @@ def test_what_is_no_answer_is_shown_and_asked_again_only_a_few_times() -> None:
         ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>bug<|END_RESPONSE|>", "bug"),
         ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>bug<|return|>", "bug"),
         ("<seed:think>a</seed:think>bug", "bug"),
+        ("<longcat_think>a</longcat_think>bug", "bug"),
+        ('<think time="3">a', ""),
+        ("<|begin_of_thought|>a<|end_of_thought|><|begin_of_solution|>bug<|end_of_solution|>", "bug"),
+        ("<unused94>thought\na<unused95>bug", "bug"),
+        ("<|inner_prefix|>a<|inner_suffix|>bug", "bug"),
+        ('<details type="reasoning" done="true">a</details>bug', "bug"),
+        ("analysisThe user asks.assistantfinalbug", "bug"),
+        ("analysis of the market", "analysis of the market"),
+        ("A model ends its thoughts by `</think>`.", "A model ends its thoughts by `</think>`."),
         ("<think>no end", ""),
         ("I think <think> is a tag, </think> closes it.", "I think <think> is a tag, </think> closes it."),
         ("<analysis>asked for</analysis>", "<analysis>asked for</analysis>"),
@@ -299,6 +329,17 @@ def test_no_json_whatever_raises(found: Any, text: str) -> None:
     assert verdict is not None or (said.text or "").strip()
 
 
+def test_marks_of_thoughts_in_json_are_its_own() -> None:
+    text = '{"label": "the tag </think> in a text"}'
+    assert read_completion(body(text)).text == text
+
+
+def test_a_server_that_counts_nothing_for_a_text_does_not_count() -> None:
+    for usage in ({"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 20}, {"completion_tokens": -1}):
+        assert read_completion({**body(), "usage": usage}).usage is None
+    assert read_completion({**body(""), "usage": {"prompt_tokens": 20}}).usage == Usage(20)
+
+
 def test_broken_json_of_servers_is_mended_and_nothing_else() -> None:
     assert decoded(b'{"a": "ok \\ud83d"}') == {"a": "ok \ufffd"}
     assert decoded(b'{"a": "\\ude00\\ud83d\\ude00"}') == {"a": "\ufffd\U0001f600"}
@@ -306,5 +347,9 @@ def test_broken_json_of_servers_is_mended_and_nothing_else() -> None:
     assert decoded(b'{"a": "x\ny\tz\x01"}') == {"a": "x\ny\tz\x01"}
     assert decoded(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
     assert decoded('{"a": "ü"}'.encode("latin-1")) == {"a": "\ufffd"}
+    assert decoded('{"a": "ü"}'.encode("latin-1"), "iso-8859-1") == {"a": "ü"}
+    assert decoded('{"a": "ü"}'.encode("latin-1"), "no such") == {"a": "\ufffd"}
+    assert decoded('{"a": "ü"}'.encode("utf-16"), "utf-16") == {"a": "ü"}
+    assert decoded(b'\xef\xbb\xbf{"a": 1}', "utf-8") == {"a": 1}
     for broken in (b'{"a": NaN}', b'{"a": 1', b'{"a": 1e999}', b"", b" ", b"<html>", b"data: {}", b"[" * 5000):
         assert decoded(broken) is None

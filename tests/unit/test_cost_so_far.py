@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from batch.contracts import Totals
@@ -65,3 +66,21 @@ async def test_of_a_cancelled_runs_partial_file_the_ledger_counts() -> None:
     rows = [answered("a", 0.5), answered("b", 0.75)]
     storage.objects[LAYOUT.segment(0, 1, 1, "token", 0)] = encode_segment(name, rows)
     assert await cost_so_far(storage, LAYOUT, "f00d") == pytest.approx(1.25)  # type: ignore[arg-type]
+
+
+async def test_what_a_partial_file_keeps_of_generations_whose_ledgers_are_gone_counts_too() -> None:
+    """A rerun was cancelled: `old` was answered and committed before it, `new` in it, `late` after its account."""
+    storage = Memory()
+    schema = row_schema(None)
+    blank = dict.fromkeys(schema.names)
+    rows = [
+        {**blank, "document_id": "old", "run_id": "run-1", "cost_usd": 2.0},
+        {**blank, "document_id": "new", "run_id": "run-1", "cost_usd": 0.5},
+        {**blank, "document_id": "carried", "run_id": "last-night-1", "cost_usd": 8.0},
+    ]
+    footer = ResultFooter("run-1", 0, 0, 2, "token", Totals(documents=3, ok=3, cost_usd=2.5), partial=True)
+    storage.objects[LAYOUT.result(0, 0)] = encode(rows, pa.schema([f.with_nullable(True) for f in schema]), footer)
+    name = LedgerName("run-1", "f00d", 0, 2, 1, 1)
+    segment = encode_segment(name, [answered("new", 0.5), answered("late", 0.25)])
+    storage.objects[LAYOUT.segment(0, 2, 1, "token", 0)] = segment
+    assert await cost_so_far(storage, LAYOUT, "f00d") == pytest.approx(2.0 + 0.5 + 0.25)  # type: ignore[arg-type]

@@ -1,13 +1,14 @@
 """What of the user's shell the local stack sees: nothing that leads anywhere."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import boto3
 import pytest
 from botocore.config import Config
 
-from batch.local.isolation import env_file, isolated_environment, isolated_session, own_settings
+from batch.local.isolation import env_file, is_foreign, isolated_environment, isolated_session, own_settings
 
 FOREIGN = {
     "AWS_PROFILE": "nobody",
@@ -126,3 +127,17 @@ def test_docker_reads_the_same_from_the_file() -> None:
     for value in ("two words", "$HOME", "it's", "`id`", "a;b", "a\nb", "ü"):
         with pytest.raises(ValueError, match="X cannot be written"):
             env_file({"X": value})
+
+
+def test_a_file_of_the_users_own_is_no_place_for_it(tmp_path: Path) -> None:
+    """`up` removes the file at its start and at its end: a `.env` with somebody's keys would be gone."""
+    theirs, ours, empty = tmp_path / ".env", tmp_path / "env", tmp_path / "mktemp"
+    theirs.write_text("OPENAI_API_KEY=the-users-own\n")
+    ours.write_text(env_file({"AWS_REGION": "us-east-1"}))
+    empty.touch()
+    assert [is_foreign(path) for path in (theirs, ours, empty, tmp_path / "new")] == [True, False, False, False]
+    program = Path(sys.executable).with_name("docbatch")
+    arguments = ["up", "--data", str(tmp_path / "data"), "--env-file", str(theirs)]
+    ended = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2 and str(theirs) in ended.stderr and len(ended.stderr.splitlines()) == 1
+    assert theirs.read_text() == "OPENAI_API_KEY=the-users-own\n" and not (tmp_path / "data").exists()

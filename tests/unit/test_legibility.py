@@ -40,6 +40,8 @@ def test_what_nobody_can_see_is_empty(blank: str) -> None:
         ("hi \ud83d", "hi \ufffd"),
         ("\x1b[1;31mERROR\x1b[0m \x1b]0;title\x07disk \x1b(Bfull", "ERROR disk full"),
         ("N\x08NA\x08AM\x08ME _\x08x", "NAME x"),
+        ("at 10%\x08\x08\x0820%\x08\x08\x0830%\nab\x08\x08\x08\x08c", "at 30%\nc"),
+        ("\U0001fa77\U0001fae9", "\U0001fa77\U0001fae9"),
         ("abc\x00\x00\x00", "abc"),
         ("last line\n\x1a", "last line\n"),
         ("8=FIX.4.2\x019=176\x0135=8", "8=FIX.4.2\t9=176\t35=8"),

@@ -127,6 +127,7 @@ def test_what_was_said_is_shown_in_whatever_shape(answer: Any, text: str, shown:
         ("Rate limit reached for m on tokens per day (TPD): Limit 100000. Please try again in 7m12.5s.", 432.5),
         ("Rate limit reached on requests per min. Please try again in 120ms.", 0.12),
         ("Please retry in 20.5s.", 20.5),
+        ("Please retry after 500 milliseconds.", 0.5),
         ("Rate limit exceeded: free-models-per-day. Add 10 credits to unlock", DAY_WAIT),
         ("Limit of 14400 requests per day reached", DAY_WAIT),
         ("Rate limit exceeded", None),

@@ -167,3 +167,26 @@ def test_a_message_is_known_by_headers_that_nothing_else_has() -> None:
         b"From here on\nall is text",
     ):
         assert kind_of("note.txt", text) is Kind.TEXT
+
+
+def test_base64_is_read_through_what_surrounds_it_and_a_cut_one_is_no_message() -> None:
+    head, text = f"{HEAD}Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\n", "All of what was said. " * 8
+    quoted = "".join(f"> {line}" for line in packed(text).splitlines(keepends=True))
+    for body in (packed(text), quoted, packed(text).replace("\n", "!\n", 1)):
+        assert text_of("a.eml", (head + body).encode()) == f"{SHOWN}\n{text.strip()}"
+    assert text_of("a.eml", f"{head}Thanks\n".encode()) == f"{SHOWN}\nThanks"
+    with pytest.raises(Unreadable, match="base64 ends within a character"):
+        text_of("a.eml", (head + packed(text).strip()[:-3]).encode())
+
+
+def test_a_card_is_the_text_of_a_message_that_has_no_other() -> None:
+    card = "BEGIN:VCARD\nFN:Ann\nEND:VCARD"
+    assert text_of("a.eml", f"{HEAD}Content-Type: text/vcard\n\n{card}\n".encode()) == f"{SHOWN}\n{card}"
+    beside = parts("mixed", PLAIN + "Hi.", f"Content-Type: text/vcard\n\n{card}")
+    assert text_of("a.eml", beside.encode()) == f"{SHOWN}Attached: text/vcard\n\nHi."
+
+
+def test_messages_of_an_mbox_need_no_empty_line_between_them() -> None:
+    start = "From ann@x.org Mon Jan  5 10:00:00 2026\n"
+    box = f"{start}Subject: one\n\nFirst.\n{start}Subject: two\nContent-Type: text/html\n\n<p>Sec<b>ond</b>.\n"
+    assert text_of("a.mbox", box.encode()) == "Subject: one\n\nFirst.\n\nSubject: two\n\nSecond."

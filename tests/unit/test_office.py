@@ -101,6 +101,26 @@ def workbook(cells: str, *, codes: tuple[str, ...] = (), since_1904: bool = Fals
     })  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("code", "number", "shown"),
+    [
+        ("# ?/?", "1234.5678", "1234.5678"),
+        ("0.###", "1234.5678", "1234.568"),
+        ("0.##%", "0.5625", "56.25%"),
+        ("General&quot; pcs&quot;", "5.5", "5.5"),
+        ("00000", "7001", "07001"),
+        ("000-00-0000", "12345678", "012-34-5678"),
+        ("[&lt;=9999999]###-####;(###) ###-####", "5551234", "555-1234"),
+        ("[&lt;=9999999]###-####;(###) ###-####", "2025551234", "(202) 555-1234"),
+        ("# ##0", "1234567", "1234 567"),
+        ("#,##0.00_);(#,##0.00)", "-5", "(5.00)"),
+    ],
+)
+def test_numbers_keep_their_digits(code: str, number: str, shown: str) -> None:
+    book = workbook(f'<c r="A1" s="1"><v>{number}</v></c><c r="B1"><v>7</v></c>', codes=(code,))
+    assert text_of("a.xlsx", book) == f"S\n{shown}\t7"
+
+
 @pytest.mark.parametrize("since_1904", [False, True])
 @pytest.mark.parametrize(
     ("code", "number", "shown"),
@@ -183,3 +203,36 @@ def test_times_of_old_workbooks_are_known_by_their_records() -> None:
     text = "S\n0.5\t0.5625\t1900-01-01 12:00:00\t0.35\t0\t1900-01-12 06:00:00\n0.75\t0.25"
     assert with_times(text, stream) == "S\n0.5\t13:30\t36:00\t0.35\t0\t294:00\n18:00\t06:00"
     assert with_times(text, stream[:9]) == text
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (
+            "<w:ruby><w:rt><w:r><w:t>kan</w:t></w:r></w:rt><w:rubyBase><w:r><w:t>漢</w:t></w:r></w:rubyBase></w:ruby>",
+            "漢(kan)",
+        ),
+        ("<w:t>5 </w:t><w:sym w:font='Symbol' w:char='F06D'/><w:t>m</w:t>", "5 μm"),
+        ("<w:sym w:font='Wingdings' w:char='F0FE'/><w:t> yes</w:t>", "☑ yes"),
+        ("<w:t>a</w:t><w:ptab w:relativeTo='margin' w:alignment='right' w:leader='none'/><w:t>b</w:t>", "a\tb"),
+    ],
+)
+def test_what_the_library_leaves_out_of_runs_is_read(run: str, text: str) -> None:
+    assert text in text_of("a.docx", with_paragraph(f"<w:r>{run}</w:r>"))
+
+
+def test_formulas_keep_what_is_raised_and_divided() -> None:
+    def part(name: str, text: str) -> str:
+        return f"<m:{name}><m:r><m:t>{text}</m:t></m:r></m:{name}>"
+
+    formula = (
+        '<m:oMath xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math">'
+        f"<m:f>{part('num', '3')}{part('den', '4')}</m:f><m:sSup>{part('e', '10')}{part('sup', '6')}</m:sSup></m:oMath>"
+    )
+    assert "(3)/(4)10^(6)" in text_of("a.docx", with_paragraph(formula))
+
+
+def with_paragraph(inside: str) -> bytes:
+    made = parts(make_docx())
+    main = made["word/document.xml"].replace(b"<w:body>", f"<w:body><w:p>{inside}</w:p>".encode(), 1)
+    return archive({**made, "word/document.xml": main})

@@ -28,6 +28,7 @@ def test_pages_that_show_something_and_have_no_text_are_counted_and_blank_ones_a
     assert read(pdf(line("Cover"), outlines, "0 0 m 612 0 l S\n")) == Extracted("Cover", 3, 1)
     numbered = read(pdf(line("Cover"), SCAN + line("Page 2")))
     assert numbered == Extracted("Cover\n\nPage 2", 2, 1), "the number that was stamped onto a scan is not its text"
+    assert read(pdf(line("Cover"), SCAN + line("Scanned with CamScanner"))).pages_without_text == 1
     words = "A caption that says what is seen in the picture"
     assert read(pdf(SCAN + line(words))) == Extracted(words, 1, 0)
 

@@ -322,7 +322,7 @@ async def test_poison(api: Api) -> None:
     await api.control(poison_marker="POISON")
     replies = [await api.ask("This is POISON."), await api.ask("This is not.")]
     assert [reply.status for reply in replies] == [400, 200]
-    assert replies[0].error["code"] == "invalid_prompt"
+    assert (replies[0].error["type"], replies[0].error["code"]) == ("invalid_request_error", None)
 
 
 async def test_request_limit(api: Api) -> None:
@@ -468,8 +468,8 @@ async def test_large_and_compressed_bodies(api: Api) -> None:
 
 def test_connections_are_kept_alive(port: int) -> None:
     body = json.dumps({"model": "simulated-small", "messages": [{"role": "user", "content": "x"}]})
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: {len(body)}"
-    request = f"{head}\r\n\r\n{body}"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x"
+    request = f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         for _ in range(3):
             connection.sendall(request.encode())

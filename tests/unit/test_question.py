@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from batch.job import Job
-from workers.llm.json_text import dug_out
+from workers.llm.accepted import Accepted
+from workers.llm.json_text import decoded, dug_out
 from workers.llm.question import MOST_SHOWN, Questions, refuses_format
 
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
@@ -133,6 +134,12 @@ def test_how_servers_say_that_they_do_not_know_response_format(status: int, body
         ('The set {1, 2}:\n```JSON\n{"a": "```"}```', '{"a": "```"}'),
         ('```\n{"a": 1}\n```', '{"a": 1}'),
         ('```json\n{"a": 1}', '{"a": 1}'),
+        ('{{"a": 1}}', '{"a": 1}'),
+        ('{"s": "x", "r": {"a": 1}, "more": ', '{"s": "x", "r": {"a": 1}, "more": '),  # cut off
+        ('[{"a": 1}, {"a', '[{"a": 1}, {"a'),
+        ('{"a": 1} {"a', '{"a": 1} {"a'),
+        ("{'r': {\"a\": 1}}", "{'r': {\"a\": 1}}"),
+        ('{"s": NaN, "r": {"a": 1}}', '{"s": NaN, "r": {"a": 1}}'),
         ("no braces", "no braces"),
         ("} {", "} {"),
         ("", ""),
@@ -140,6 +147,12 @@ def test_how_servers_say_that_they_do_not_know_response_format(status: int, body
 )
 def test_json_is_dug_out_of_what_is_said_around_it(text: str, expected: str) -> None:
     assert dug_out(text) == expected
+
+
+def test_errors_that_nest_deep_say_nothing_of_fields() -> None:
+    deep = decoded(b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}")
+    assert deep is not None
+    assert not refuses_format(400, deep) and not Accepted().refuses_limit(400, deep)
 
 
 @pytest.mark.parametrize("part", ["```json ", "}", "} \n", "{", "```"])

@@ -32,6 +32,7 @@ def rtf(body: str, head: str = r"\ansi\ansicpg1252") -> bytes:
             "café Добрый 請求書é",
         ),
         (r"{\f3\'b7} item", "• item"),
+        (r"5 {\f3 m}m {\f3\'b3} 3", "5 μm ≥ 3"),
         (r"\ldblquote A\rdblquote\emdash b\~c\tab d\line e\_f\-g\{\}\\", "“A”—b c\td\ne-fg{}\\"),
         ("one wo\r\nrd\\par\r\ntwo\\\nthree", "one word\ntwo\nthree"),
         (

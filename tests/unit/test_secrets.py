@@ -47,6 +47,7 @@ def test_every_occurrence_and_every_former_key_is_taken_out() -> None:
 def test_what_is_masked_stays_and_so_do_words_that_are_no_secrets() -> None:
     text = "sk-proj-AbC****7890: none of the field's keys"
     assert secrets(KEY, "none", "field").clean(text) == text
+    assert secrets("lm-studio").clean("lm-studio serves it") == "lm-studio serves it"
 
 
 def test_a_key_behind_json_escapes_is_taken_out_of_the_value() -> None:
@@ -55,6 +56,11 @@ def test_a_key_behind_json_escapes_is_taken_out_of_the_value() -> None:
     found = secrets(KEY)
     assert found.clean_bytes(raw) == raw
     assert found.clean_json(raw, orjson.loads(raw)) == {"error": {"[key]": ["[key]", 1, None]}}
+
+
+def test_what_nests_too_deep_to_be_looked_through_is_nothing() -> None:
+    raw = b'{"a": "\\/", "b": ' + b"[" * 1000 + b"]" * 1000 + b"}"
+    assert secrets(KEY).clean_json(raw, orjson.loads(raw)) is None
 
 
 def test_a_long_run_of_base64_is_looked_through_once() -> None:

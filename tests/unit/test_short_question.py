@@ -107,7 +107,8 @@ async def test_many_that_wait_share_one_question() -> None:
 
     async def one() -> None:
         answer = await ask(chat, brakes)
-        brakes.documents(answer is not None and answer.error is not None)
+        assert answer is not None and answer.error is not None
+        brakes.document(answer.error.error_type)
 
     await one()
     await asyncio.gather(*(one() for _ in range(ERROR_WINDOW)))

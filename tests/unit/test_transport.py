@@ -238,6 +238,13 @@ def test_an_endpoint_with_a_password_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert "topsecret" not in str(error.value)
 
 
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "model.example/v1", "ftp://model.example/v1"])
+def test_an_endpoint_that_is_no_url_of_a_server_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(CredentialsMissing, match="OPENAI_BASE_URL is no URL"):
+        Transport()
+
+
 def packed(encoding: str, megabytes: int) -> bytes:
     block = b" " * 2**20
     if encoding == "br":

@@ -107,6 +107,9 @@ def _unpadded(data: bytes) -> bytes:
     if data.endswith(b"\x00" * PADDING):
         short = data.rstrip(b"\x00")
         data = data[: len(short) + (-len(short) % 4)] if b"\x00" in short[:64] else short
+    if data.endswith(b"\x00") and len(data) > PADDING and data.isascii():
+        short = data.rstrip(b"\x00")  # how C ends a text; UTF-16 of ASCII has more of them
+        data = data if b"\x00" in short else short
     return data.lstrip(b"\x00") if data.startswith(b"\x00" * PADDING) else data
 
 

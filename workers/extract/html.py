@@ -17,12 +17,14 @@ from workers.extract.xhtml import as_html
 
 _UNSHOWN = frozenset({
     "script", "style", "template", "noscript", "iframe", "noembed", "noframes", "head", "title", "datalist", "rp",
-    "audio", "video", "canvas", "area", "base", "link", "meta", "param", "-comment",
+    "audio", "video", "canvas", "area", "base", "link", "meta", "param", "annotation", "annotation-xml", "-comment",
 })  # fmt: skip
 """Elements of which a page shows nothing. `rp` holds brackets, which every `rt` gets here."""
 _SPACE, _LINE, _BREAK, _CELL, _ROW = "\x01", "\x02", "\x03", "\x04", "\x05"
-"""Signs in what the walk writes: spaces and line ends that stay as they are, breaks between blocks, cells and rows.
-A page that has such characters itself gets a space or a break from them."""
+_RAISED, _LOWERED, _STRUCK = "\ufdd0", "\ufdd1", "\ufdd2"
+"""Signs in what the walk writes: spaces and line ends that stay as they are, breaks between blocks, cells and rows;
+raised and lowered beginnings, and the edge of what is struck out.
+A page that has such characters itself gets a space, a break or nothing from them."""
 _BLOCKS = """
     address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure
     footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol optgroup option p
@@ -36,6 +38,10 @@ _EDGES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(_BOXES.split(), (" ", " ")),
     "br": (_BREAK, ""),
     "rt": ("(", ")"),
+    "sup": (_RAISED, ""),
+    "sub": (_LOWERED, ""),
+    **dict.fromkeys(("s", "strike", "del"), ("", _STRUCK)),
+    "ins": (_STRUCK, ""),
 }
 """What comes before and after an element's text. Boxes in a line, such as pictures, part what is beside them."""
 _NONE = ("", "")
@@ -43,6 +49,8 @@ _NONE = ("", "")
 _KEEP_LINES = frozenset({"pre", "textarea", "listing", "xmp", "plaintext"})
 _VALUE_NOT_SHOWN = frozenset({"hidden", "password", "checkbox", "radio", "file", "image", "color", "range"})
 """Types of <input>; those of every other type show it."""
+_FORMULAS = {"msup": "^", "msub": "_", "mfrac": "/", "msubsup": "_^", "munderover": "_^"}
+"""Elements of MathML and what stands between their parts, lest a half be 12."""
 _DRAWING = frozenset({"g", "a", "svg", "switch"})
 """Elements that lead to the words of a drawing, which are in <text>; its titles and descriptions are not shown."""
 _STYLED = re.compile(
@@ -53,6 +61,9 @@ _STYLED = re.compile(
 _KEPT = str.maketrans({" ": _SPACE, "\t": _SPACE * 4, "\n": _LINE, "\r": None})
 _SEAM = re.compile(r"[ \x01]*[\x02-\x05][ \x02-\x05]*")
 _SPACES = re.compile(" {2,}")
+_EDGED = re.compile("[\ufdd0-\ufdd2]+")
+_APART = {_RAISED: "^", _LOWERED: "_", _STRUCK: " "}
+"""What parts two numbers: 10<sup>6</sup> is not 106, and <s>100</s>80 is neither 100 nor 10080."""
 
 
 def page_to_text(page: str, *, xml: bool = False) -> str:
@@ -92,6 +103,7 @@ class _Walk:
     def __init__(self, tree: LexborHTMLParser) -> None:
         self._parts: list[str] = []
         self._hidden: set[int] = set()
+        self._formulas = tree.css_first("math") is not None
         self._styled: dict[int, tuple[str, str]] = {}
         for node in tree.css("[hidden],[style],dialog"):
             self._note(node)
@@ -110,7 +122,7 @@ class _Walk:
     def text_of(self, root: LexborNode) -> str:
         """The text of an element with all that is in it."""
         parts, hidden, styled = self._parts, self._hidden, self._styled
-        looks = bool(hidden or styled)
+        looks, formulas = bool(hidden or styled), self._formulas
         opened: list[tuple[LexborNode, str, bool, bool]] = []
         """Elements around the present one: what ends each, and what held before it."""
         kept = drawn = False
@@ -129,12 +141,14 @@ class _Walk:
                     begins, ends = (_BREAK, _BREAK) if words else _EDGES.get(tag, _NONE)
                     if looks and not drawn:
                         begins, ends = styled.get(node.mem_id, (begins, ends))
+                    if formulas and opened and (signs := _FORMULAS.get(opened[-1][0].tag or "")) is not None:
+                        begins = _between(node, signs)
+                        if tag == "mrow":
+                            begins, ends = f"{begins}(", ")"
                     if begins:
                         parts.append(begins)
                     if tag == "input":
                         parts.append(_value(node))
-                    elif tag == "sup" and _is_exponent(parts, node):
-                        parts.append("^")
                     child = node.first_child
                     if child is not None:
                         opened.append((node, ends, kept, drawn))
@@ -161,20 +175,30 @@ def _value(node: LexborNode) -> str:
     return attributes.get("value") or ""
 
 
-def _is_exponent(parts: list[str], node: LexborNode) -> bool:
-    """Whether joining would make another number: 10<sup>6</sup> is not 106."""
-    before = next((part for part in reversed(parts[-4:]) if part), "")
-    inside = node.first_child
-    text = (inside.text_content or "") if inside is not None and inside.tag == "-text" else ""
-    return before[-1:].isdigit() and text.lstrip("-+\u2212")[:1].isdigit()
+def _between(node: LexborNode, signs: str) -> str:
+    """What stands before a part of a formula: the sign that is for it, none before the first."""
+    count, before = 0, node.prev
+    while before is not None and count < len(signs):
+        count += not (before.tag or "").startswith("-")
+        before = before.prev
+    return signs[count - 1] if count else ""
 
 
 def _tidy(text: str) -> str:
     """White space folded, signs made lines and tabs: what is at the edge of a cell or row ends it no second time."""
     for white in ("\n", "\t", "\r", "\f", "\xa0"):
         text = text.replace(white, " ")
+    text = _EDGED.sub(_apart, text.replace(_STRUCK + _STRUCK, " "))
     text = _SPACES.sub(" ", text.replace("\xad", ""))
     return _SEAM.sub(_seam, text).strip("\n\t ").replace(_SPACE, " ")
+
+
+def _apart(found: re.Match[str]) -> str:
+    text, at = found.string, found.end()
+    sign, follows = found[0][-1], text[at : at + 2]
+    if sign == _RAISED:
+        follows = follows.lstrip("-+\u2212")
+    return _APART[sign] if follows[:1].isdigit() and text[found.start() - 1 : found.start()].isdigit() else ""
 
 
 def _seam(found: re.Match[str]) -> str:

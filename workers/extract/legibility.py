@@ -23,8 +23,8 @@ _TERMINAL = re.compile(
     r"|\x1b[PX^_][^\x1b\n]{0,4096}\x1b\\|\x1b[ -/]+[0-~]|\x1b[0-~]"
 )
 """Escape sequences (ECMA-48): colours and moves of the cursor in logs, titles of windows, sets of characters."""
-_OVERSTRUCK = re.compile(r"[^\n\x08]\x08")
-"""How manual pages print bold and underlined: a letter, a step back, and the letter again."""
+_STEPS = re.compile(r"\x08+|[^\x08]+")
+"""Steps back: manual pages print bold as a letter, a step back, and the letter again; progress is printed over."""
 _LINES = re.compile(r"[\x0b\x0c]")
 _SEPARATORS = str.maketrans({"\x01": "\t", "\x1f": "\t", "\x1c": "\n", "\x1d": "\n", "\x1e": "\n"})
 """What parts fields and records in FIX, MARC and Hive's files. Where there is no other control character."""
@@ -43,6 +43,10 @@ _REPLACED = re.compile("[\ufffd\ud800-\udfff]")
 _NO_CHARACTER = re.compile("[\ufdd0-\ufdef\ufffe\uffff]")
 _PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]{2,}")
 """One alone is an icon or a bullet; text whose font has no Unicode comes in runs."""
+_GROWS = re.compile("[\U0001f000-\U0001faff\U00020000-\U0003fffd]")
+"""Emoji and Chinese characters, of which each Unicode has new ones, which people use before this Python knows them."""
+MOST_LOOKED_AT = 10_000
+"""Characters, beyond which each of a text is looked at once, however often it has it."""
 _LOOKS_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 """Fillers: letters and symbols without a shape."""
 
@@ -95,12 +99,30 @@ def _cleaned(text: str) -> str:
     if "\x1b" in text or "\x9b" in text:
         text = _TERMINAL.sub("", text)
     if "\x08" in text:
-        text = _OVERSTRUCK.sub("", text)
+        text = _stepped_back(text)
     text = _LINES.sub("\n", text).translate(_BULLETS)
     found = _CONTROL.findall(text)
     if found and len(found) < MOST_SEPARATORS * len(text) and set(found) <= set("\x01\x1c\x1d\x1e\x1f"):
         text = text.translate(_SEPARATORS)
     return text
+
+
+def _stepped_back(text: str) -> str:
+    """Without what a terminal would have printed over; a step never leaves its line."""
+    kept: list[tuple[str, int]] = []
+    for found in _STEPS.finditer(text):
+        piece, steps = found[0], len(found[0])
+        if piece[0] != "\x08":
+            kept.append((piece, steps))
+            continue
+        while steps and kept:
+            piece, end = kept.pop()
+            start = max(piece.rfind("\n", end - steps if end > steps else 0, end) + 1, end - steps, 0)
+            steps = 0 if start and piece[start - 1] == "\n" else steps - (end - start)
+            if start:
+                kept.append((piece, start))
+                break
+    return "".join(piece[:end] for piece, end in kept)
 
 
 def _shows(text: str) -> bool:
@@ -112,12 +134,17 @@ def _shows(text: str) -> bool:
         unicodedata.category(each)[0] in "LNPSC"
         and unicodedata.category(each) not in ("Cc", "Cf")
         and each not in _LOOKS_BLANK
-        for each in text
+        for each in (text if len(text) < MOST_LOOKED_AT else set(text))
     )
 
 
 def _unassigned(text: str) -> int:
-    """Counts code points that are no characters, and those newer than this Python."""
+    """Counts code points that are no characters, where none newer than this Python are to be expected."""
     if _is_plain(text):
         return 0
-    return sum(text.count(each) for each in set(text) if not each.isprintable() and unicodedata.category(each) == "Cn")
+    odd = {
+        ord(each)
+        for each in set(text)
+        if not each.isprintable() and unicodedata.category(each) == "Cn" and not _GROWS.match(each)
+    }
+    return len(text) - len(text.translate(dict.fromkeys(odd))) if odd else 0

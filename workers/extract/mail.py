@@ -19,8 +19,12 @@ from workers.extract.unreadable import Unreadable
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _MBOX = re.compile(rb"From \S+[^\r\n]*\d{4}[^\r\n]*\r?\n(?=>?[A-Za-z][\w-]*:|>From )")
-_BETWEEN = re.compile(rb"\n\r?\n(?=From \S+[^\r\n]*\d{4}[^\r\n]*\r?\n(?:>?[A-Za-z][\w-]*:|>From ))")
-"""The line before each message of an mbox file."""
+_BETWEEN = re.compile(
+    rb"\n\r?\n(?=From \S+[^\r\n]*\d{4}[^\r\n]*\r?\n(?:>?[A-Za-z][\w-]*:|>From ))"
+    rb"|\n(?=From \S+ +(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d[^\r\n]{0,40}\d{4}"
+    rb"[^\r\n]{0,40}\r?\n[A-Za-z][\w-]*:)"
+)
+"""The line before each message of an mbox file; some programs leave no empty one."""
 _BOUNDARY = re.compile(rb"^--([^\r\n]{1,200}?)[ \t]*\r?\n(?=[A-Za-z][\w-]*:|\r?\n)", re.MULTILINE)
 _MESSAGES = frozenset({"message/rfc822", "message/news", "message/global"})
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
@@ -85,7 +89,7 @@ class _Reader:
                 raise Unreadable("encrypted", "the message is encrypted (S/MIME)")
             self._note(part)
         elif part.get_content_maintype() == "text" or kind in _PAGES:
-            yield from self._text(part, kind)
+            yield from self._text(part, kind, alone)
         else:
             self._note(part)
 
@@ -161,12 +165,16 @@ class _Reader:
             reader = _Reader(self._key)
             yield f"---- Message ----\n{reader.text_of(each)}"
 
-    def _text(self, part: Message, kind: str) -> Iterator[str]:
+    def _text(self, part: Message, kind: str, alone: bool) -> Iterator[str]:
         name, data = name_of(part), body_bytes(part)
         is_attached = part.get_content_disposition() == "attachment"
         if is_attached or name:
             self._note(part)
-        if kind in _NOT_READ or not data.strip():
+        if not data.strip():
+            return
+        if kind in _NOT_READ and not alone:
+            if not (is_attached or name):
+                self._note(part)
             return
         try:
             text = _decoded(self._key, data, charset_of(part))

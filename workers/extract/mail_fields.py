@@ -17,6 +17,9 @@ _FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, M
 _ENCODED = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=(?:\s+(?==\?[^?\s]+\?[bBqQ]\?[^?]*\?=))?")
 """An encoded word (RFC 2047), with the space before the next one, which is none."""
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/]*={0,2}\s*\Z")
+_QUOTED = re.compile(rb"[> \t|]+(?=[A-Za-z0-9+/]{40})")
+_BROKEN = re.compile(rb"(?<=[A-Za-z0-9+/]{40})[ \t!]+(?=\r?\n)")
+"""Where a server broke a long line."""
 _SHORTEST = 40
 """Characters that look like base64 before others, below which they are words."""
 
@@ -127,13 +130,17 @@ def _payload(part: Message) -> bytes:
 
 def _base64(raw: bytes) -> bytes:
     """Mailing lists add plain lines to it, and what is called so is not always."""
-    lines = raw.splitlines(keepends=True)
+    lines = [_BROKEN.sub(b"", line) for line in raw.splitlines(keepends=True)]
+    if _QUOTED.match(raw.lstrip()):
+        lines = [line.lstrip(b"> \t|") for line in lines]
     count = next((number for number, line in enumerate(lines) if not _BASE64_LINE.match(line)), len(lines))
     packed, rest = b"".join(lines[:count]), b"".join(lines[count:])
-    if rest.strip() and len(packed.strip()) < _SHORTEST:
-        return raw
     packed = b"".join(packed.split())
-    try:
-        return binascii.a2b_base64(packed + b"=" * (-len(packed) % 4)) + (b"\n\n" + rest if rest.strip() else b"")
-    except binascii.Error:
+    is_short = len(packed) < _SHORTEST
+    if is_short and (rest.strip() or len(packed) % 4):
         return raw
+    if len(packed.rstrip(b"=")) % 4 == 1:
+        if is_short:
+            return raw
+        raise Unreadable("corrupt", "a text of the message is damaged or cut: its base64 ends within a character")
+    return binascii.a2b_base64(packed + b"=" * (-len(packed) % 4)) + (b"\n\n" + rest if rest.strip() else b"")

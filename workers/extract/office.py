@@ -10,10 +10,12 @@ import olefile
 from office_oxide import Document, OfficeOxideError
 
 from workers.extract.archives import Archive
+from workers.extract.old_notes import notes_of
 from workers.extract.old_sheets import with_times
 from workers.extract.packages import Package
 from workers.extract.spreadsheets import mended_sheets
 from workers.extract.unreadable import Unreadable
+from workers.extract.word_parts import mended_texts, text_parts
 
 Format = Literal["docx", "pptx", "xlsx", "doc", "ppt", "xls"]
 
@@ -39,12 +41,11 @@ def package_to_text(archive: Archive, data: bytes) -> str:
     """Of a DOCX, PPTX or XLSX. Raises `Unreadable`."""
     package = Package(archive)
     sheets = package.targets(package.main).get("worksheet", []) if package.kind == "xlsx" else []
-    for name in archive.names.difference(
-        sheets
-    ):  # none is larger than it says; relationships and sheets are read below
+    texts = text_parts(package, package.targets(package.main)) if package.kind == "docx" else []
+    for name in archive.names.difference(sheets, texts):  # none is larger than it says; those are read below
         if name.lower().endswith((".xml", ".bin")):
             archive.read(name)
-    changed = mended_sheets(package, archive) if sheets else {}
+    changed = mended_sheets(package, archive) if sheets else mended_texts(package, archive) if texts else {}
     return _text(package.rewritten(changed, data), package.kind)
 
 
@@ -55,8 +56,9 @@ def ole_to_text(data: bytes) -> str:
             entries = {path[0].lower(): path[0] for path in file.listdir(streams=True, storages=True)}
             other = next((name for stream, name in _OTHERS.items() if stream in entries), None)
             old = next((stream for stream in _OLD if stream in entries and other is None), None)
-            stream = file.openstream(entries[old]).read() if old in ("worddocument", "workbook") else b""
-    except (OSError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
+            stream = file.openstream(entries[old]).read() if old is not None else b""
+            current = file.openstream(entries["current user"]).read() if "current user" in entries else b""
+    except (OSError, ValueError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Unreadable("corrupt", f"the OLE container is damaged or truncated: {error}") from None
     if "encryptedpackage" in entries:
         raise Unreadable("encrypted", "the Office document is protected by a password")
@@ -72,6 +74,8 @@ def ole_to_text(data: bytes) -> str:
                 "unsupported_format", "the document is a DOC of Word 95 or older, a format that is not read"
             )
     text = _text(data, _OLD[old])
+    if old == "powerpoint document":
+        return "\n\n".join([text, *(f"[Notes]\n{each}" for each in notes_of(stream, current))])
     return with_times(text, stream) if old == "workbook" else text
 
 

@@ -8,6 +8,7 @@ look like text: that is no text, and the page is counted with those that have no
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import pypdfium2
 import pypdfium2.raw as pdfium
@@ -16,8 +17,9 @@ from workers.extract.annotations import Annotations
 from workers.extract.extracted import Extracted
 from workers.extract.unreadable import Unreadable
 
-LITTLE = 20
-"""Characters, white space aside, below which it is looked at what else a page shows: a scan may have its number."""
+LITTLE = 24
+"""Characters, white space aside, below which it is looked at what else a page shows: a scan may have its number, or
+the name of what made it ("Scanned with CamScanner")."""
 DRAWN = 100
 """Segments of paths from which on a page shows more than lines and frames: letters as outlines, drawings."""
 MOST_OBJECTS = 2_000
@@ -29,7 +31,7 @@ of these from which on it has no text."""
 MOST_LETTERS = 40
 """On each side of a hyphen, by which a word is known again."""
 
-_PARTED = re.compile("[\u0002\ufffe]\n?|\u00ad(\n?)")
+_PARTED = re.compile("[\u0002\ufffe]\n?|\u00ad(\n?)|\u2010\n(?=[^\\W\\d_])")
 _COMPOUND = re.compile(rf"\b[^\W_]{{1,{MOST_LETTERS}}}-[^\W_]{{1,{MOST_LETTERS}}}\b")
 _ENDS_IN, _BEGINS_WITH = re.compile(r"[^\W_]+\Z"), re.compile(r"[^\W_]+")
 _SYMBOLS = re.compile("[\u2460-\u2473\u2660-\u2667\u2701-\u27bf]")
@@ -196,7 +198,7 @@ def _in_words(text: str) -> str:
     Between small letters they parted a word, unless the text has both parts with a hyphen elsewhere; any other belongs
     to what it stands in: Anglo-American, 1990-95. A soft hyphen that is drawn within a line is a hyphen.
     """
-    if all(sign not in text for sign in ("\u0002", "\ufffe", "\u00ad")):
+    if all(sign not in text for sign in ("\u0002", "\ufffe", "\u00ad", "\u2010\n")):
         return text
     compounds = set(_COMPOUND.findall(text))
 
@@ -226,5 +228,8 @@ def _is_cut(data: bytes) -> bool:
 
 def _attached(document: pypdfium2.PdfDocument, on_pages: list[str]) -> list[str]:
     """Names of what is attached, each once."""
-    names = [document.get_attachment(at).get_name() for at in range(min(document.count_attachments(), 1000))]
+    names = []
+    for at in range(min(document.count_attachments(), 1000)):
+        with suppress(pypdfium2.PdfiumError):  # a damaged entry costs its name, not the pages
+            names.append(document.get_attachment(at).get_name())
     return list(dict.fromkeys(" ".join(name.split()) for name in [*names, *on_pages] if name.strip()))

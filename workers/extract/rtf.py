@@ -12,6 +12,7 @@ import codecs
 import re
 from dataclasses import dataclass, replace
 
+from workers.extract.symbol_fonts import OTHER, shown
 from workers.extract.unreadable import Unreadable
 
 _TOKEN = re.compile(
@@ -93,6 +94,7 @@ class _Reader:
         self._opened: list[_State] = []
         self._codec = "cp1252"
         self._charsets: dict[int, int] = {}
+        self._fonts: dict[int, str] = {}
         self._font_defined = 0
         self._default_font: int | None = None
         self._skip = 0
@@ -238,9 +240,12 @@ class _Reader:
             data = bytes(self._bytes)
             self._bytes.clear()
             state = self._state
+            if state.fonts and not state.unshown:
+                self._fonts.setdefault(self._font_defined, data.decode("latin-1").strip(" ;"))
             if not (state.unshown or state.quiet or state.hidden or state.deleted):
                 if state.font is not None and self._charsets.get(state.font) == _SYMBOLS:
-                    text = "".join(chr(byte) if byte < 0x80 else "•" for byte in data)
+                    name = self._fonts.get(state.font, "")
+                    text = "".join(shown(name, byte) or (chr(byte) if byte < 0x80 else OTHER) for byte in data)
                 else:
                     text = data.decode(self._encoding(), "replace")
                 (self._notes if state.note else self._parts).append(text)

@@ -7,17 +7,26 @@ Times of day and durations are numbers of days, which the format of the cell tel
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape, unescape
 
 from workers.extract.archives import Archive
-from workers.extract.cell_formats import BUILT_IN_TIMES, as_time, time_code
+from workers.extract.cell_formats import BUILT_IN_TIMES, as_digits, as_time, digits_code, plainer, time_code
 from workers.extract.packages import Package
 from workers.extract.unreadable import Unreadable
 
 _CELL = re.compile(rb"<((?:[\w.-]+:)?)c\s([^<>]*?[^<>/])>(.*?)</\1c\s*>", re.DOTALL)
 _STYLE = re.compile(rb"""\bs=["'](\d+)["']""")
 _TYPE = re.compile(rb"""\bt=["'](\w+)["']""")
-_VALUE = re.compile(rb"<((?:[\w.-]+:)?)v\s*>([^<]*)</\1v\s*>")
+_VALUE = re.compile(rb"<((?:[\w.-]+:)?)v(?:\s[^<>]*)?>([^<]*)</\1v\s*>")
+_CODE = re.compile(rb"""(\sformatCode\s*=\s*)(["'])([^"'<>]*)\2""")
+_FRACTION = re.compile(rb"""(<(?:[\w.-]+:)?xf\s[^<>]*?\bnumFmtId=["'])1[23](["'])""")
+"""Cells by the fractions that have no code of their own (12 and 13): they show as other numbers do."""
+_QUOTES = {"&quot;": '"', "&apos;": "'"}
+_ESCAPES = {'"': "&quot;", "'": "&apos;"}
+_Shows = Callable[[float], str | None]
 _NOTHING = re.compile(rb"<((?:[\w.-]+:)?)v\s*(?:/>|></\1v\s*>)")
 
 
@@ -25,8 +34,14 @@ def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
     """The sheets that have such cells, as the library reads them right. Raises `Unreadable`."""
     found = package.targets(package.main)
     styles = next(iter(found.get("styles", [])), None)
-    times = _times(archive.read(styles)) if styles is not None else {}
     changed = {}
+    times: dict[int, _Shows] = {}
+    if styles is not None:
+        said = archive.read(styles)
+        times = _times(said)
+        plain = _plainer(said)
+        if plain != said:
+            changed[styles] = plain
     for name in found.get("worksheet", []):
         sheet = archive.read(name)
         if not found.get("sharedStrings") and b't="s"' in sheet:
@@ -38,8 +53,19 @@ def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
     return changed
 
 
-def _times(styles: bytes) -> dict[int, str]:
-    """Styles of cells that show times or durations -> the code of their format, without its literals."""
+def _plainer(styles: bytes) -> bytes:
+    """The styles with codes that the library takes."""
+
+    def plain(found: re.Match[bytes]) -> bytes:
+        code = unescape(found[3].decode(errors="replace"), _QUOTES)
+        made = plainer(code)
+        return found[0] if made == code else found[1] + found[2] + escape(made, _ESCAPES).encode() + found[2]
+
+    return _FRACTION.sub(rb"\g<1>0\g<2>", _CODE.sub(plain, styles))
+
+
+def _times(styles: bytes) -> dict[int, _Shows]:
+    """Styles of cells that show times, durations or set digits -> how."""
     if b"<!ENTITY" in styles:
         raise Unreadable("corrupt", "the styles of the XLSX declare entities, which no Office document needs")
     try:
@@ -51,16 +77,18 @@ def _times(styles: bytes) -> dict[int, str]:
         if each.tag.rpartition("}")[2] == "numFmt" and (each.get("numFmtId") or "").isdecimal():
             codes[int(each.get("numFmtId") or 0)] = each.get("formatCode") or ""
     formats = next((each for each in root if each.tag.rpartition("}")[2] == "cellXfs"), ())
-    times = {}
+    times: dict[int, _Shows] = {}
     for at, each in enumerate(formats):
         number = each.get("numFmtId") or ""
-        code = time_code(codes.get(int(number), "") if number.isdecimal() else "")
-        if code is not None:
-            times[at] = code
+        said = codes.get(int(number), "") if number.isdecimal() else ""
+        if (code := time_code(said)) is not None:
+            times[at] = partial(as_time, code=code)
+        elif (code := digits_code(said)) is not None:
+            times[at] = partial(as_digits, code=code)
     return times
 
 
-def _mended(cell: re.Match[bytes], times: dict[int, str]) -> bytes:
+def _mended(cell: re.Match[bytes], times: dict[int, _Shows]) -> bytes:
     prefix, attributes, content = cell.groups()
     kind = _TYPE.search(attributes)
     if kind is not None and kind[1] != b"n":
@@ -68,8 +96,8 @@ def _mended(cell: re.Match[bytes], times: dict[int, str]) -> bytes:
     if b"f>" in content or b"f " in content:
         content = _NOTHING.sub(b"", content)
     value, style = _VALUE.search(content), _STYLE.search(attributes)
-    code = times.get(int(style[1])) if style is not None else None
-    shown = _shown(value[2], code) if value is not None and code is not None else None
+    shows = times.get(int(style[1])) if style is not None else None
+    shown = _shown(value[2], shows) if value is not None and shows is not None else None
     if value is None or shown is None:
         return b"<%bc %b>%b</%bc>" % (prefix, attributes, content, prefix)
     attributes = _TYPE.sub(b"", _STYLE.sub(b"", attributes)) + b' t="str"'
@@ -77,8 +105,8 @@ def _mended(cell: re.Match[bytes], times: dict[int, str]) -> bytes:
     return b"<%bc %b>%b</%bc>" % (prefix, attributes, content, prefix)
 
 
-def _shown(number: bytes, code: str) -> str | None:
+def _shown(number: bytes, shows: _Shows) -> str | None:
     try:
-        return as_time(float(number), code)
+        return shows(float(number))
     except ValueError:
         return None

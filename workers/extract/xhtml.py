@@ -22,7 +22,7 @@ _ATTRIBUTES = r"""(?:\s++[^\s"'<>/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"'<>]
 _SELF_CLOSED_RAW = re.compile(rf"<(?:{_RAW}){_ATTRIBUTES}\s*+/>", re.IGNORECASE)
 _PIECE = re.compile(
     rf"""<!--.*?(?:-->|\Z)|<!\[CDATA\[(?P<cdata>.*?)(?:\]\]>|\Z)|<(?P<empty>[a-z][\w:.-]*+){_ATTRIBUTES}\s*+/>"""
-    rf"""|<(?P<raw>script|style|textarea|title|iframe|xmp|noframes|noembed)\b[^>]*+>.*?(?:</(?P=raw)\s*+>|\Z)""",
+    rf"""|<(?P<raw>script|style|textarea|title|iframe|xmp|noframes|noembed)\b[^<>]*+>.*?(?:</(?P=raw)\s*+>|\Z)""",
     re.IGNORECASE | re.DOTALL,
 )
 _SUBSET = re.compile(r"<!DOCTYPE[^\[>]*+\[[^\]]*+\]\s*>", re.IGNORECASE)

@@ -10,16 +10,16 @@ import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import orjson
+from workers.llm.json_text import written
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 """Names of the limit of an answer: OpenAI's, which its reasoning models insist on, and the older one, which many
 servers know alone. https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens"""
 
 _UNKNOWN = re.compile(
-    rb"unrecogni[sz]ed|not recogni[sz]ed|unknown|unsupported|unexpected|extra_forbidden|extra(?:neous)? |not permitted|"
-    rb"not (?:yet )?supported|not allowed|(?:does not|doesn't) support|cannot find field|additional propert|"
-    rb"invalid (?:field|parameter|argument|request argument|property)|no such",
+    r"unrecogni[sz]ed|not recogni[sz]ed|unknown|unsupported|unexpected|extra_forbidden|extra(?:neous)? |not permitted|"
+    r"not (?:yet )?supported|not allowed|(?:does not|doesn't) support|cannot find field|additional propert|"
+    r"invalid (?:field|parameter|argument|request argument|property)|no such",
     re.IGNORECASE,
 )
 """Of pydantic (422), Azure, Mistral, TGI (serde), Gemini, LiteLLM, Bedrock."""
@@ -45,8 +45,8 @@ class Accepted:
         """
         if status not in (400, 422) or (self._answered and self.limit_field == LIMIT_FIELDS[0]):
             return False
-        said = orjson.dumps(body)
-        if LIMIT_FIELDS[0].encode() not in said or not _UNKNOWN.search(said):
+        said = written(body)
+        if LIMIT_FIELDS[0] not in said or not _UNKNOWN.search(said):
             return False
         if self.limit_field == LIMIT_FIELDS[0]:
             log.warning("the server does not know max_completion_tokens: it is asked with max_tokens from here on")

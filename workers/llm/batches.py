@@ -184,7 +184,10 @@ class BatchApi:
         except openai.APIStatusError as error:
             verdict = judge_status(error.status_code, {"error": error.body})
             reply = Reply(error.status_code, error.response.headers, error.body)
-            raise BatchApiError(_at(verdict, where), error.status_code, retry_after_of(reply)) from None
+            said = retry_after_of(reply)
+            raise BatchApiError(
+                _at(verdict, where), error.status_code, verdict.wait if said is None else said
+            ) from None
         except openai.APITimeoutError:
             raise BatchApiError(_transient("timeout", f"{where}: no answer in time"), None) from None
         except openai.APIConnectionError as error:
@@ -199,7 +202,7 @@ def _transient(error_type: str, message: str) -> Verdict:
 
 
 def _at(verdict: Verdict, where: str) -> Verdict:
-    return Verdict(verdict.kind, verdict.error_type, f"{where}: {verdict.message}", verdict.retryable)
+    return replace(verdict, message=f"{where}: {verdict.message}")
 
 
 # -- input

@@ -36,6 +36,9 @@ MAX_TRANSIENT = 6
 
 QUOTA_CALLS = 12
 """Calls of a document that is refused for a quota while a short question is answered: over a minute and a half."""
+LIMITED_SECONDS, LIMITED_CALLS = 600.0, 40
+"""Seconds since a document's first refusal for a rate limit, and refusals between which others were answered, after
+both of which the limit is taken for its own: more tokens than a minute has, say. Then it is a retryable error row."""
 MOST_ABOUT = 150
 """Characters of a document's name that a pause shows."""
 PATH = "chat/completions"
@@ -239,8 +242,9 @@ class Chat:
 
         Raises `_FormatUnknown`, `_LimitUnknown`.
         """
-        calls = failures = unexpected = 0
+        calls = failures = unexpected = limited = 0
         last_failure: float | None = None
+        limited_since: float | None = None
         while not caller.stopped():
             called = await self._call_out(payload, answer, caller)
             if called is None:
@@ -272,7 +276,13 @@ class Chat:
                         return True
                     unexpected = 0  # nobody was answered for a while: it begins anew
                     continue
-            elif verdict.error_type != "rate_limited" and await self._is_its_own(verdict, since, calls):
+            elif verdict.error_type == "rate_limited":
+                limited += self._brake.last_success() > since
+                limited_since = limited_since or started
+                if time.monotonic() - limited_since >= LIMITED_SECONDS and await self._is_limited_alone(limited, calls):
+                    answer.error = verdict
+                    return True
+            elif await self._is_its_own(verdict, since, calls):
                 failures += 1
             if failures >= MAX_TRANSIENT:
                 answer.error = verdict
@@ -300,6 +310,13 @@ class Chat:
         about = f"; asked about {caller.about[:MOST_ABOUT]}" if caller.about else ""
         self._brake.stop_job(replace(verdict, message=f"{verdict.message} ({self._transport.base_url}{PATH}{about})"))
         return None
+
+    async def _is_limited_alone(self, limited: int, calls: int) -> bool:
+        """Whether others are answered while a document is refused for a rate limit for long.
+
+        Where no others are asked a short question stands in for them, now and then.
+        """
+        return limited >= LIMITED_CALLS or (calls % LIMITED_CALLS == 0 and await self._short.ask() is None)
 
     async def _others_are_answered(self, verdict: Verdict, since: float, caller: _Caller) -> bool:
         """Whether the provider answers others what it does not answer here; False once it does again, or when stopped.
@@ -514,8 +531,8 @@ def _short(word: str | None) -> str | None:
 
 def backoff(calls: int, retry_after: float | None) -> float:
     """Seconds to wait, with jitter: what the provider asks for, up to a limit, else twice as long each time."""
-    if retry_after is None:
-        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (calls - 1)) * random.uniform(0.5, 1.0)
+    if not retry_after:  # none, or at once: servers say 0 for hours
+        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(calls - 1, 30)) * random.uniform(0.5, 1.0)
     asked = min(RETRY_AFTER_MOST, retry_after)
     return asked + random.uniform(0.0, 0.1 + 0.1 * asked)
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from workers.llm.failure import Failure, find_failure
+from workers.llm.json_text import written
 
 MOST_TOKENS = 2**31
 """More than any call takes, and less than a column of them can hold."""
@@ -20,28 +21,45 @@ MOST_TOKENS = 2**31
 MOST_BLOCKS = 20
 """Blocks of thoughts that are taken off an answer's beginning."""
 
-_THINKING = "think|thinking|thought|thoughts|reasoning|seed:think"
+_THINKING = "(?:[a-z]{1,20}[:_])?(?:think|thinking|thoughts?|reasoning)|antthinking"
+"""Names of tags: with the prefixes of Seed-OSS (`seed:`), LongCat (`longcat_`) and others."""
+_QUOTES = "`'\"\u201c\u201d\u2018\u2019\u00ab\u00bb"
 _OPENS = re.compile(
-    rf"\s*(?:<(?P<tag>{_THINKING})>|(?P<mistral>\[THINK\])|(?P<kimi>◁think▷)|(?P<cohere><\|START_THINKING\|>)"
+    rf"\s*(?:<(?P<tag>{_THINKING})(?:\s[^<>]{{0,200}})?>|(?P<mistral>\[THINK\])|(?P<kimi>◁think▷)|(?P<cohere><\|START_THINKING\|>)"
     r"|(?P<harmony>(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)[^<]*<\|message\|>)"
-    r"|(?P<gemma><\|channel>thought))",
+    r"|(?P<gemma><\|channel>thought)|(?P<medgemma><unused94>thought)|(?P<apertus><\|inner_prefix\|>)"
+    r"|(?P<sky><\|begin_of_thought\|>)|(?P<webui><details type=\"reasoning\"[^<>]{0,200}>))",
     re.IGNORECASE,
 )
-"""How thoughts begin: DeepSeek, Qwen, GLM and more (<think>), Seed-OSS, Magistral, Kimi, Cohere, gpt-oss, Gemma."""
+"""How thoughts begin: DeepSeek, Qwen, GLM and more (<think>), Seed-OSS, Magistral, Kimi, Cohere, gpt-oss, Gemma,
+MedGemma, Apertus, Sky-T1 and OpenThinker, Open WebUI."""
 _CLOSES = {
     "mistral": "[/THINK]",
     "kimi": "◁/think▷",
     "cohere": "<|END_THINKING|>",
     "harmony": "<|end|>",
     "gemma": "<channel|>",
+    "medgemma": "<unused95>",
+    "apertus": "<|inner_suffix|>",
+    "sky": "<|end_of_thought|>",
+    "webui": "</details>",
 }
-_CLOSED_ALONE = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>", re.IGNORECASE)
-"""The end of thoughts that the chat template began, not the model (DeepSeek-R1, QwQ)."""
-_FINAL = re.compile(
-    r"\s*(?:(?:<\|start\|>assistant)?<\|channel\|>final[^<]*<\|message\|>|<\|START_RESPONSE\|>)", re.IGNORECASE
+_CLOSED_ALONE = re.compile(
+    rf"(?<![{_QUOTES}])(?:</(?:[a-z]{{1,20}}[:_])?(?:think|thinking)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>)"
+    rf"(?![{_QUOTES}])",
+    re.IGNORECASE,
 )
-_FINAL_ENDS = re.compile(r"(?:<\|return\|>|<\|end\|>|<\|END_RESPONSE\|>)\s*$", re.IGNORECASE)
-_MARK = re.compile(r"think|thought|reasoning|channel\|", re.IGNORECASE)
+"""The end of thoughts that the chat template began, not the model (DeepSeek-R1, QwQ). In quotes, an answer speaks of
+it."""
+_FINAL = re.compile(
+    r"\s*(?:(?:<\|start\|>assistant)?<\|channel\|>final[^<]*<\|message\|>|<\|START_RESPONSE\|>"
+    r"|<\|begin_of_solution\|>)",
+    re.IGNORECASE,
+)
+_FINAL_ENDS = re.compile(r"(?:<\|return\|>|<\|end\|>|<\|END_RESPONSE\|>|<\|end_of_solution\|>)\s*$", re.IGNORECASE)
+_BARE = re.compile(r"\s*analysis(?=[A-Z\s]).*assistantfinal", re.DOTALL)
+"""gpt-oss, by a server that leaves its marks out."""
+_MARK = re.compile(r"think|thought|reasoning|channel\||inner_prefix|assistantfinal", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -82,7 +100,7 @@ def read_completion(body: Any) -> Completion:
     """What a decoded body of any shape says."""
     said = _read(body)
     if not said.has_choices and body is not None:
-        said.shown = _json(body)[:2000]
+        said.shown = written(body)[:2000]
     return said
 
 
@@ -102,13 +120,16 @@ def _read(body: Any) -> Completion:
     else:
         said.blocked = _blocked(body)
     said.failure = find_failure(body, answered=said.has_choice)
-    if choice is not None and "error" in choice and said.failure is None:
-        said.failure = find_failure(choice, answered=True)
+    for part in (choice, choice.get("message")) if choice is not None else ():
+        if said.failure is None and isinstance(part, dict) and "error" in part:
+            said.failure = find_failure(part, answered=True)
+    if said.usage is not None and not said.usage.completion and said.text:
+        said.usage = None  # a server that does not count says 0
     return said
 
 
 def _read_choice(choice: dict[str, Any], said: Completion) -> None:
-    said.finish = _text(choice.get("finish_reason")) or _text(choice.get("finishReason")) or None
+    said.finish = _finish(choice)
     said.has_choices = said.finish is not None
     message = choice.get("message")
     if not isinstance(message, dict):
@@ -127,13 +148,26 @@ def _read_choice(choice: dict[str, Any], said: Completion) -> None:
     calls = message.get("tool_calls") or message.get("function_call") or []
     for call in calls if isinstance(calls, list) else [calls]:
         function = call.get("function", call) if isinstance(call, dict) else {}
-        said.tools.append(str(function.get("name") or "?") if isinstance(function, dict) else "?")
+        function = function if isinstance(function, dict) else {}
+        if not isinstance(call, dict) or function.get("name") or function.get("arguments"):  # One API sends empty ones
+            said.tools.append(str(function.get("name") or "?"))
     text = _content(message.get("content"), said)
-    if text is not None and ("<" in text or "[" in text or "◁" in text) and _MARK.search(text):
+    if text is not None and _MARK.search(text) and not _is_json(text):
         rest = without_thoughts(text)
         said.thought = said.thought or rest != text
         text = rest
     said.text = text
+
+
+def _finish(choice: dict[str, Any]) -> str | None:
+    """How it ended: the first that says so. Of an object (SGLang, OpenAI's `finish_details`) it is the type."""
+    for name in ("finish_reason", "finishReason", "finish_details", "native_finish_reason", "stop_reason"):
+        said = choice.get(name)
+        if isinstance(said, dict):
+            said = said.get("type") or said.get("reason") or said
+        if said is not None and said != "":
+            return said if isinstance(said, str) else written(said) or "?"
+    return None
 
 
 def _content(content: Any, said: Completion) -> str | None:
@@ -141,7 +175,7 @@ def _content(content: Any, said: Completion) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, dict) and "type" not in content:
-        return _json(content)  # the JSON that was asked for, as JSON
+        return written(content)  # the JSON that was asked for, as JSON
     if not isinstance(content, (list, dict)):
         return None
     texts: list[str] = []
@@ -175,15 +209,31 @@ def without_thoughts(text: str) -> str:
             rest = _FINAL_ENDS.sub("", rest[final.end() :]).strip()
         elif (alone := _CLOSED_ALONE.search(rest)) is not None and not _mentioned(rest, alone.start()):
             rest = rest[alone.end() :].lstrip()
+        elif (bare := _BARE.match(rest)) is not None:
+            rest = rest[bare.end() :].lstrip()
         else:
             break
     return rest
 
 
+def _is_json(text: str) -> bool:
+    """Whether an answer is JSON as a whole: marks are part of its strings then."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        orjson.loads(text)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return False
+    return True
+
+
 def _mentioned(text: str, end: int) -> bool:
     """Whether a closing mark has its opening one before it, in the midst of the text: the answer speaks of it."""
     return (
-        re.search(rf"<(?:{_THINKING})>|\[THINK\]|◁think▷|<\|START_THINKING\|>", text[:end], re.IGNORECASE) is not None
+        re.search(
+            rf"<(?:{_THINKING})(?:\s[^<>]{{0,200}})?>|\[THINK\]|◁think▷|<\|START_THINKING\|>", text[:end], re.IGNORECASE
+        )
+        is not None
     )
 
 
@@ -262,13 +312,6 @@ def _count(value: Any) -> int | None:
 def _first(*values: Any) -> int:
     """The first that is a count above 0."""
     return next((count for count in map(_count, values) if count), 0)
-
-
-def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except (TypeError, ValueError):  # beyond what orjson itself reads
-        return repr(value)
 
 
 def _dict(value: Any) -> dict[str, Any]:

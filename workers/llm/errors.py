@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -65,8 +65,6 @@ class Rule:
     few: bool = False
     wait: float | None = None
     hint: str = ""
-    alone: str = ""
-    passes: bool = False
 
     def fits(self, status: int, codes: tuple[str, ...], message: str) -> bool:
         """Whether an error of this status, with these codes and this message, is of this kind."""
@@ -90,11 +88,13 @@ DAY_WAIT = 60.0
 _QUOTA = (
     "insufficient_quota|billing_hard_limit_reached|billing_not_active|credit_balance_exhausted|insufficient_balance"
     "|budget_exceeded|arrearage|billing_disabled|payment_required|insufficient_credits|insufficient_funds|1113"
+    "|exceeded_current_quota_error"
 )
 _QUOTA_SAYS = (
     r"credit balance is too low|insufficient (account )?(balance|credits?|funds)|budget has been exceeded"
     r"|(used|run out of|out of) (all )?(your )?(available |remaining )?(resources|credits)"
     r"|billing (is )?(disabled|not enabled)|(monthly|weekly) (\w+ )?(limit|quota|budget)"
+    r"|limited to [\d,.]+ [\w ]{1,20}(/|per) ?month"
     r"|余额不足|requires more credits|access denied, please make sure your account is in good standing"
 )
 _SPENT = r".*(spend|spending|budget|billing|credit|usage|monthly|hard|cost|balance|quota).*_limit_(exceeded|reached)"
@@ -135,7 +135,7 @@ _CONTEXT_SAYS = (
     r"|must have less than \d+ tokens|`?max_new_tokens`? must be <=|exceeds? max (input|sequence) length"
     r"|max_(completion_)?tokens`?'? must be (at least|greater than).{0,20}got -|range of input length should be"
     r"|prompt length .{0,40}(should not exceed|exceeds|greater than)|exceeds n_ctx|max_seq_len"
-    r"|input length .{0,60}exceed"
+    r"|input length .{0,60}exceed|input tokens .{0,20}(exceed|cannot exceed)|reached context length"
     r"|n_keep|when context the overflows|context overflow|prompt 超长|maximum allowed length"
 )
 _CAPACITY_SAYS = (
@@ -145,7 +145,7 @@ _CAPACITY_SAYS = (
 )
 _KEY = (
     "invalid_api_key|api_key_invalid|authentication_error|unauthenticated|invalid_authentication|invalid_key"
-    "|expired_api_key"
+    "|expired_api_key|expired_key"
 )
 _KEY_SAYS = (
     r"(api|access|subscription)[ _-]?key (is |was )?(not valid|invalid|expired|incorrect|missing|required|revoked)"
@@ -171,7 +171,7 @@ RULES = (
          r"allocated quota|per.?(minute|second)|rate.?limits? page|\b[rt]p[ms]\b|too many requests", retryable=True),
     Rule(Kind.JOB, "insufficient_quota", "`insufficient_quota`, `credit_balance_exhausted`, `billing_*`", code=_QUOTA),
     Rule(Kind.JOB, "insufficient_quota", "402", status=(402,)),
-    Rule(Kind.JOB, "insufficient_quota", "words of an empty account", (*_CLIENT,), says=_QUOTA_SAYS),
+    Rule(Kind.JOB, "insufficient_quota", "words of an empty account", _CLIENT, says=_QUOTA_SAYS),
     Rule(Kind.JOB, "insufficient_quota", "429 of a limit of spend: `*_limit_exceeded`", status=(429,), code=_SPENT),
     Rule(Kind.DOCUMENT, "request_too_large", '429 or 413 that says "request too large"', (429, 413, NAMELESS),
          says=r"request (is )?too large|requested \d+.{0,80}(reduce|larger)"),
@@ -209,10 +209,10 @@ RULES = (
 )  # fmt: skip
 
 _TRY_AGAIN = re.compile(
-    r"(?:try again|retry|reset\w*|wait)\D{0,20}?((?:\d+(?:\.\d+)?\s?(?:ms|h|m|s)[a-z]*\s?)+)", re.IGNORECASE
+    r"(?:try again|retry|reset\w*|wait)\D{0,20}?((?:\d+(?:\.\d+)?\s?(?:ms|milli|h|m|s)[a-z]*\s?)+)", re.IGNORECASE
 )
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s?(ms|h|m|s)", re.IGNORECASE)
-_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s?(ms|milli|h|m|s)", re.IGNORECASE)
+_SECONDS = {"ms": 1e-3, "milli": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def judge_status(status: int, body: Any, text: str = "") -> Verdict:
@@ -276,12 +276,12 @@ WHOLE = {
     "complete": "Cohere's COMPLETE",
     "completed": "OpenAI's Responses, which gateways translate",
     "end": "Replicate and old FastChat",
-    "finish_reason_stop": "Vertex",
+    "normal": "Baidu",
 }
 """Finish words (in lower case) of answers that are whole, and who says them."""
 CUT = frozenset(
     {"length", "max_tokens", "max_length", "model_length", "model_context_window_exceeded", "max_output_tokens",
-     "max_completion_tokens", "token_limit", "incomplete", "finish_reason_max_tokens"}
+     "max_completion_tokens", "token_limit", "incomplete"}
 )  # fmt: skip
 """Of answers that reached a limit of tokens: OpenAI, Anthropic, Gemini, TGI, Mistral, Cohere."""
 FILTERED = frozenset(
@@ -307,7 +307,7 @@ def judge_answer(status: int, said: Completion, text: str = "") -> Verdict | Non
     if said.blocked:
         message = f"the provider gave no answer: the prompt was blocked ({said.blocked})"
         return Verdict(Kind.DOCUMENT, "content_filter", message)
-    word = (said.finish or "").lower().partition(":")[0].strip()
+    word = _finish_word(said.finish or "")
     if word in CUT:
         return Verdict(Kind.DOCUMENT, "truncated", "the answer reached its token limit; raise model.max_output_tokens")
     if word in FILTERED:
@@ -333,6 +333,12 @@ def judge_answer(status: int, said: Completion, text: str = "") -> Verdict | Non
     return None
 
 
+def _finish_word(said: str) -> str:
+    """As the tables below have it: of `FinishReason.MAX_TOKENS`, `FINISH_REASON_STOP`, `content_filter: SAFETY`."""
+    word = re.sub(r"[\s-]+", "_", said.lower().partition(":")[0].strip())
+    return re.sub(r"^finish_?reason[._]", "", word)
+
+
 def is_visible(text: str) -> bool:
     """Whether there is anything in a text but white space, control and zero-width characters."""
     return any(char.isprintable() and not char.isspace() for char in text)
@@ -343,9 +349,7 @@ def _inside(status: int, failure: Failure) -> Verdict:
     named = failure.status or NAMELESS
     verdict = _judge(named, failure, f"HTTP {status} with an error{f' {named}' if named else ''} inside")
     few = verdict.kind is Kind.TRANSIENT and verdict.error_type != "rate_limited"
-    return Verdict(
-        verdict.kind, verdict.error_type, verdict.message, verdict.retryable, few, verdict.passes, verdict.wait
-    )
+    return replace(verdict, few=few)
 
 
 def _what_came(text: str) -> str:

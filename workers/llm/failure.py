@@ -20,11 +20,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from workers.llm.json_text import written
+
 SHOWN = 500
 """Characters of what was said that are shown at most."""
 DEEPEST, MOST_PARTS = 8, 200
 NO_ERROR = frozenset({"0", "200", "ok", "OK", "success", "Success"})
 """Codes of an `error` that tells that there is none."""
+NOTHING = ("None", "none", "null", "false", "False")
 
 _WORDS = ("message", "msg", "error_message", "error_msg", "errorMessage", "errormessage", "status_msg", "detail",
           "details", "description", "error_description", "faultstring", "reason", "title", "raw", "text", "error",
@@ -57,7 +60,13 @@ def find_failure(body: Any, *, answered: bool) -> Failure | None:
         return None
     if answered and "error" not in body and "errors" not in body and "base_resp" not in body:
         return None
-    found: list[Any] = [body[name] for name in ("error", "errors", "Error") if body.get(name)]
+    found: list[Any] = []
+    for name in ("error", "errors", "Error"):
+        said = body.get(name)
+        if isinstance(said, (bool, int, float)) and said:  # `"error": true`: its words stand beside it
+            said = {**body, "error": {"message": f"error: {written(said)}", "code": said}}
+        if said and said not in NOTHING:
+            found.append(said)
     resp = body.get("base_resp")
     if isinstance(resp, dict) and resp.get("status_code") not in (0, "0", None):
         found.append(resp)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import orjson
@@ -24,8 +25,11 @@ _BROKEN = re.compile(
 )
 
 
-def decoded(raw: bytes) -> Any:
-    """The value of a body of JSON, mended if need be; None for what is no JSON."""
+def decoded(raw: bytes, charset: str | None = None) -> Any:
+    """The value of a body of JSON, mended if need be; None for what is no JSON.
+
+    `charset`: what its sender says that it is written in. What no reading makes text of becomes U+FFFD.
+    """
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -33,9 +37,24 @@ def decoded(raw: bytes) -> Any:
     if raw[:1] == b"<" or not raw.strip():
         return None
     try:
-        return orjson.loads(mended(raw.decode(json.detect_encoding(raw), "replace")))
-    except (ValueError, UnicodeError):
+        return orjson.loads(mended(_text(raw, charset)))
+    except ValueError:
         return None
+
+
+def _text(raw: bytes, charset: str | None) -> str:
+    if charset is not None and not charset.lower().startswith("utf"):
+        with suppress(LookupError, UnicodeError):
+            return raw.decode(charset)
+    return raw.decode(json.detect_encoding(raw), "replace")
+
+
+def written(value: Any) -> str:
+    """The JSON of a value that a server sent; empty for what nests deeper than is written here."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return ""
 
 
 def mended(text: str) -> str:
@@ -64,8 +83,9 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 def dug_out(text: str) -> str:
     """The one JSON object in an answer, without the prose and fences around it.
 
-    Of several different objects nobody knows which counts; then, and where there is none, it is the text as it is:
-    whoever reads it says what is wrong with it.
+    Of several different objects nobody knows which counts, nor whether one does that stands within something broken or
+    before something that was cut off. Then, and where there is none, it is the text as it is: whoever reads it says
+    what is wrong with it.
     """
     try:
         orjson.loads(text)
@@ -74,7 +94,7 @@ def dug_out(text: str) -> str:
         pass
     mend = mended(text)
     found: dict[str, str] = {}
-    looked_at = 0
+    looked_at = done = 0
     place = mend.find("{")
     for _ in range(MOST_STARTS):
         if place < 0 or looked_at > MOST_LOOKED_AT:
@@ -82,12 +102,18 @@ def dug_out(text: str) -> str:
         try:
             value, end = _DECODER.raw_decode(mend, place)
         except json.JSONDecodeError as error:
-            looked_at += len(mend) - place if error.msg.startswith("Unterminated") else error.pos - place
+            if error.msg.startswith("Unterminated") or error.pos >= len(mend.rstrip()):
+                return text
+            looked_at += error.pos - place
             end = place + 1
         except (ValueError, RecursionError):
             looked_at += 2_000
             end = place + 1
         else:
+            around = mend[done:place].rstrip("{")  # doubled braces are a template's
+            if around.count("{") > around.count("}"):
+                return text
+            done = end
             if value:
                 found[json.dumps(value, sort_keys=True)] = mend[place:end]
         place = mend.find("{", end)

@@ -14,14 +14,15 @@ import orjson
 from batch.job import Job
 from batch.response_format import response_format
 from workers.llm.accepted import LIMIT_FIELDS, Accepted
+from workers.llm.json_text import written
 
 MOST_SHOWN = 8_000
 """Characters of an invalid answer that its re-ask shows to the model: what bounds the size and price of a re-ask."""
 
-_FORMAT_NAMED = re.compile(rb"response[_ ]format|json[_ ]schema", re.IGNORECASE)
-_GENERATED = re.compile(rb"json_validate_failed|failed_generation")
+_FORMAT_NAMED = re.compile(r"response[_ ]format|json[_ ]schema", re.IGNORECASE)
+_GENERATED = re.compile(r"json_validate_failed|failed_generation")
 """Groq's error for what the model made of the schema."""
-_SCHEMA_REFUSED = re.compile(rb"invalid schema", re.IGNORECASE)
+_SCHEMA_REFUSED = re.compile(r"invalid schema", re.IGNORECASE)
 
 
 class Questions:
@@ -154,7 +155,7 @@ def refuses_format(status: int, body: Any) -> bool:
     """
     if status not in (400, 422):
         return False
-    said = orjson.dumps(body)
+    said = written(body)
     if _GENERATED.search(said):
         return False
     if _FORMAT_NAMED.search(said):

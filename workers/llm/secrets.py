@@ -14,6 +14,8 @@ from urllib.parse import quote, quote_plus
 LEAST = 8
 """Characters of a secret: shorter ones are words such as `none` that servers without keys are given, and that answers
 hold too."""
+WORDS = frozenset({"lm-studio", "no-key-required", "sk-no-key-required", "not-needed", "not-required", "placeholder"})
+"""Keys that the documentation of LM Studio, llama.cpp and LangChain gives to everybody; answers may speak of them."""
 SHOWN = "[key]"
 """Stands in place of a secret."""
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-=")
@@ -31,7 +33,7 @@ class Secrets:
 
     def add(self, secret: str) -> None:
         """Notes a secret. Partly masked ones (`sk-ab***yz`) are no secrets and stay as they are."""
-        if len(secret) < LEAST or secret in self._known:
+        if len(secret) < LEAST or secret in WORDS or secret in self._known:
             return
         self._known.add(secret)
         forms = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], secret.encode().hex()}
@@ -53,9 +55,15 @@ class Secrets:
         return text if cleaned is raw else cleaned.decode(errors="surrogatepass")
 
     def clean_json(self, raw: bytes, value: Any) -> Any:
-        """Takes the secrets out of `value`, which was read from the clean body `raw`: those that escapes hid there."""
+        """Takes the secrets out of `value`, which was read from the clean body `raw`: those that escapes hid there.
+
+        None for what nests too deep to be looked through.
+        """
         if self._traces and any(escape in raw for escape in _ESCAPES):
-            return self._walked(value)
+            try:
+                return self._walked(value)
+            except RecursionError:
+                return None
         return value
 
     def _walked(self, value: Any) -> Any:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import openai
 
-from batch.proxies import Proxy, ProxyUnusable, proxy_for
+from batch.proxies import PORTS, Proxy, ProxyUnusable, proxy_for
 from workers.llm.connections import Connector, demand_fresh, was_reused
 from workers.llm.json_text import decoded
 from workers.llm.keys import KEY, KEY_COMMAND, KEY_FILE, CredentialsMissing, Keys
@@ -68,7 +68,10 @@ def endpoint_proxy(base_url: str, keys: Keys) -> Proxy | None:
 
     Raises `CredentialsMissing` for an endpoint or a proxy that cannot be used.
     """
-    if urlsplit(base_url).username is not None:
+    endpoint = urlsplit(base_url)
+    if endpoint.scheme not in PORTS or not endpoint.hostname:
+        raise CredentialsMissing("OPENAI_BASE_URL is no URL of a server; it begins with http:// or https://")
+    if endpoint.username is not None:
         raise CredentialsMissing("OPENAI_BASE_URL holds a user or password; the key alone says who asks")
     try:
         proxy = proxy_for(base_url)
@@ -167,14 +170,15 @@ class Transport:
                     url, data=payload, headers=self._headers, allow_redirects=False, proxy_headers=to_proxy
                 ) as response:
                     answers = True
-                    return self._cleaned(response.status, response.headers, await _read(response)), key
+                    raw = await _read(response)
+                    return self._cleaned(response.status, response.headers, raw, response.charset), key
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 # A server that works on an answer is silent for longer before it breaks, and may have billed it.
                 if answers or not was_reused() or time.monotonic() - began > STALE_WITHIN:
                     raise
                 demand_fresh(True)
 
-    def _cleaned(self, status: int, headers: Any, raw: bytes) -> Reply:
+    def _cleaned(self, status: int, headers: Any, raw: bytes, charset: str | None) -> Reply:
         """An answer without secrets. Raises `TransportError` for a proxy's own refusal."""
         if status == 407 and self._proxy is not None:
             raise TransportError(
@@ -186,7 +190,7 @@ class Transport:
             headers = headers.copy()
             for name in set(headers):
                 headers[name] = secrets.clean(headers[name])
-        body = decoded(raw)
+        body = decoded(raw, charset)
         text = raw[:SHOWN_BYTES].decode(errors="replace") if body is None else ""
         return Reply(status, headers, secrets.clean_json(raw, body), text)
 

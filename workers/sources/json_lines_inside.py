@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from itertools import islice
 
-from batch.store import ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused
 from workers.sources.json_layout import text_of
 from workers.sources.json_values import behind_separators, end_of_value
 from workers.sources.objects import SourceObject
@@ -18,18 +17,15 @@ FIRST_LOOK, SECOND_LOOK = 16 * 2**10, 2**20
 
 
 def holds_json_lines(source: SourceObject) -> bool:
-    """Blocking. Of an object that cannot be read, or unpacked, False: who reads it as a document says why.
+    """Blocking. Of an object that cannot be unpacked False: who reads it as a document says why.
 
-    Raises `StorageError` for what is not this object's own.
+    Raises `StorageError` of one that cannot be read: what it holds is not known, and rows are no document.
     """
     for most in (FIRST_LOOK, SECOND_LOOK):
         size = min(source.size, most)
         if not size:
             return False
-        try:
-            text = _beginning(source.read_any(0, size), most)
-        except (ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused):
-            return False
+        text = _beginning(source.read_any(0, size), most)
         at = behind_separators(text)
         if text[at : at + 1] != b"{":
             return False

@@ -16,9 +16,10 @@ from batch.layout import RunLayout, object_uri
 from batch.listing import ObjectEntry, is_addressable
 from batch.places import Place, is_version, parse_cursor
 from batch.planning import ShardCutter
-from batch.store import Storage, StorageRefused
+from batch.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
 from workers.sources import READERS
 from workers.sources.documents import (
+    ARCHIVED,
     CHANGED,
     GONE,
     REFUSED,
@@ -78,36 +79,48 @@ class ShardRows:
         self._wanted, self._leave_refused = Wanted.of(job), leave_refused
         self._left: OpenObject | None = None
         self._with_lines: set[str] = set()
+        self._unseen: dict[str, str] = {}
+        """Objects of which it cannot be told whether they hold rows, by key: the problem that their error row has."""
 
     async def look_into(self, entries: Sequence[ObjectEntry]) -> None:
-        """Finds out which of them hold JSON Lines where their names do not say."""
-        self._with_lines = set()
+        """Finds out which of them hold JSON Lines where their names do not say. Raises `StorageError`."""
+        self._with_lines, self._unseen = set(), {}
         slots = asyncio.Semaphore(LOOKS_AT_ONCE)
 
         async def look(entry: ObjectEntry) -> None:
             source = SourceObject(self._storage, self._bucket, entry)
             async with slots:
-                if await asyncio.to_thread(holds_json_lines, source):
-                    self._with_lines.add(entry.key)
+                try:
+                    if await asyncio.to_thread(holds_json_lines, source):
+                        self._with_lines.add(entry.key)
+                except ObjectArchived as error:
+                    self._unseen[entry.key] = f"{ARCHIVED}: {error}"
+                except ObjectMissing:
+                    self._unseen[entry.key] = f"{GONE}: {source.uri} went before the plan was made of it"
+                except StorageRefused as error:
+                    if not self._leave_refused:
+                        raise
+                    self._unseen[entry.key] = f"{REFUSED}: {error}"
 
-        await asyncio.gather(
-            *(
-                look(entry)
-                for entry in entries
-                if may_be_jsonl(self._job.source, entry.key) and entry.problem is None and is_addressable(entry.key)
-            )
-        )
+        looks = [
+            look(entry)
+            for entry in entries
+            if may_be_jsonl(self._job.source, entry.key) and entry.problem is None and is_addressable(entry.key)
+        ]
+        for ended in await asyncio.gather(*looks, return_exceptions=True):
+            if ended is not None:
+                raise ended
 
     def holds_rows(self, entry: ObjectEntry) -> bool:
-        """Whether the object's rows are documents. Of one that cannot be asked for there are none to be had."""
-        if entry.key in self._with_lines:
+        """Whether the object's rows are documents, or may be; of one that cannot be asked for there are none."""
+        if entry.key in self._with_lines or entry.key in self._unseen:
             return True
         return kind_of(self._job.source, entry.key) != OBJECT and is_addressable(entry.key)
 
     async def begin(self, entry: ObjectEntry) -> bool:
         """Takes an object from its start. Whether the shard is full."""
-        if entry.problem is not None:
-            lost = object_problem(entry.key, object_uri(self._bucket, entry.key), entry.etag, entry.problem)
+        if (problem := entry.problem or self._unseen.get(entry.key)) is not None:
+            lost = object_problem(entry.key, object_uri(self._bucket, entry.key), entry.etag, problem)
             return not await asyncio.to_thread(self._cutter.add, lost, entry.key)
         found = await self._described(entry)
         if isinstance(found, str):

@@ -10,7 +10,7 @@ from batch.layout import bucket_and_key
 from batch.listing import ObjectEntry, is_addressable
 from batch.places import Place
 from batch.planning import PlannedDocument
-from batch.store import ObjectMissing, Storage
+from batch.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
 from workers.sources import READERS
 from workers.sources.documents import row_documents
 from workers.sources.json_lines_inside import holds_json_lines
@@ -25,7 +25,10 @@ def holds_rows(storage: Storage, job: Job, document: PlannedDocument) -> bool:
     if document.is_planned or not is_addressable(key):
         return False
     if may_be_jsonl(job.source, key):
-        return holds_json_lines(_object(storage, document))
+        try:
+            return holds_json_lines(_object(storage, document))
+        except (ObjectArchived, ObjectMissing, StorageRefused):  # who reads it as a document says so
+            return False
     return kind_of(job.source, key) != OBJECT
 
 
