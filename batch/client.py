@@ -173,8 +173,9 @@ class Connection:
             log.warning("%s", checks.no_worker(unpolled, "the run waits for one"))
         elif check_model:
             await checks.check_model(self.temporal, job, self.task_queue)
-        try:
-            await self.temporal.start_workflow(
+        attributes = visibility.attributes_of(job.name) if await visibility.registered(self.temporal) else None
+        starting = asyncio.ensure_future(
+            self.temporal.start_workflow(
                 c.RUN_WORKFLOW,
                 c.RunInput(
                     tuning=tuning or c.Tuning(),
@@ -187,11 +188,16 @@ class Connection:
                 task_queue=c.control_queue(self.task_queue),
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 memo={"job_name": job.name, "output_uri": job.output.uri},
-                search_attributes=(
-                    visibility.attributes_of(job.name) if await visibility.registered(self.temporal) else None
-                ),
+                search_attributes=attributes,
                 static_summary=f"{job.name}: {job.source.place} by {job.model.name}",
             )
+        )
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:  # by Ctrl-C: the request is on its way, and a run that has begun costs money
+            await starting
+            log.warning("run %s has begun all the same, and goes on; stop it: docbatch cancel %s", run_id, run_id)
+            raise
         except WorkflowAlreadyStartedError:
             raise checks.CheckFailed(f"run id {run_id!r} is taken in Temporal; choose another --run-id") from None
         return Run(self, run_id, job.output.uri)

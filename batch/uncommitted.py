@@ -35,7 +35,8 @@ FILES = 8
 """Result files that are looked through for examples, the last ones."""
 MESSAGE, NAME = 300, 200
 """Characters of an example's message, and of its document's id."""
-AT_ONCE = 16
+AT_ONCE, LEDGERS_AT_ONCE = 16, 4
+"""Segments of a ledger, and ledgers, that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ async def uncommitted_rows(storage: Storage, layout: RunLayout, file: RunFile) -
             begun -= {place[1] for entry in page if (place := place_of_result(entry.key)) is not None}
     schema = file.job.output.json_schema
     reader = AnswerReader(schema) if schema is not None else None
-    tables = [file.schema.empty_table()]
-    for partition in sorted(begun):
+
+    async def answered(partition: int) -> pa.Table:
         name = LedgerName(layout.run_id, file.fingerprint, partition, 0, 0, 0)
         newest = Newest()
         keys = [entry.key for entry in await storage.list_all(bucket, layout.ledger(partition))]
@@ -130,7 +131,11 @@ async def uncommitted_rows(storage: Storage, layout: RunLayout, file: RunFile) -
             if name.is_beside(written_by):
                 newest.add(rows)
         made = [row for each in newest.rows.values() if (row := _row(each, reader)) is not None]
-        tables.append(pa.Table.from_pylist(made, schema=file.schema))
+        return pa.Table.from_pylist(made, schema=file.schema)
+
+    tables, partitions = [file.schema.empty_table()], sorted(begun)
+    for start in range(0, len(partitions), LEDGERS_AT_ONCE):
+        tables += await asyncio.gather(*map(answered, partitions[start : start + LEDGERS_AT_ONCE]))
     return pa.concat_tables(tables)
 
 

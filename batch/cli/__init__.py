@@ -38,14 +38,19 @@ def main() -> None:
 def command_line(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code. Errors that a user can mend are a message, without a traceback."""
     try:
+        code = _run(arguments)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        say(STOPPED, err=True)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
         app(list(arguments), prog_name="docbatch")
     except SystemExit as exit_:
-        if exit_.code == INTERRUPTED:
-            say(STOPPED, err=True)
         return exit_.code if isinstance(exit_.code, int) else EXIT_WRONG
-    except KeyboardInterrupt:
-        say(STOPPED, err=True)
-        return INTERRUPTED
     except Exception as error:
         text = _message(error) if isinstance(error, _expected_errors()) else None
         for line in (traceback.format_exc() if text is None else text).strip("\n").split("\n"):

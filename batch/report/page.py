@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
+from typing import Any
 
 import jinja2
 import plotly.offline  # type: ignore[import-untyped]
 
 from batch.client import RunResult
 from batch.manifest import Manifest
+from batch.printable import printable
 from batch.report.charts import QUANTILES, charts
 from batch.report.measures import Measures
 from batch.terminal import duration, equation, is_simulated, money, tokens, total, why
@@ -94,7 +96,9 @@ def render(report: Report) -> str:
     scripts = [plotly.offline.get_plotlyjs(), DRAW] if figures else []
     facts = report.facts
     kind, text = report.verdict
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_printable
+    )
     return environment.from_string(files(__package__).joinpath("page.html").read_text()).render(
         policy=_policy(scripts),
         status=status,
@@ -113,6 +117,11 @@ def render(report: Report) -> str:
         written_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version("docbatch"),
     )
+
+
+def _printable(value: Any) -> Any:
+    """Names and messages as a terminal would have them: HTML has no place for control characters, escaped or not."""
+    return printable(value, lines=True) if type(value) is str else value
 
 
 def _policy(scripts: list[str]) -> str:

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
+import batch.cli
 import batch.client
 import batch.local.stack
 from batch import contracts as c
@@ -297,6 +298,23 @@ def test_ctrl_c_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch, job_file:
 
     monkeypatch.setattr(batch.client, "connect", connect)
     assert command_line(["run", job_file]) == 130
+
+
+def test_ctrl_c_while_an_error_is_told(
+    monkeypatch: pytest.MonkeyPatch, job_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is needed to tell it is imported by then, which takes a moment."""
+
+    async def connect(*, task_queue: str) -> None:
+        raise TemporalUnreachable("nobody there")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.cli, "_expected_errors", interrupted)
+    assert command_line(["run", job_file]) == 130
+    assert capsys.readouterr().err == "docbatch: stopped\n"
 
 
 # -- run and rerun

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +61,31 @@ async def test_start_goes_to_the_task_queue(started: list[tuple[str, str]]) -> N
 async def test_rerun_goes_to_the_task_queue() -> None:
     assert (await client.rerun("r", task_queue="night")).queue == "night"  # type: ignore[attr-defined]
     assert (await client.rerun("r")).queue == "docbatch"  # type: ignore[attr-defined]
+
+
+async def test_who_stops_a_start_that_is_on_its_way_is_told_that_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent, answered = asyncio.Event(), asyncio.Event()
+
+    async def start_workflow(*_: Any, **__: Any) -> None:
+        sent.set()
+        await answered.wait()
+
+    async def temporal() -> Any:
+        async def nothing(*_: Any) -> int:
+            return 0
+
+        return SimpleNamespace(start_workflow=start_workflow, count_workflows=nothing)
+
+    monkeypatch.setattr(client, "connect_temporal", temporal)
+    starting = asyncio.create_task(client.start(Job.parse(job()), run_id="late-1"))
+    await sent.wait()
+    starting.cancel()
+    asyncio.get_running_loop().call_soon(answered.set)
+    with caplog.at_level(logging.WARNING), pytest.raises(asyncio.CancelledError):
+        await starting
+    assert caplog.messages[-1] == "run late-1 has begun all the same, and goes on; stop it: docbatch cancel late-1"
 
 
 @pytest.mark.parametrize(("attempt", "said"), [(3, ""), (4, "plan_shard fails and is repeated: no disk")])

@@ -208,6 +208,15 @@ def test_page_reconciles_and_escapes(measures: Measures) -> None:
     assert sum(figures["throughput"]["data"][0]["y"]) == 91
 
 
+def test_page_has_no_control_characters(measures: Measures) -> None:
+    """Of a key, say: HTML allows them nowhere, and a page that is looked at in a terminal would be obeyed."""
+    found = report(measures)
+    found = replace(found, status=replace(found.status, message="no \x1b]0;x\x07 such \u202e model"))
+    text = render(found)
+    assert "no \\x1b]0;x\\x07 such \\u202e model" in text
+    assert not set(text.partition("<script")[0]) & set("\x1b\x07\u202e")
+
+
 def test_page_fetches_nothing(measures: Measures) -> None:
     page = Page(render(report(measures)))
     policy = next(given["content"] for tag, given in page.tags if given.get("http-equiv"))
