@@ -15,7 +15,6 @@ from batch.source_manifest import ManifestBroken
 from batch.storage_errors import StorageError, StorageUnreachable
 from batch.store import Storage
 
-
 TRIED = 3
 """Documents that are tried; each of a source that is away takes the seconds of its retries."""
 

@@ -112,7 +112,7 @@ class ShardRows:
                 raise ended
 
     def holds_rows(self, entry: ObjectEntry) -> bool:
-        """Whether the object's rows are documents, or may be: of one that cannot be asked for there are none to be had."""
+        """Whether the object's rows are documents, or may be. Of one that cannot be asked for there are none."""
         if entry.key in self._with_lines or entry.key in self._unseen:
             return True
         return kind_of(self._job.source, entry.key) != OBJECT and is_addressable(entry.key)
