@@ -64,7 +64,7 @@ class _Pages:
             entries = self._past(answer.entries, position.skip)
         following = self._next(answer, end, position.skip)
         if following is not None:
-            barren = 0 if entries else position.barren + 1
+            barren = 0 if answer.entries else position.barren + 1
             if not entries and following.token is None and following.after == position.after:
                 raise self._broken(f"says that there is more after {end[:200]!r}, and gives nothing")
             if barren > MOST_BARREN:

@@ -21,7 +21,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs, quote, unquote
 
-Etag = Literal["md5", "constant", "constant-md5", "empty", "weak", "unquoted", "other-in-listing", "of-the-key"]
+Etag = Literal[
+    "md5", "constant", "constant-md5", "empty", "weak", "unquoted", "other-in-listing", "of-the-key", "of-another"
+]  # fmt: skip
+"""`of-another`: the MD5 of `ANOTHER`, whatever the object holds."""
+ANOTHER = b"The words of just one of all objects."
 
 
 @dataclass
@@ -36,7 +40,17 @@ class Faults:
     conditional_put: Literal["works", "ignored", "not implemented", "create only"] = "works"
     no_bulk_delete: bool = False
     page: int = 1000
-    listing: Literal["works", "no token", "same token", "says no more", "version 1", "no start"] = "works"
+    listing: Literal[
+        "works",
+        "no token",
+        "same token",
+        "says no more",
+        "version 1",
+        "no start",
+        "stands still",
+        "empty pages",
+        "none",
+    ] = "works"
     inclusive: bool = False
     """Whether a listing begins with the key that it is to start after."""
     no_ranges: bool = False
@@ -58,6 +72,7 @@ class Quirks:
     chunked: bool = False
     archived: bool = False
     forbidden: bool = False
+    away: bool = False
     listed_size: int | None = None
     becomes: bytes | None = None
     """What it is from its first GET on; the listing still has it as it was."""
@@ -232,7 +247,7 @@ class FaultyS3:
         stored = objects.get(key)
         if stored is None:
             raise _error(404, "NoSuchKey")
-        if faults.away:
+        if faults.away or stored.quirks.away:
             raise _error(503, "SlowDown")
         if stored.quirks.forbidden and request.method == "GET":
             raise _error(403, "AccessDenied")
@@ -286,17 +301,21 @@ class FaultyS3:
         one = faults.listing == "version 1"
         if one or faults.listing == "no start":
             after = query.get("marker", "") if one else ""
-        if (token := query.get("continuation-token")) and not one:
+        if (token := query.get("continuation-token")) and not one and faults.listing != "empty pages":
             after = base64.urlsafe_b64decode(token).decode()
         if faults.listing == "same token":
             after = ""
+        if faults.listing == "none":
+            raise Answer(200, b"")
         keys = sorted(key for key in objects if key.startswith(prefix))
         left = [key for key in keys if key >= after] if faults.inclusive else [key for key in keys if key > after]
         shown, more = left[:page], len(left) > page
         rows = "".join(self._row(faults, key, objects[key]) for key in shown)
-        said = faults.listing != "says no more" and (more or faults.listing == "same token")
+        said = faults.listing != "says no more" and (more or faults.listing in ("same token", "stands still"))
         following = ""
-        if said and shown and faults.listing not in ("no token", "version 1"):
+        if faults.listing == "empty pages":
+            rows, said, following = "", True, f"<NextContinuationToken>{len(self.asked)}</NextContinuationToken>"
+        elif said and shown and faults.listing not in ("no token", "version 1", "stands still"):
             ends = "" if faults.listing == "same token" else shown[-1]
             token = base64.urlsafe_b64encode(ends.encode() or b"-").decode()
             following = f"<NextContinuationToken>{token}</NextContinuationToken>"
@@ -332,6 +351,7 @@ def _etag(faults: Faults, stored: _Stored, key: str, data: bytes, *, listing: bo
         "constant-md5": f'"{hashlib.md5(b"").hexdigest()}"',
         "empty": "",
         "weak": f'W/"{md5}"',
+        "of-another": f'"{hashlib.md5(ANOTHER).hexdigest()}"',
         "of-the-key": f'"{hashlib.md5(key.encode()).hexdigest()}"',
     }[kind]
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from batch import contracts as c
+from batch import listing_pages, store
 from batch.checks import CheckFailed, check_output, check_source
 from batch.etags import content_hash, is_hash_of, is_proven, proves, quoted, same_form, tells_versions
 from batch.job import Job
+from batch.output_check import OutputUnfit, _lacking
 from batch.planning import UNCHANGED, UNPROVEN, PlannedDocument
+from batch.storage_errors import ListingBroken
 from batch.store import ObjectArchived, ObjectEntry, PreconditionFailed, Storage, StorageRefused, StorageUnreachable
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
 from tests.unit.test_job import job
 from tests.unit.test_state import compared, entry
 from workers.extract import Unreadable
 from workers.planned_reads import read_planned
+from workers.storage_probe import storage_problem
 
 WORDS = b"The invoice is wrong."
 
@@ -82,6 +88,31 @@ async def test_a_listing_that_goes_in_circles_is_refused_before_a_run(server: Fa
         server.put("source", f"in/{number}.txt", WORDS)
     with pytest.raises(CheckFailed, match=r"source\.uri: list s3://source/in/.* (repeats the token|once more after)"):
         await check_source(Storage(), a_job())
+
+
+@pytest.mark.parametrize(
+    ("faults", "why"),
+    [
+        (Faults(listing="stands still"), "there is more after .*, and gives nothing"),
+        (Faults(listing="empty pages"), "20 pages in a row without a key"),
+    ],
+    ids=str,
+)
+async def test_a_listing_that_has_no_end_is_refused(
+    server: FaultyS3, faults: Faults, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_pages, "MOST_BARREN", 20)
+    server.bucket("source", faults)
+    server.put("source", "in/a.txt", WORDS)
+    with pytest.raises(ListingBroken, match=why):
+        await listed(Storage())
+
+
+async def test_an_answer_that_is_no_listing_is_no_empty_source(server: FaultyS3) -> None:
+    server.bucket("source", Faults(listing="none"))
+    server.put("source", "in/a.txt", WORDS)
+    with pytest.raises(StorageUnreachable, match="is no listing"):
+        await listed(Storage())
 
 
 # -- where a bucket is, and who pays
@@ -296,3 +327,26 @@ async def test_an_output_that_does_is_left_clean(server: FaultyS3, faults: Fault
     await check_output(storage, a_job())
     assert server.objects["results"] == {}
     assert storage.facts("results").single_deletes == faults.no_bulk_delete
+
+
+@pytest.mark.parametrize(
+    ("said", "lacks"),
+    [
+        ("put s3://b/.docbatch-write-probe-4005014050ab/1: 503 Slow Down", False),
+        ("put s3://b/.docbatch-write-probe-0123456789ab/1: status code: 501 Not Implemented", True),
+        ("put s3://b/x/1: status code: 400 Bad Request", True),
+    ],
+)
+def test_what_a_key_has_of_digits_says_nothing_of_a_server(said: str, lacks: bool) -> None:
+    assert isinstance(_lacking("b", StorageUnreachable(said)), OutputUnfit) == lacks
+
+
+@pytest.mark.parametrize("away", [1, 3])
+async def test_a_source_answers_again_although_one_document_does_not(
+    server: FaultyS3, away: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
+    for number in range(3):
+        server.put("source", f"in/{number}.txt", WORDS, Quirks(away=number < away))
+    problem = await storage_problem(Storage(), a_job(), c.RunRef("r", "s3://results/out/"))
+    assert bool(problem) == (away == 3)

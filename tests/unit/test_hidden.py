@@ -22,9 +22,10 @@ from batch.kinds import kind_of
 from batch.picking import named_documents, sample_of_source, spread_over_source
 from batch.planning import PlanFooter
 from batch.prefixes import Prefixes
-from batch.store import Storage
+from batch.store import ObjectArchived, ObjectEntry, ObjectMissing, Storage, StorageRefused
 from tests.unit.row_corpus import LAYOUT, Memory, job, parquet, plan
 from tests.unit.test_source_keys import listed, memory_of
+from workers.planner import REFUSALS
 
 gzipped = partial(gzip.compress, mtime=0)
 """The same bytes in each process: they are part of a test's name."""
@@ -185,6 +186,56 @@ async def test_json_lines_are_found_by_content(data: bytes, texts: list[str] | N
     whole = await plan(memory, job(format="object"))
     assert [each.document_id for each in whole] == [f"in/{name}", "in/z.txt"]
     assert kind_of(source(), name) == "object"
+
+
+@pytest.mark.parametrize(
+    ("failure", "problem"),
+    [
+        (StorageRefused("access refused"), "object_refused: access refused"),
+        (ObjectArchived("restore it"), "archived: restore it"),
+        (ObjectMissing("gone"), "object_gone: s3://corpus/in/a.json went before the plan was made of it"),
+    ],
+    ids=str,
+)
+async def test_what_may_be_rows_and_cannot_be_looked_into_is_taken_for_no_document(
+    failure: Exception, problem: str
+) -> None:
+    """A refusal may be of a moment: as one document, a thousand rows would have one answer, and be gone of the state."""
+    memory = Memory()
+    memory.objects |= {"in/a.json": b'{"text": "alpha"}\n{"text": "beta"}\n', "in/b.txt": b"readable"}
+    read = memory.read_range
+
+    def fail(bucket: str, key: str, *arguments: Any, **named: Any) -> bytes:
+        if key == "in/a.json":
+            raise failure
+        return read(bucket, key, *arguments, **named)
+
+    memory.read_range = fail  # type: ignore[method-assign]
+    if isinstance(failure, StorageRefused):
+        with pytest.raises(StorageRefused):
+            await plan(memory, job())
+    found = await plan(memory, job(), attempt=REFUSALS)
+    assert [(each.document_id, each.problem) for each in found] == [("in/a.json", problem), ("in/b.txt", None)]
+
+
+@pytest.mark.parametrize("listed_too", [False, True])
+async def test_a_uri_of_an_object_that_is_refused_is_what_the_listing_says(listed_too: bool) -> None:
+    """S3 refuses what is not there, too, and a refusal may be of a moment: then nothing may be lost of a run."""
+    memory = Memory()
+    memory.objects = {"in/a.txt": b"text"} if listed_too else {"in/a.txt/b.txt": b"text"}
+
+    async def refuse(bucket: str, key: str) -> ObjectEntry | None:
+        if key == "in/a.txt":
+            raise StorageRefused("access refused")
+        return memory.entry(key) if key in memory.objects else None
+
+    async def entry_of(bucket: str, key: str) -> ObjectEntry | None:
+        return memory.entry(key) if key in memory.objects else None
+
+    memory.head = refuse  # type: ignore[method-assign]
+    memory.listed = entry_of  # type: ignore[attr-defined]
+    of = job(uri="s3://corpus/in/a.txt")
+    assert await listed(memory, of.source) == list(memory.objects)
 
 
 OBJECTS = ["in/a.jsonl", "in/a.jsonl.bak", "in/a.jsonl/x.txt", "in/a.jsonl2", "in/b.txt"]
