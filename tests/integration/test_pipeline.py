@@ -97,7 +97,7 @@ async def test_every_document_becomes_one_typed_row_paid_once(env: LocalStack) -
     assert (account.problems, account.totals.documents) == ([], 130)
 
 
-async def test_partitions_that_begin_together_end_one_after_the_other(env: LocalStack) -> None:
+async def test_partitions_that_begin_together_go_one_after_the_other(env: LocalStack) -> None:
     """Each has some answers at once; then the first one's documents come first."""
     await put(env, "in-turn", texts(1000, 9))
     behave(env, latency=0.1)
@@ -109,8 +109,9 @@ async def test_partitions_that_begin_together_end_one_after_the_other(env: Local
         behave(env, latency=0)
     assert (result.state, result.ok) == (c.COMPLETED, 1000)
     answered = run.results().sort("processed_at").with_row_index("place").collect()
-    ends = sorted(answered.group_by("partition").agg(pl.col("place").max())["place"] / answered.height)
-    assert ends[4] - ends[1] > 0.25, f"one after the other: {ends}"
+    places = answered.group_by("partition").agg(pl.col("place").mean()).sort("partition")["place"].to_list()
+    others = [place for place in places if place != min(places)]  # all but that which the worker got first, alone
+    assert others == sorted(others), f"the first one's documents before the next one's, mostly: {places}"
     assert answered.head(500)["partition"].n_unique() == 5, "and every one has begun"
 
 

@@ -200,7 +200,7 @@ async def test_json_lines_are_found_by_content(data: bytes, texts: list[str] | N
 async def test_what_may_be_rows_and_cannot_be_looked_into_is_taken_for_no_document(
     failure: Exception, problem: str
 ) -> None:
-    """A refusal may be of a moment: as one document, a thousand rows would have one answer, and be gone of the state."""
+    """A refusal may be of a moment: as one document, a thousand rows would have one answer."""
     memory = Memory()
     memory.objects |= {"in/a.json": b'{"text": "alpha"}\n{"text": "beta"}\n', "in/b.txt": b"readable"}
     read = memory.read_range
