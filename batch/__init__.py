@@ -9,40 +9,40 @@ TYPE_CHECKING = False  # for type checkers; `typing` would be most of what the p
 if TYPE_CHECKING:
     from typing import Any
 
-    from batch.checks import CheckFailed as CheckFailed
-    from batch.client import BudgetTooSmall as BudgetTooSmall
-    from batch.client import Run as Run
-    from batch.client import RunBusy as RunBusy
-    from batch.client import RunNotFound as RunNotFound
-    from batch.client import RunResult as RunResult
-    from batch.client import connect as connect
-    from batch.client import rerun as rerun
-    from batch.client import rerun_blocking as rerun_blocking
-    from batch.client import run_blocking as run_blocking
-    from batch.client import start as start
-    from batch.connection import TemporalUnreachable as TemporalUnreachable
-    from batch.estimation import Estimate as Estimate
-    from batch.job import Job as Job
-    from batch.job import JobError as JobError
-    from batch.job import Limits as Limits
-    from batch.job import Model as Model
-    from batch.job import Output as Output
-    from batch.job import Partitions as Partitions
-    from batch.job import Prompt as Prompt
-    from batch.job import Source as Source
-    from batch.preview_file import PreviewedDocument as PreviewedDocument
-    from batch.preview_file import PreviewResult as PreviewResult
-    from batch.previews import estimate as estimate
-    from batch.previews import estimate_blocking as estimate_blocking
-    from batch.previews import preview as preview
-    from batch.previews import preview_blocking as preview_blocking
-    from batch.schedules import Schedule as Schedule
-    from batch.schedules import create_schedule as create_schedule
-    from batch.schedules import find_schedule as find_schedule
-    from batch.schedules import list_schedules as list_schedules
-    from batch.storage_errors import StorageError as StorageError
-    from batch.timing import Overlap as Overlap
-    from batch.timing import Timing as Timing
+    from batch.client.checks import CheckFailed as CheckFailed
+    from batch.client.run import BudgetTooSmall as BudgetTooSmall
+    from batch.client.run import Run as Run
+    from batch.client.run import RunBusy as RunBusy
+    from batch.client.run import RunNotFound as RunNotFound
+    from batch.client.run import RunResult as RunResult
+    from batch.client.run import connect as connect
+    from batch.client.run import rerun as rerun
+    from batch.client.run import rerun_blocking as rerun_blocking
+    from batch.client.run import run_blocking as run_blocking
+    from batch.client.run import start as start
+    from batch.client.schedules import Schedule as Schedule
+    from batch.client.schedules import create_schedule as create_schedule
+    from batch.client.schedules import find_schedule as find_schedule
+    from batch.client.schedules import list_schedules as list_schedules
+    from batch.client.timing import Overlap as Overlap
+    from batch.client.timing import Timing as Timing
+    from batch.job.job import Job as Job
+    from batch.job.job import JobError as JobError
+    from batch.job.job import Limits as Limits
+    from batch.job.job import Model as Model
+    from batch.job.job import Output as Output
+    from batch.job.job import Partitions as Partitions
+    from batch.job.job import Prompt as Prompt
+    from batch.job.job import Source as Source
+    from batch.network.connection import TemporalUnreachable as TemporalUnreachable
+    from batch.previews.client import estimate as estimate
+    from batch.previews.client import estimate_blocking as estimate_blocking
+    from batch.previews.client import preview as preview
+    from batch.previews.client import preview_blocking as preview_blocking
+    from batch.previews.estimation import Estimate as Estimate
+    from batch.previews.exchange import PreviewedDocument as PreviewedDocument
+    from batch.previews.exchange import PreviewResult as PreviewResult
+    from batch.storage.errors import StorageError as StorageError
 
 __all__ = [
     "BudgetTooSmall",
@@ -82,19 +82,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Job", "JobError", "Limits", "Model", "Output", "Partitions", "Prompt", "Source"), "batch.job"),
-    **dict.fromkeys(("estimate", "estimate_blocking", "preview", "preview_blocking"), "batch.previews"),
-    **dict.fromkeys(("PreviewResult", "PreviewedDocument"), "batch.preview_file"),
-    "CheckFailed": "batch.checks",
-    "Estimate": "batch.estimation",
-    "StorageError": "batch.storage_errors",
-    "TemporalUnreachable": "batch.connection",
-    "Overlap": "batch.timing",
-    "Schedule": "batch.schedules",
-    "Timing": "batch.timing",
-    "create_schedule": "batch.schedules",
-    "find_schedule": "batch.schedules",
-    "list_schedules": "batch.schedules",
+    **dict.fromkeys(
+        ("Job", "JobError", "Limits", "Model", "Output", "Partitions", "Prompt", "Source"), "batch.job.job"
+    ),
+    **dict.fromkeys(("estimate", "estimate_blocking", "preview", "preview_blocking"), "batch.previews.client"),
+    **dict.fromkeys(("PreviewResult", "PreviewedDocument"), "batch.previews.exchange"),
+    "CheckFailed": "batch.client.checks",
+    "Estimate": "batch.previews.estimation",
+    "StorageError": "batch.storage.errors",
+    "TemporalUnreachable": "batch.network.connection",
+    "Overlap": "batch.client.timing",
+    "Schedule": "batch.client.schedules",
+    "Timing": "batch.client.timing",
+    "create_schedule": "batch.client.schedules",
+    "find_schedule": "batch.client.schedules",
+    "list_schedules": "batch.client.schedules",
 }
 
 
@@ -103,4 +105,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'batch' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "batch.client")), name)
+    return getattr(import_module(_HOMES.get(name, "batch.client.run")), name)

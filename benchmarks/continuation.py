@@ -11,10 +11,10 @@ from google.protobuf.message import Message
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from batch.connection import connect_temporal
-from batch.contracts import Tuning
-from batch.job import Job
+from batch.job.job import Job
 from batch.local.stack import LocalStack
+from batch.network.connection import connect_temporal
+from batch.workflows.contracts import Tuning
 from benchmarks.figures import Figure, same
 from benchmarks.lab import Measured, job, measure, stack, upload
 

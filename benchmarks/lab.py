@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch.client import Run, RunResult, connect
-from batch.contracts import Tuning
-from batch.job import Job
+from batch.client.run import Run, RunResult, connect
+from batch.job.job import Job
 from batch.local import corpus
 from batch.local.stack import LocalStack, StackOptions
+from batch.workflows.contracts import Tuning
 
 DOCUMENT_BYTES = 2_000
 PROMPT = "Label this ticket.\n"
@@ -135,7 +135,7 @@ class Provider:
         self._ask("/stats/reset", {})
 
     def control(self, **options: Any) -> None:
-        """Changes options, see `batch.local.provider.ProviderOptions`."""
+        """Changes options, see `batch.local.simulator.provider.ProviderOptions`."""
         self._ask("/control", options)
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from batch.client import connect
-from batch.job import Job
+from batch.client.run import connect
+from batch.job.job import Job
 from batch.local import corpus
-from batch.local.provider import document_key
+from batch.local.simulator.provider import document_key
 from batch.local.stack import LocalStack
 from benchmarks.figures import Figure
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, Provider, job, stack, upload

@@ -35,8 +35,8 @@ from openai import AsyncOpenAI
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from batch.local import corpus
-from batch.response_format import response_format
 from benchmarks.lab import CORPUS, DOCUMENT_BYTES, FOLDER, MODEL, PROMPT, RESULTS, SCHEMA
+from workers.llm.response_format import response_format
 
 Send = Callable[[str], Awaitable[None]]
 BURST = 32

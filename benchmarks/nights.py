@@ -17,13 +17,13 @@ from datetime import date
 import polars as pl
 
 from batch import Job, connect
-from batch.client import Run, RunResult
-from batch.contracts import Tuning
+from batch.client.run import Run, RunResult
+from batch.files.results import current
+from batch.files.state import read_pointer
 from batch.local import corpus
 from batch.local.processes import Process
 from batch.local.stack import LocalStack
-from batch.results import current
-from batch.state import read_pointer
+from batch.workflows.contracts import Tuning
 from benchmarks.figures import Figure, same
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, SCHEMA, Provider, stack
 

@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from batch.connection import connect_temporal
-from batch.job import Limits
+from batch.job.job import Limits
 from batch.local.ports import choose_ports
 from batch.local.stack import LocalStack
+from batch.network.connection import connect_temporal
 from benchmarks.figures import Figure, same
 from benchmarks.lab import job, measure, stack, upload
 

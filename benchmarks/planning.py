@@ -28,22 +28,22 @@ import pyarrow.parquet as pq
 import uvloop
 from temporalio.testing import ActivityEnvironment
 
-from batch import contracts as c
-from batch.connection import connect_temporal
-from batch.job import Job
-from batch.layout import RunLayout
+from batch.corpus.planning import UNCHANGED, PlanFooter
+from batch.files.run_file import RunFile
+from batch.files.state import read_pointer
+from batch.job.job import Job
+from batch.job.logical_date import Nominal
 from batch.local.stack import LocalStack
-from batch.nominal import Nominal
-from batch.planning import UNCHANGED, PlanFooter
-from batch.run_file import RunFile
-from batch.state import read_pointer
-from batch.store import Storage
+from batch.network.connection import connect_temporal
+from batch.storage.layout import RunLayout
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from benchmarks.figures import Figure, same
 from benchmarks.lab import job, measure, stack, upload
 from benchmarks.listing_server import PREFIX
-from workers.metrics import Metrics
-from workers.planner import Planner
-from workers.state_writer import StateWriter
+from workers.finish.state_writer import StateWriter
+from workers.observe.metrics import Metrics
+from workers.plan.planner import Planner
 
 LATENCY = 0.05
 """Seconds that S3 takes for a page of a listing, at least."""

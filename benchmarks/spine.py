@@ -6,8 +6,8 @@ import polars as pl
 import pyarrow.dataset as ds
 import pyarrow.fs
 
-from batch.aws import storage_options
-from batch.layout import RunLayout
+from batch.storage.aws import storage_options
+from batch.storage.layout import RunLayout
 from benchmarks.figures import Figure, same
 from benchmarks.lab import Measured, job, measure, stack, upload
 

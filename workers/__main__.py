@@ -10,7 +10,7 @@ gc.disable()
 # file, 45 MB after 20,000 documents (measured). https://arrow.apache.org/docs/cpp/env_vars.html
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
-from workers.main import main  # noqa: E402
+from workers.process.main import main  # noqa: E402
 
 gc.enable()
 

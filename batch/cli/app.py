@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from batch.printable import json_line, printable
+from batch.terminal.printable import json_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

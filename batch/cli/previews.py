@@ -10,13 +10,13 @@ import typer
 
 from batch.cli.app import EXIT_FAILURES, JsonOption, QueueOption, app, open_console, parse_day, print_json, say
 from batch.cli.watching import connect
-from batch.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any, TypeVar
 
-    from batch.picking import Corpus
+    from batch.previews.sample import Corpus
 
     R = TypeVar("R")
 
@@ -44,8 +44,8 @@ def preview(
 
     Shows prompt, answer, typed result, tokens and cost of each. Exit code 1 if one would be an error row.
     """
-    from batch.job import Job
-    from batch.previews import preview as look
+    from batch.job.job import Job
+    from batch.previews.client import preview as look
     from batch.terminal import is_simulated
     from batch.terminal.preview_tables import print_preview
 
@@ -84,8 +84,8 @@ def estimate(
     Documents, tokens, cost and time: lists the source and reads a sample of it. Says what is counted and what is
     estimated.
     """
-    from batch.job import Job
-    from batch.previews import estimate as look
+    from batch.job.job import Job
+    from batch.previews.client import estimate as look
     from batch.terminal import is_simulated
     from batch.terminal.preview_tables import print_estimate
 

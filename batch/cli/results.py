@@ -20,16 +20,16 @@ from batch.cli.app import (
     say,
 )
 from batch.cli.watching import find
-from batch.whole_files import whole_file
+from batch.files.whole_files import whole_file
 
 ROWS_SHOWN = 10
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from batch.client import Run
-    from batch.manifest import Manifest
-    from batch.reconcile import Account
+    from batch.client.run import Run
+    from batch.files.manifest import Manifest
+    from batch.files.reconcile import Account
     from batch.report import Report
 
 
@@ -91,10 +91,10 @@ def results(
 
 def _current(job_file: Path) -> pl.LazyFrame:
     """The rows of an incremental job's state."""
-    from batch.job import Job
-    from batch.results import current
-    from batch.state import read_pointer
-    from batch.store import Storage
+    from batch.files.results import current
+    from batch.files.state import read_pointer
+    from batch.job.job import Job
+    from batch.storage.store import Storage
 
     job = Job.from_yaml(job_file)
     if not job.incremental:
@@ -109,7 +109,7 @@ async def _look(run_id: str, output: str | None) -> tuple[Run, pl.LazyFrame | No
     """The run, and its rows, if it has any: those of committed partitions, and what others have answered by now."""
     import polars as pl
 
-    from batch.run_file import RunMissing
+    from batch.files.run_file import RunMissing
 
     found = await find(run_id, output)
     try:
@@ -132,7 +132,7 @@ async def _look(run_id: str, output: str | None) -> tuple[Run, pl.LazyFrame | No
 def _export(frame: pl.LazyFrame, path: Path) -> None:
     import polars as pl
 
-    from batch.results import export
+    from batch.files.results import export
 
     try:
         export(frame, path)
@@ -191,9 +191,9 @@ def report(
 
 
 async def _report(run_id: str, output: str | None) -> Report:
-    from batch.contracts import RunRef
+    from batch.files.run_file import RunMissing, load_run
     from batch.report import Measures, Report, measure, own_work
-    from batch.run_file import RunMissing, load_run
+    from batch.workflows.contracts import RunRef
 
     found, rows = await _look(run_id, output)
     status = await found.status()

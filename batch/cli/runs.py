@@ -24,11 +24,11 @@ from batch.cli.app import (
     say,
 )
 from batch.cli.watching import attend, connect, find, is_run_simulated, show, watch_to_end
-from batch.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
-    from batch.client import Run, RunResult
-    from batch.results import RerunScope
+    from batch.client.run import Run, RunResult
+    from batch.files.results import RerunScope
 
 
 @app.command()
@@ -51,7 +51,7 @@ def run(
 
     Ctrl-C ends the watching only: the run goes on.
     """
-    from batch.job import Job
+    from batch.job.job import Job
     from batch.terminal import is_simulated
 
     job = Job.from_yaml(job_file)
@@ -101,8 +101,8 @@ def list_runs(
 
     A run that ended with errors is in the state completed_with_failures.
     """
+    from batch.client.visibility import STATES
     from batch.terminal.run_tables import runs_table
-    from batch.visibility import STATES
 
     if state is not None and state not in STATES:
         raise CliError(f"--state: {state!r} is no state of a run; known are {', '.join(STATES)}")
@@ -203,7 +203,7 @@ def cancel(
 
 async def _cancel_rest(found: Run) -> int:
     """Of a run whose coordinator has ended, or is gone: the shards that it left at work, if any."""
-    from batch.client import RunBusy
+    from batch.client.run import RunBusy
 
     try:
         await found.check_idle()
@@ -269,7 +269,7 @@ def _show_scope(run_id: str, scope: RerunScope | None, *, simulated: bool, as_js
 
 
 def _check_run_id(run_id: str | None) -> None:
-    from batch.layout import check_run_id
+    from batch.storage.layout import check_run_id
 
     try:
         check_run_id(run_id) if run_id is not None else None

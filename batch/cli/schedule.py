@@ -21,11 +21,11 @@ from batch.cli.app import (
     say,
 )
 from batch.cli.watching import connect
-from batch.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
-    from batch.schedules import Schedule
-    from batch.timing import Overlap, Timing
+    from batch.client.schedules import Schedule
+    from batch.client.timing import Overlap, Timing
 
 group = typer.Typer(
     help="Nightly runs: a job, frozen, again and again.",
@@ -62,8 +62,8 @@ def create(
     task_queue: QueueOption = DEFAULT_TASK_QUEUE,
 ) -> None:
     """Start a job again and again."""
-    from batch.job import Job
-    from batch.schedules import create_schedule
+    from batch.client.schedules import create_schedule
+    from batch.job.job import Job
 
     job = Job.from_yaml(job_file)
     timing = _timing(
@@ -97,7 +97,7 @@ def create(
 @group.command(name="list")
 def list_(as_json: JsonOption = False) -> None:
     """List the schedules."""
-    from batch.schedules import list_schedules
+    from batch.client.schedules import list_schedules
 
     async def go() -> None:
         statuses = await list_schedules(connection=await connect())
@@ -220,7 +220,7 @@ def delete(name: NameArgument) -> None:
 
 
 async def _find(name: str) -> Schedule:
-    from batch.schedules import find_schedule
+    from batch.client.schedules import find_schedule
 
     return await find_schedule(name, connection=await connect())
 
@@ -228,7 +228,7 @@ async def _find(name: str) -> Schedule:
 def _timing(
     *, cron: str | None, every: str | None, offset: str, time_zone: str, overlap: str, jitter: str, catch_up: str
 ) -> Timing:
-    from batch.timing import Timing
+    from batch.client.timing import Timing
 
     if (cron is None) == (every is None):
         raise CliError('say when: --cron EXPR, such as "0 2 * * *", or --every SPAN, such as 6h')
@@ -252,7 +252,7 @@ def _span(where: str, text: str) -> timedelta:
 
 
 def _overlap(text: str) -> Overlap:
-    from batch.timing import Overlap
+    from batch.client.timing import Overlap
 
     try:
         return Overlap(text)

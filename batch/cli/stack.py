@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import CliError, app, say
-from batch.entry import InterruptEndsAtOnce
+from batch.cli.interrupt import InterruptEndsAtOnce
 
 SCRAPE_SECONDS = 5.0
 """Between two scrapes of `up`'s Prometheus: a run on a laptop lasts minutes."""
@@ -139,6 +139,6 @@ def worker(context: typer.Context) -> None:
 @app.command(context_settings=_HANDED_OVER)
 def simulate_provider(context: typer.Context) -> None:
     """Run the simulated provider; own --help."""
-    from batch.local.provider import main as serve
+    from batch.local.simulator.provider import main as serve
 
     raise typer.Exit(serve(context.args))

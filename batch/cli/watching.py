@@ -6,20 +6,20 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from batch.cli.app import EXIT_FAILURES, CliError, open_console, print_json, say
-from batch.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
-    from batch.client import Connection, Run, RunResult
+    from batch.client.run import Connection, Run, RunResult
 
 
 async def connect(task_queue: str = DEFAULT_TASK_QUEUE) -> Connection:
-    from batch.client import connect
+    from batch.client.run import connect
 
     return await connect(task_queue=task_queue)
 
 
 async def find(run_id: str, output: str | None, task_queue: str = DEFAULT_TASK_QUEUE) -> Run:
-    from batch.layout import S3Uri, check_run_id
+    from batch.storage.layout import S3Uri, check_run_id
 
     try:
         check_run_id(run_id)
@@ -32,9 +32,9 @@ async def find(run_id: str, output: str | None, task_queue: str = DEFAULT_TASK_Q
 
 async def is_run_simulated(found: Run) -> bool:
     """Whether the run's model is one of the simulated provider; its costs are then none."""
-    from batch.contracts import RunRef
-    from batch.run_file import RunMissing, load_run
+    from batch.files.run_file import RunMissing, load_run
     from batch.terminal import is_simulated
+    from batch.workflows.contracts import RunRef
 
     try:
         file = await load_run(found.connection.storage, RunRef(found.run_id, found.output_uri))

@@ -18,12 +18,12 @@ from typing import Any
 
 from rich.console import Console
 
-from batch.client import Run, RunResult, connect
-from batch.job import Job
+from batch.client.run import Run, RunResult, connect
+from batch.files.reconcile import Reconciler
+from batch.job.job import Job
 from batch.local import llama
 from batch.local.corpus import demo_documents, upload
 from batch.local.stack import LocalStack, StackOptions
-from batch.reconcile import Reconciler
 from batch.terminal import account, display, field_types, follow, plain, rows_table
 from batch.terminal.consoles import SafeConsole
 

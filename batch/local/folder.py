@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from batch.files.whole_files import whole_file
 from batch.local.errors import StackError
-from batch.whole_files import whole_file
 
 TEMPORARY_PREFIX = "docbatch-"
 KEPT = "kept-after-an-error"

@@ -81,7 +81,7 @@ def isolated_session() -> botocore.session.Session:
     """A botocore session that looks neither at this process' environment nor at any settings file."""
     from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
-    from batch.aws import new_session
+    from batch.storage.aws import new_session
 
     session = new_session()
     store = session.get_component("config_store")

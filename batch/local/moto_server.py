@@ -18,8 +18,8 @@ from werkzeug.datastructures import EnvironHeaders
 from werkzeug.serving import run_simple
 from werkzeug.wrappers import Response
 
-from batch.browsers import refusal
 from batch.local.ports import LOOPBACK
+from batch.network.browsers import refusal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -31,13 +31,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from batch.contracts import JOB_ATTRIBUTE, STATE_ATTRIBUTE
 from batch.local.errors import StackError
 from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_abandoned, write_private
 from batch.local.isolation import bypass_proxies, env_file, isolated_environment, isolated_session, own_settings
 from batch.local.ports import GRPC_OFFSET, LOOPBACK, choose_ports
 from batch.local.processes import Process, ProcessError, http_answers, port_answers, stop_all
 from batch.local.prometheus import INSTALL, ScrapeTargets, find_prometheus
+from batch.workflows.contracts import JOB_ATTRIBUTE, STATE_ATTRIBUTE
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -560,7 +560,7 @@ class LocalStack:
         assert self.provider is not None
 
         def with_port() -> list[str]:
-            simulated = [sys.executable, "-P", "-m", "batch.local.provider", "--port", "{port}"]
+            simulated = [sys.executable, "-P", "-m", "batch.local.simulator.provider", "--port", "{port}"]
             command = self.options.provider_command or [*simulated, *self.options.provider_args]
             return [part.replace("{port}", str(self._ports["provider"])) for part in command]
 

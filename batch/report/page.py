@@ -13,12 +13,12 @@ from typing import Any
 import jinja2
 import plotly.offline  # type: ignore[import-untyped]
 
-from batch.client import RunResult
-from batch.manifest import Manifest
-from batch.printable import printable
+from batch.client.run import RunResult
+from batch.files.manifest import Manifest
 from batch.report.charts import QUANTILES, charts
 from batch.report.measures import Measures
 from batch.terminal import duration, equation, is_simulated, money, tokens, total, why
+from batch.terminal.printable import printable
 
 DRAW = """
 const figures = JSON.parse(document.getElementById("figures").textContent);

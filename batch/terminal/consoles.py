@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from batch.printable import printable
+from batch.terminal.printable import printable
 
 
 class SafeConsole(Console):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from batch import contracts as c
-from batch.hidden import TABLE_LOGS
-from batch.printable import printable
+from batch.corpus.hidden import TABLE_LOGS
+from batch.terminal.printable import printable
 from batch.terminal.quantities import COLOURS, budget, by_type, money, partitions_and_shards, total, why
+from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.client import RunResult
+    from batch.client.run import RunResult
 
 
 def equation(documents: int, ok: int, errors: int, skipped: int) -> str:

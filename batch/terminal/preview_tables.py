@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from batch.preview_file import UNANSWERED, PreviewedDocument, PreviewResult, cut
-from batch.printable import printable
-from batch.result_file import OK
+from batch.files.result_file import OK
+from batch.previews.exchange import UNANSWERED, PreviewedDocument, PreviewResult, cut
 from batch.terminal.ending import fact, plain
+from batch.terminal.printable import printable
 from batch.terminal.quantities import by_type, duration, money, tokens
 from batch.terminal.row_tables import cell, field_types
 
 if TYPE_CHECKING:
-    from batch.estimation import Estimate, Range
-    from batch.job import Job
+    from batch.job.job import Job
+    from batch.previews.estimation import Estimate, Range
 
 WIDTH = 80
 SHOWN = 600
@@ -59,7 +59,7 @@ def _types(job: Job) -> dict[str, str]:
         return {}
     import polars as pl
 
-    from batch.schema import row_schema
+    from batch.schema.arrow import row_schema
 
     return field_types(pl.DataFrame(row_schema(job.output.json_schema).empty_table()).schema)
 

@@ -1,4 +1,4 @@
-"""Progress of a run, live on a terminal and in plain lines elsewhere. The numbers are `batch.client.RunResult`'s."""
+"""Progress of a run, live on a terminal and in plain lines elsewhere. The numbers are those of `RunResult`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from batch import contracts as c
-from batch.printable import printable
 from batch.terminal.ending import error_lines, plain
+from batch.terminal.printable import printable
 from batch.terminal.quantities import (
     COLOURS,
     budget,
@@ -30,9 +29,10 @@ from batch.terminal.quantities import (
     why,
 )
 from batch.terminal.speed import Speed, per_second
+from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.client import Run, RunResult
+    from batch.client.run import Run, RunResult
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
@@ -213,7 +213,7 @@ async def follow(run: Run, shown: Display, *, every: float = 1.0) -> RunResult:
     """Shows a run until it has ended; a server that is away for a while ends the watching as little as the run."""
     from temporalio.service import RPCError, RPCStatusCode
 
-    from batch.store import StorageUnreachable
+    from batch.storage.store import StorageUnreachable
 
     away = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
     last: RunResult | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from batch import contracts as c
 from batch.local import SIMULATED_PREFIX
-from batch.printable import printable
+from batch.terminal.printable import printable
+from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.client import RunResult
+    from batch.client.run import RunResult
 
 COLOURS = {
     c.COMPLETED: "green",

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from batch.printable import printable
+from batch.terminal.printable import printable
 
 if TYPE_CHECKING:
     import polars as pl

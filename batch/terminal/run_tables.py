@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from batch import contracts as c
-from batch.printable import printable
 from batch.terminal.ending import fact
+from batch.terminal.printable import printable
 from batch.terminal.quantities import COLOURS, duration, money, tokens
 from batch.terminal.row_tables import cell
+from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.schedules import ScheduleStatus
+    from batch.client.schedules import ScheduleStatus
 
 _SHORT = {c.COMPLETED_WITH_FAILURES: "with failures"}
 """Of the one state whose name takes the room of the others."""

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from batch import contracts as c
 from batch.terminal.quantities import duration
+from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.client import RunResult
+    from batch.client.run import RunResult
 
 WINDOW = 30.0
 """Seconds that the shown documents/s look back."""

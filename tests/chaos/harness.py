@@ -31,15 +31,15 @@ from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from batch import Job, connect
-from batch import contracts as c
-from batch.client import Connection, Run, RunResult
+from batch.client.run import Connection, Run, RunResult
+from batch.files.reconcile import Account, Reconciler
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
-from batch.local.provider import document_key
+from batch.local.simulator.provider import document_key
 from batch.local.stack import LocalStack
-from batch.reconcile import Account, Reconciler
-from batch.store import Storage
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from benchmarks.figures import Figure, print_table, write
 from tests.chaos.journal import Journal, Loss
 from tests.chaos.s3_proxy import S3Proxy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.store import Storage
+from batch.storage.store import Storage
 from benchmarks.figures import Figure
 from tests.chaos.harness import TUNING, Chaos, measured
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from temporalio.service import RPCError
 
-from batch import contracts as c
-from batch.client import Run, RunBusy
-from batch.store import Storage
+from batch.client.run import Run, RunBusy
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from tests.chaos.harness import TUNING, Chaos, Corpus, say
 
 POISON = "POISON-41"

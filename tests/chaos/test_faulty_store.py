@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from batch import Job
-from batch import contracts as c
-from batch.store import Storage
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from benchmarks.figures import Figure
 from tests.chaos.harness import Chaos, measured, say
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from batch.job import Job
+from batch.job.job import Job
 from batch.local.corpus import synthetic_documents
 from benchmarks.figures import Figure
 from tests.chaos.harness import TUNING, Chaos, ChaosWorker, measured
-from workers.long_documents import AT_ONCE
+from workers.documents.long_documents import AT_ONCE
 
 KILLED_AFTER = 72
 """Answers to chunks: well beyond what may be lost."""

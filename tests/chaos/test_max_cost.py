@@ -8,9 +8,9 @@ import urllib.request
 import pytest
 
 from batch import Job
-from batch import contracts as c
-from batch.client import BudgetTooSmall, Run, RunResult
+from batch.client.run import BudgetTooSmall, Run, RunResult
 from batch.local.corpus import synthetic_documents
+from batch.workflows import contracts as c
 from benchmarks.figures import Figure
 from tests.chaos.harness import USER_PROMPT, Chaos, Corpus, measured, say
 from workers.llm.question import settings_of

@@ -14,9 +14,9 @@ from functools import partial
 import pytest
 
 from batch import Job
-from batch import contracts as c
-from batch.client import Run
-from batch.store import Storage
+from batch.client.run import Run
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from benchmarks.figures import Figure
 from tests.chaos.harness import TUNING, Chaos, measured, sampled, say
 from tests.chaos.s3_proxy import Mode

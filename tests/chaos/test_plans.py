@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from batch import contracts as c
-from batch.job import Job
-from batch.layout import RunLayout
-from batch.nominal import Nominal
-from batch.run_file import RunFile
-from batch.store import ObjectEntry, Storage
+from batch.files.run_file import RunFile
+from batch.job.job import Job
+from batch.job.logical_date import Nominal
+from batch.storage.layout import RunLayout
+from batch.storage.store import ObjectEntry, Storage
+from batch.workflows import contracts as c
 from tests.chaos.harness import TUNING, Chaos, Corpus, say
-from workers.metrics import Metrics
-from workers.planner import Planner
+from workers.observe.metrics import Metrics
+from workers.plan.planner import Planner
 
 
 class Delayed(Storage):

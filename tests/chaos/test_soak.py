@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import pytest
 from temporalio.service import RPCError
 
-from batch.client import Run
+from batch.client.run import Run
 from benchmarks.figures import Figure
 from tests.chaos.harness import SEED, TUNING, Chaos, ChaosWorker, measured, say
 from tests.chaos.s3_proxy import Mode

@@ -28,14 +28,14 @@ from typing import Any
 
 from temporalio.worker import Worker
 
-import workers.batching
-import workers.brakes
-import workers.main
-import workers.partition_batches
-import workers.processor
-from workers.ledger import Ledger
-from workers.llm.batches import BatchApi
-from workers.processor import Attempt
+import workers.batch_mode.attempt
+import workers.batch_mode.partition_batches
+import workers.llm.limits.stop
+import workers.partition.processor
+import workers.process.main
+from workers.batch_mode.api import BatchApi
+from workers.partition.ledger import Ledger
+from workers.partition.processor import Attempt
 
 
 def _ledger_off() -> None:

@@ -15,13 +15,13 @@ import polars as pl
 import pytest
 
 from batch import Job, connect
-from batch import contracts as c
-from batch.client import Run
+from batch.client.run import Run
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
-from batch.store import Storage
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from tests.provider import ask, behave, forget
 
 SCHEMA = {

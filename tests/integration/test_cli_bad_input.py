@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from batch import connect
-from batch.cli import command_line
+from batch.cli.main import command_line
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack, choose_ports
 

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 from batch import connect
-from batch.cli import command_line
+from batch.cli.main import command_line
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
 from tests.provider import forget, paid

@@ -16,7 +16,7 @@ import pytest
 
 from batch.local import demo, llama
 from batch.local.stack import isolated_environment
-from tests.unit.test_isolation import FOREIGN
+from tests.unit.batch.local.test_isolation import FOREIGN
 
 DOCBATCH = str(Path(sys.executable).with_name("docbatch"))
 
@@ -163,7 +163,7 @@ upload(os.environ, "corpus", "up", synthetic_documents(5, 200)); sys.stdout.flus
 
 def test_the_model_that_is_real_does_not_look_simulated() -> None:
     """`demo --llm` itself needs 250 MB of model: `make demo-llm` runs it."""
-    from batch.job import Job
+    from batch.job.job import Job
 
     chosen = demo.llm_demo(Path("folder"))
     job = Job.parse(chosen.job)

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from batch import Job, connect, preview
-from batch import contracts as c
 from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack
+from batch.workflows import contracts as c
 from benchmarks import made_documents as f
-from tests.unit.made_pdf import SCAN, line, pdf
+from tests.unit.workers.extract.made_pdf import SCAN, line, pdf
 
 NOISE = random.Random(5).randbytes(5000)
 GERMAN = "Die Straße ist größer als üblich, sagte Frau Müller über das schöne Gebäude. Wir prüfen es nächste Woche."

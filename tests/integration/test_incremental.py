@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 
 from batch import Job, connect
-from batch.client import Connection, Run, RunResult
+from batch.client.run import Connection, Run, RunResult
+from batch.files.results import current
+from batch.files.state import read_pointer
 from batch.local.stack import LocalStack
-from batch.results import current
-from batch.state import read_pointer
 from tests.provider import behave, forget, paid
 
 DOCUMENTS = 300

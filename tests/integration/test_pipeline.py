@@ -17,18 +17,18 @@ from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from batch import Job, connect
-from batch import contracts as c
-from batch.client import Run, RunBusy
-from batch.layout import RunLayout
+from batch.client.run import Run, RunBusy
+from batch.files.reconcile import Reconciler
+from batch.files.run_file import RunFile
+from batch.job.logical_date import Nominal
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
-from batch.nominal import Nominal
-from batch.reconcile import Reconciler
-from batch.run_file import RunFile
-from batch.store import Storage
+from batch.storage.layout import RunLayout
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from tests.provider import ask, behave, forget
-from workers.metrics import Metrics
-from workers.planner import Planner
+from workers.observe.metrics import Metrics
+from workers.plan.planner import Planner
 
 SCHEMA = {
     "type": "object",

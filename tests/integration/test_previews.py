@@ -20,11 +20,11 @@ import pytest
 import yaml
 
 from batch import Job, connect, preview, preview_blocking
-from batch.cli import command_line
-from batch.layout import PreviewLayout, preview_token
+from batch.cli.main import command_line
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack, choose_ports
+from batch.storage.layout import PreviewLayout, preview_token
 from tests.provider import behave, forget
 from tests.provider import paid as paid_of
 
@@ -259,9 +259,9 @@ def test_of_a_large_source_names_are_probed(
     docbatch: Docbatch, paid: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a real S3 server; only the first keys are listed."""
-    monkeypatch.setattr("batch.picking.LISTED", 10)
-    monkeypatch.setattr("batch.picking.PROBE_PAGE", 3)
-    monkeypatch.setattr("batch.store.PAGE", 10)
+    monkeypatch.setattr("batch.previews.sample.LISTED", 10)
+    monkeypatch.setattr("batch.previews.sample.PROBE_PAGE", 3)
+    monkeypatch.setattr("batch.storage.store.PAGE", 10)
     found = preview_blocking(Job.parse(JOB), n=5)
     assert (found.ok, found.whole, paid()) == (5, False, 5)
     numbers = sorted(int(document.document_id[-12:-4]) for document in found.documents)
@@ -294,8 +294,8 @@ def test_what_was_answered_is_shown_although_the_last_worker_went(
     tmp_path: Path,
 ) -> None:
     """Its drain lets calls in flight end and keeps what came; then nobody is left to end the workflow."""
-    monkeypatch.setattr("batch.previews.LOOK_EVERY", 0.2)
-    monkeypatch.setattr("batch.previews.ABANDONED_AFTER", 0.5)
+    monkeypatch.setattr("batch.previews.client.LOOK_EVERY", 0.2)
+    monkeypatch.setattr("batch.previews.client.ABANDONED_AFTER", 0.5)
     port = choose_ports(["going"])["going"]
     worker = Process(
         "going worker",

@@ -31,13 +31,13 @@ import pytest
 import yaml
 
 from batch import Job, connect
-from batch import contracts as c
-from batch.client import Connection, Run
+from batch.client.run import Connection, Run
+from batch.files.manifest import Manifest
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.prometheus import INSTALL
 from batch.local.stack import LocalStack, StackOptions
-from batch.manifest import Manifest
-from batch.store import Storage
+from batch.storage.store import Storage
+from batch.workflows import contracts as c
 from tests.provider import behave
 
 ROOT = Path(__file__).parents[2]

@@ -17,11 +17,11 @@ from obstore.fsspec import FsspecStore
 from sqlglot import expressions
 
 from batch import Job, connect
+from batch.files.results import current
+from batch.files.state import read_pointer
 from batch.local.corpus import upload_async
 from batch.local.stack import REGION, LocalStack
-from batch.results import current
-from batch.schema import row_schema
-from batch.state import read_pointer
+from batch.schema.arrow import row_schema
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reading-results.md").read_text()
 SCHEMA = {

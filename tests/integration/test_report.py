@@ -16,10 +16,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from batch import connect
-from batch.cli import command_line
+from batch.cli.main import command_line
+from batch.files.manifest import Manifest
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
-from batch.manifest import Manifest
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
 DOCUMENTS = 80

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from batch import Job, Timing, connect, create_schedule, visibility
-from batch import contracts as c
-from batch.cli import command_line
-from batch.layout import RunLayout
+from batch import Job, Timing, connect, create_schedule
+from batch.cli.main import command_line
+from batch.client import visibility
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
+from batch.storage.layout import RunLayout
+from batch.workflows import contracts as c
 from tests.provider import behave
 
 JOB = """

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from batch import Job, checks, connect
-from batch import contracts as c
-from batch.client import Connection, Run, RunResult
-from batch.contracts import Tuning
+from batch import Job, connect
+from batch.client import checks
+from batch.client.run import Connection, Run, RunResult
+from batch.files.run_file import load_run
 from batch.local.stack import LocalStack
-from batch.run_file import load_run
+from batch.workflows import contracts as c
+from batch.workflows.contracts import Tuning
 from tests.provider import forget, paid
-from tests.unit.row_corpus import jsonl, parquet
+from tests.unit.workers.sources.row_corpus import jsonl, parquet
 
 SMALL = Tuning(shard_partitions=2)
 """Many shards: each begins at a cursor."""

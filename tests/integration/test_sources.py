@@ -10,10 +10,10 @@ import pytest
 from backports import zstd
 
 from batch import CheckFailed, Job, connect, estimate, preview
-from batch import contracts as c
-from batch.contracts import Tuning
 from batch.local.stack import LocalStack
-from tests.unit.row_corpus import jsonl, parquet
+from batch.workflows import contracts as c
+from batch.workflows.contracts import Tuning
+from tests.unit.workers.sources.row_corpus import jsonl, parquet
 
 ROWS, OBJECTS = 2000, 12
 

@@ -19,13 +19,13 @@ import pytest
 from botocore.exceptions import ClientError
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from batch.connection import connect_temporal
 from batch.local.corpus import Uploaded, synthetic_documents, upload
 from batch.local.errors import StackError
 from batch.local.isolation import isolated_environment, own_settings
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, ProcessError, http_answers
 from batch.local.stack import BUCKETS, LocalStack, StackOptions
+from batch.network.connection import connect_temporal
 
 
 def options(**more: object) -> StackOptions:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 
 from batch import Job
-from batch.layout import RunLayout
-from batch.nominal import Nominal
-from batch.planning import PlanFooter
-from batch.run_file import RunFile
-from batch.state import KEPT, read_entries, read_pointer
-from batch.store import Storage
-from workers.state_writer import StateWriter
+from batch.corpus.planning import PlanFooter
+from batch.files.run_file import RunFile
+from batch.files.state import KEPT, read_entries, read_pointer
+from batch.job.logical_date import Nominal
+from batch.storage.layout import RunLayout
+from batch.storage.store import Storage
+from workers.finish.state_writer import StateWriter
 
 pytestmark = pytest.mark.usefixtures("applied")
 DAY = datetime(2026, 11, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from batch.local.stack import LocalStack, StackOptions
 
 CALLER = """
     import asyncio, os, signal, sys, time
-    from batch.connection import connect_temporal
+    from batch.network.connection import connect_temporal
 
     async def call():
         client = await connect_temporal()

@@ -17,10 +17,10 @@ import pytest
 from aiohttp import web
 
 from batch import Job, connect
-from batch import contracts as c
 from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack, StackOptions
-from workers.llm.errors import RULES
+from batch.workflows import contracts as c
+from workers.llm.answers.errors import RULES
 
 TIMEOUT = 2.0
 RESET, HANG = "reset", "hang"

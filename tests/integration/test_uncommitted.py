@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from batch import Job, RunResult, connect
-from batch import contracts as c
-from batch.cli import command_line
-from batch.client import Run
-from batch.failures import DATA_CONVERTER
+from batch.cli.main import command_line
+from batch.client.run import Run
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
+from batch.network.failures import DATA_CONVERTER
+from batch.workflows import contracts as c
 from tests.provider import ask, behave, forget
 
 SCHEMA = {

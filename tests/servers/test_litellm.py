@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from batch.checks import CheckFailed
+from batch.client.checks import CheckFailed
 from batch.local.stack import LocalStack, StackOptions
 from tests.servers.conftest import MASTER_KEY
 from tests.servers.runs import SCHEMA, TEXTS, TOO_LONG, check_typed, job, rows_of

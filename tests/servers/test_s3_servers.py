@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 
 from batch import Job, connect
-from batch.cli import command_line
-from batch.client import Connection, Run, RunResult
-from batch.contracts import COMPLETED, COMPLETED_WITH_FAILURES, Tuning
-from batch.layout import S3Uri
+from batch.cli.main import command_line
+from batch.client.run import Connection, Run, RunResult
 from batch.local.corpus import upload_async
 from batch.local.ports import choose_ports
 from batch.local.stack import LocalStack, StackOptions
-from batch.output_check import check_place
-from batch.store import Storage
+from batch.storage.layout import S3Uri
+from batch.storage.output_check import check_place
+from batch.storage.store import Storage
+from batch.workflows.contracts import COMPLETED, COMPLETED_WITH_FAILURES, Tuning
 from tests.provider import ask, behave, forget, paid
 from tests.servers.bucket_router import BucketRouter
 from tests.servers.s3_servers import SERVERS, Key, S3Server, running

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dashboards.__main__ import FOLDER, documents
-from workers.metrics import Metrics
+from workers.observe.metrics import Metrics
 
 RULES = FOLDER / "rules"
 RUNBOOK = FOLDER.parent / "docs" / "runbook.md"

@@ -16,7 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from workers.main import parser
+from workers.process.main import parser
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"

@@ -16,7 +16,7 @@ HEAVY = ("pydantic", "polars", "pyarrow", "obstore", "openai")
 
 
 def test_the_coordinator_loads_nothing_heavy() -> None:
-    code = f"import batch.coordinator, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import batch.workflows.coordinator, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"
 
@@ -24,7 +24,7 @@ def test_the_coordinator_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", batch.__all__)
 def test_each_public_name_is_where_it_is_defined(name: str) -> None:
     """Also the errors that a script catches and the parts that it builds a job of."""
-    assert getattr(batch, name).__module__ == batch._HOMES.get(name, "batch.client")
+    assert getattr(batch, name).__module__ == batch._HOMES.get(name, "batch.client.run")
     assert {"CheckFailed", "RunNotFound", "StorageError", "Source", "Output"} <= set(batch.__all__)
 
 

@@ -25,7 +25,7 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
-from batch import contracts as c
+from batch.workflows import contracts as c
 from tests.workflow.standin import StandIns, Till, until
 
 HISTORIES = Path(__file__).with_name("histories")

@@ -17,10 +17,10 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
-from batch import contracts as c
-from batch.budget import WAIT, BudgetAnswer, BudgetRequest
-from batch.coordinator import WORKFLOWS
-from workers.sandbox import workflow_runner
+from batch.workflows import contracts as c
+from batch.workflows.budget import WAIT, BudgetAnswer, BudgetRequest
+from batch.workflows.coordinator import WORKFLOWS
+from workers.process.sandbox import workflow_runner
 
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
 

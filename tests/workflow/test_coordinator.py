@@ -12,8 +12,8 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
-from batch import contracts as c
-from batch.failures import DATA_CONVERTER
+from batch.network.failures import DATA_CONVERTER
+from batch.workflows import contracts as c
 from tests.workflow.standin import StandIns, until
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from temporalio.client import Client, WorkflowUpdateFailedError
 
-from batch import contracts as c
-from batch.budget import CLOSED, BudgetView
+from batch.workflows import contracts as c
+from batch.workflows.budget import CLOSED, BudgetView
 from tests.workflow.standin import StandIns, Till, until
 
 

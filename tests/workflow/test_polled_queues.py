@@ -9,11 +9,11 @@ import pytest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from batch import checks
-from batch import contracts as c
-from batch.checks import CheckFailed, check_control_polled, unpolled_queue
+from batch.client import checks
+from batch.client.checks import CheckFailed, check_control_polled, unpolled_queue
+from batch.workflows import contracts as c
 from tests.workflow.standin import StandIns, until
-from workers.versioning import deployment_config
+from workers.process.versioning import deployment_config
 
 
 async def test_both_queues_are_looked_at(temporal: Client) -> None:

@@ -12,11 +12,11 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureEr
 from temporalio.exceptions import ActivityError
 from temporalio.worker import Worker
 
-from batch import contracts as c
-from batch.coordinator import WORKFLOWS
+from batch.workflows import contracts as c
+from batch.workflows.coordinator import WORKFLOWS
 from tests.workflow.standin import until
-from workers.beating import ControlActivities
-from workers.sandbox import workflow_runner
+from workers.process.heartbeat import ControlActivities
+from workers.process.sandbox import workflow_runner
 
 
 class StandIn:

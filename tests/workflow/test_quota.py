@@ -9,14 +9,14 @@ import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from batch import contracts as c
-from batch import quota_workflow
-from batch.coordinator import WORKFLOWS
-from batch.job import Job
+from batch.job.job import Job
+from batch.workflows import contracts as c
+from batch.workflows import quota as quota_workflow
+from batch.workflows.coordinator import WORKFLOWS
 from tests.workflow.standin import until
-from workers.metrics import Metrics
-from workers.quotas import QuotaClient, Quotas, quota_name
-from workers.sandbox import workflow_runner
+from workers.llm.limits.quotas import QuotaClient, Quotas, quota_name
+from workers.observe.metrics import Metrics
+from workers.process.sandbox import workflow_runner
 
 QUEUE = "quotas"
 

@@ -13,10 +13,10 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from batch import contracts as c
-from batch.coordinator import WORKFLOWS
+from batch.workflows import contracts as c
+from batch.workflows.coordinator import WORKFLOWS
 from tests.workflow.scenarios import HISTORIES, SCENARIOS
-from workers.sandbox import workflow_runner
+from workers.process.sandbox import workflow_runner
 
 FILES = sorted(HISTORIES.glob("*.json"))
 

@@ -9,10 +9,10 @@ from collections import defaultdict
 from temporalio.client import Client
 from temporalio.worker import WorkerDeploymentConfig
 
-from batch import contracts as c
+from batch.workflows import contracts as c
 from tests.workflow.releases import make_current
 from tests.workflow.standin import StandIns, until
-from workers.versioning import deployment_config
+from workers.process.versioning import deployment_config
 
 
 def version(name: str, build_id: str) -> WorkerDeploymentConfig:

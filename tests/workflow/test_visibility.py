@@ -8,8 +8,8 @@ import logging
 import pytest
 from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleSpec
 
-from batch import contracts as c
-from batch import visibility
+from batch.client import visibility
+from batch.workflows import contracts as c
 from tests.workflow.standin import StandIns, until
 
 
@@ -33,7 +33,7 @@ async def test_without_search_attributes(temporal: Client, caplog: pytest.LogCap
     assert not work.claims[1].scheduled
     assert work.claims[1].nominal == (await by_hand.describe()).start_time.isoformat()
 
-    with caplog.at_level(logging.WARNING, logger="batch.visibility"):
+    with caplog.at_level(logging.WARNING, logger="batch.client.visibility"):
         for _ in range(50):  # visibility lags
             runs = await visibility.list_runs(temporal, job="stand-in", state=c.COMPLETED, limit=10)
             if len(runs) == 2:

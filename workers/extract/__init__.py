@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workers.extract.encodings import decode, quickly
-from workers.extract.extracted import Extracted
-from workers.extract.html import page_to_text
-from workers.extract.kinds import Kind, kind_of, suffix_of
+from workers.extract.files.encodings import decode, quickly
+from workers.extract.files.extracted import Extracted
+from workers.extract.files.kinds import Kind, kind_of, suffix_of
+from workers.extract.files.unreadable import Unreadable
 from workers.extract.legibility import legible
-from workers.extract.unreadable import Unreadable
+from workers.extract.web.html import page_to_text
 
 __all__ = ["INLINE_BYTES", "Extracted", "Kind", "Unreadable", "extract", "inline", "kind_of", "legible", "suffix_of"]
 
@@ -49,7 +49,7 @@ def extract(key: str, data: bytes, kind: Kind, most: int) -> Extracted:
 
         key, data, kind = unpacked(key, data, kind)
     if kind is Kind.PDF:
-        from workers.extract.pdf import pdf_to_text
+        from workers.extract.pdf.pdf import pdf_to_text
 
         found = pdf_to_text(data, most)
     else:
@@ -63,19 +63,19 @@ def _text_of(key: str, data: bytes, kind: Kind) -> str:
     if kind is Kind.HTML:
         return page_to_text(decode(key, data))
     if kind is Kind.HTML_MAIN:
-        from workers.extract.main_text import page_to_main_text
+        from workers.extract.web.main_text import page_to_main_text
 
         return page_to_main_text(decode(key, data))
     if kind is Kind.MAIL:
-        from workers.extract.mail import mail_to_text
+        from workers.extract.mail.mail import mail_to_text
 
         return mail_to_text(key, data)
     if kind is Kind.RTF:
-        from workers.extract.rtf import rtf_to_text
+        from workers.extract.office.rtf import rtf_to_text
 
         return rtf_to_text(data)
     if kind is Kind.OLE:
-        from workers.extract.office import ole_to_text
+        from workers.extract.office.office import ole_to_text
 
         return ole_to_text(data)
     return _archive(data)
@@ -102,9 +102,9 @@ def _judged(text: str, kind: Kind) -> str:
 
 def _archive(data: bytes) -> str:
     from workers.extract.archive_types import is_epub
-    from workers.extract.archives import Archive
-    from workers.extract.epub import epub_to_text
-    from workers.extract.office import package_to_text
+    from workers.extract.files.archives import Archive
+    from workers.extract.office.office import package_to_text
+    from workers.extract.web.epub import epub_to_text
 
     archive = Archive(data)
     return epub_to_text(archive) if is_epub(archive) else package_to_text(archive, data)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from workers.extract.archives import Archive
-from workers.extract.packages import MAIN
-from workers.extract.unreadable import Unreadable
+from workers.extract.files.archives import Archive
+from workers.extract.files.packages import MAIN
+from workers.extract.files.unreadable import Unreadable
 
 _EPUB = "application/epub+zip"
 _OPEN_DOCUMENT = {

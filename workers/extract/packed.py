@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from workers.extract.kinds import Kind, kind_of
-from workers.extract.unreadable import Unreadable
+from workers.extract.files.kinds import Kind, kind_of
+from workers.extract.files.unreadable import Unreadable
 
 MOST_UNPACKED = 64 * 2**20
 """Bytes; a process that extracts has 384 MiB."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from workers.llm.expected import Expected
+from workers.llm.limits.budget_client import Purse, Reservation
 from workers.llm.prices import Pricer
-from workers.purse import Purse, Reservation
 
 
 class CallCost:

@@ -14,22 +14,22 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from batch.answer import AnswerReader, InvalidAnswer
-from batch.job import Job
-from workers.llm.accepted import LIMIT_FIELDS, accepted_by
+from batch.job.job import Job
+from batch.schema.answer_reader import AnswerReader, InvalidAnswer
+from workers.llm.answers.accepted import LIMIT_FIELDS, accepted_by
+from workers.llm.answers.completion import Completion, read_completion
+from workers.llm.answers.errors import Kind, Verdict, alone, judge_answer, judge_status
+from workers.llm.answers.failure import one_line
+from workers.llm.answers.json_text import dug_out
 from workers.llm.call_cost import CallBudget
-from workers.llm.completion import Completion, read_completion
-from workers.llm.errors import Kind, Verdict, alone, judge_answer, judge_status
 from workers.llm.expected import Expected
-from workers.llm.failure import one_line
-from workers.llm.json_text import dug_out
-from workers.llm.limiter import RETRY_AFTER_MOST, Lane
+from workers.llm.limits.limiter import RETRY_AFTER_MOST, Lane
+from workers.llm.limits.waiting import sleep_unless, sleep_while
+from workers.llm.limits.window import Window
 from workers.llm.question import Questions, refuses_format, settings_of
 from workers.llm.short_question import ShortQuestion
-from workers.llm.transport import TOO_LARGE, Reply, Transport, TransportError
-from workers.llm.window import Window
-from workers.metrics import Metrics
-from workers.waiting import sleep_unless, sleep_while
+from workers.llm.transport.transport import TOO_LARGE, Reply, Transport, TransportError
+from workers.observe.metrics import Metrics
 
 MAX_TRANSIENT = 6
 """Transient failures of one document, while others succeed, before it becomes a retryable error row."""
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 
 class Brake(Protocol):
-    """What stops a run's calls, and learns how they end (see `workers.brakes`)."""
+    """What stops a run's calls, and learns how they end (see `workers.llm.limits.stop`)."""
 
     def succeeded(self) -> None: ...
     def transient(self) -> bool: ...
@@ -495,7 +495,7 @@ class Chat:
         self._metrics.tokens(used.prompt, used.cached, used.completion)
 
     def _whole_prompt(self, payload: bytes, said: Completion) -> Verdict | None:
-        """None unless the server read far less than it was sent (see `workers.llm.window`)."""
+        """None unless the server read far less than it was sent (see `workers.llm.limits.window`)."""
         if said.usage is None or not self._window.is_cut(self._questions.messages_part(payload), said.usage.prompt):
             return None
         message = (

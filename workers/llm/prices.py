@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from batch.job import Job, Model
+from batch.job.job import Job, Model
 from batch.local import SIMULATED_PREFIX
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from batch.job import Job
-from batch.response_format import response_format
-from workers.llm.accepted import LIMIT_FIELDS, Accepted
-from workers.llm.json_text import written
+from batch.job.job import Job
+from workers.llm.answers.accepted import LIMIT_FIELDS, Accepted
+from workers.llm.answers.json_text import written
+from workers.llm.response_format import response_format
 
 MOST_SHOWN = 8_000
 """Characters of an invalid answer that its re-ask shows to the model: what bounds the size and price of a re-ask."""

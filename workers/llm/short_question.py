@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from workers.llm.errors import Kind, Verdict
+from workers.llm.answers.errors import Kind, Verdict
 
 PAUSES = (0.5, 2.0)
 """Seconds before a short question is asked again whose own failure may pass."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from batch.kinds import JSONL, PARQUET
-from batch.places import Place
+from batch.corpus.cursor import Place
+from batch.job.formats import JSONL, PARQUET
 from workers.sources.jsonl import jsonl_rows
 from workers.sources.objects import SourceObject
 from workers.sources.parquet import parquet_rows
@@ -18,4 +18,4 @@ from workers.sources.row import SourceRow, Wanted
 Reader = Callable[[SourceObject, Wanted, Place], Iterator[SourceRow]]
 
 READERS: dict[str, Reader] = {JSONL: jsonl_rows, PARQUET: parquet_rows}
-"""By what an object holds (`batch.kinds`)."""
+"""By what an object holds (`batch.job.formats`)."""

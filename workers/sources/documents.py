@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from batch.layout import RunLayout, bucket_and_key
-from batch.places import cursor_within, parse_cursor
-from batch.plan_file import read_footer
-from batch.planning import PlannedDocument, ShardCutter
-from batch.storage_errors import ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused
-from batch.store import Storage
+from batch.corpus.cursor import cursor_within, parse_cursor
+from batch.corpus.planning import PlannedDocument, ShardCutter
+from batch.files.plan_file import read_footer
+from batch.storage.errors import ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused
+from batch.storage.layout import RunLayout, bucket_and_key
+from batch.storage.store import Storage
 from workers.sources.objects import SourceObject
 from workers.sources.occurrences import Occurrences
 from workers.sources.row import Broken, SourceRow

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from batch.kinds import COMPRESSED
-from batch.places import Place
+from batch.corpus.cursor import Place
+from batch.job.formats import COMPRESSED
 from workers.sources.json_layout import by_lines, is_object, text_of
 from workers.sources.json_values import (
     BadJson,

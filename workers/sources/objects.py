@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from batch.etags import tells_versions
-from batch.layout import object_uri
-from batch.listing import ObjectEntry
-from batch.ranged_file import RangedFile
-from batch.store import Storage
+from batch.storage.etags import tells_versions
+from batch.storage.layout import object_uri
+from batch.storage.listing import ObjectEntry
+from batch.storage.ranged_file import RangedFile
+from batch.storage.store import Storage
 
 CHUNK = 8 * 2**20
 """Bytes of one ranged GET. Not one stream of the whole: its body would have to arrive within one request's timeout."""

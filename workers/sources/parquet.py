@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from batch.places import Place
-from batch.ranged_file import RangedFile
+from batch.corpus.cursor import Place
+from batch.storage.ranged_file import RangedFile
 from workers.sources.objects import SourceObject
 from workers.sources.row import Broken, SourceRow, Wanted
 

@@ -10,13 +10,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from batch.job import Job
-from batch.kinds import JSONL, OBJECT, kind_of, may_be_jsonl
-from batch.layout import RunLayout, object_uri
-from batch.listing import ObjectEntry, is_addressable
-from batch.places import Place, is_version, parse_cursor
-from batch.planning import ShardCutter
-from batch.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
+from batch.corpus.cursor import Place, is_version, parse_cursor
+from batch.corpus.planning import ShardCutter
+from batch.job.formats import JSONL, OBJECT, kind_of, may_be_jsonl
+from batch.job.job import Job
+from batch.storage.layout import RunLayout, object_uri
+from batch.storage.listing import ObjectEntry, is_addressable
+from batch.storage.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
 from workers.sources import READERS
 from workers.sources.documents import (
     ARCHIVED,

@@ -20,8 +20,8 @@ from uuid import UUID
 
 import orjson
 
-from batch.job import Job
-from batch.places import Place
+from batch.corpus.cursor import Place
+from batch.job.job import Job
 
 BAD_ROW, TOO_LARGE = "bad_row", "too_large"
 LONGEST_ID = 256

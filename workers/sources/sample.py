@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import islice
 
-from batch.job import Job
-from batch.kinds import JSONL, OBJECT, kind_of, may_be_jsonl
-from batch.layout import bucket_and_key
-from batch.listing import ObjectEntry, is_addressable
-from batch.places import Place
-from batch.planning import PlannedDocument
-from batch.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
+from batch.corpus.cursor import Place
+from batch.corpus.planning import PlannedDocument
+from batch.job.formats import JSONL, OBJECT, kind_of, may_be_jsonl
+from batch.job.job import Job
+from batch.storage.layout import bucket_and_key
+from batch.storage.listing import ObjectEntry, is_addressable
+from batch.storage.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
 from workers.sources import READERS
 from workers.sources.documents import row_documents
 from workers.sources.json_lines_inside import holds_json_lines

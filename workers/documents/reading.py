@@ -1,0 +1,123 @@
+"""A document's way to the model's question and from its answer to a row: the same in a run and in a preview.
+
+What is wrong with a document ends as `Unreadable`, whose word and message its error row has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import jinja2
+
+from batch.corpus.planning import PlannedDocument
+from batch.job.row_fields import ROW
+from batch.storage.layout import bucket_and_key
+from batch.storage.listing import is_addressable
+from batch.storage.store import ObjectArchived, ObjectMissing, ObjectTooLarge, PreconditionFailed
+from workers.documents.prompt import CompiledPrompt, RowFields
+from workers.documents.rows import Row, failed
+from workers.extract import Extracted, Unreadable, legible
+from workers.llm.answers.errors import Kind
+from workers.llm.chat import Answer
+
+ARCHIVED = "archived"
+"""An object that is in an archive: no outage, and no use to ask for it again before somebody restores it."""
+CANNOT_RENDER = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a template raises of a document whose fields are not what it takes them for; `RecursionError` is among them."""
+
+
+def check_key(document: PlannedDocument) -> None:
+    """Raises `Unreadable` for a key that cannot be asked for."""
+    if not is_addressable(bucket_and_key(document.uri)[1]):
+        raise Unreadable("unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character")
+
+
+def check_size(document: PlannedDocument, limit: int) -> None:
+    """Raises `Unreadable` for one of more than `limit` bytes."""
+    if document.size > limit:
+        raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
+
+
+def check_pages(found: Extracted, least: float) -> None:
+    """Raises `Unreadable` for a text that less than `least` of its pages have; a blank page lacks none."""
+    if found.pages and found.pages_without_text and 1 - found.pages_without_text / found.pages < least:
+        raise Unreadable(
+            "missing_text_pages",
+            f"{found.pages_without_text:,} of {found.pages:,} pages show something but have no text that can be read: "
+            f"they are probably scanned, and need OCR (source.min_text_pages is {least:g})",
+        )
+
+
+@contextmanager
+def reading(document: PlannedDocument) -> Iterator[None]:
+    """Around the GET of its planned version: raises `Unreadable` for what is the document's own; other errors pass."""
+    try:
+        yield
+    except ObjectMissing:
+        raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
+    except PreconditionFailed:
+        raise Unreadable("source_changed", f"{document.uri} changed after it was listed") from None
+    except ObjectArchived as error:
+        raise Unreadable(ARCHIVED, str(error)) from None
+    except ObjectTooLarge as error:
+        raise Unreadable("too_large", str(error)) from None
+
+
+def planned_text(document: PlannedDocument) -> str | None:
+    """Takes the text that came with the plan: a row's, as `legible` has it; None for an object, still to be read.
+
+    Raises `Unreadable`, also for what was found to be wrong when the plan was made.
+    """
+    if document.problem is not None:
+        error_type, _, message = document.problem.partition(": ")
+        raise Unreadable(error_type, message)
+    if document.content is None:
+        return None
+    text = legible(document.content)
+    if not text:
+        raise Unreadable("empty", "the row's text is empty")
+    return text
+
+
+def messages_of(
+    prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, text: str
+) -> list[dict[str, str]]:
+    """The chat's messages. Raises `Unreadable` where the prompt does not render for this document."""
+    return rendered(prompt, dates, document, text=text)
+
+
+def rendered(
+    prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, **shown: str | list[str]
+) -> list[dict[str, str]]:
+    """The messages of a prompt about a document. Raises `Unreadable` where it does not render for it."""
+    known = {**dates, "document_id": document.document_id, "uri": document.uri, ROW: RowFields(document.row)}
+    try:
+        return prompt.messages({**known, **shown})
+    except CANNOT_RENDER as error:
+        raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
+
+
+def row_unread(row: Row, error: Unreadable) -> Row:
+    """The error row of a document that was never asked about."""
+    return failed(row, error.error_type, str(error), retryable=error.error_type.startswith("source_"))
+
+
+def row_answered(row: Row, answer: Answer) -> Row:
+    """The row of a document that was asked about, with its result or its error."""
+    if answer.error is not None:
+        verdict = answer.error
+        return failed(
+            row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
+        )
+    if answer.result is not None:
+        row["result"] = answer.result
+    return row

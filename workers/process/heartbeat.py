@@ -1,0 +1,81 @@
+"""Heartbeats: an attempt says that it lives, and learns from its own clock when another may have taken over.
+
+A heartbeat is no checkpoint (the SDK throttles it, and it dies with the process): a retry resumes from the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from batch.files.run_file import RunMissing
+
+BEAT_EVERY = 1.0
+"""Seconds between two beats; the SDK sends far fewer."""
+FENCE_SHARE = 0.8
+"""Share of the heartbeat timeout without a beat after which an attempt takes itself for superseded."""
+
+
+class Pulse:
+    """Beats for as long as its context lasts. `details` is asked for what each heartbeat carries: a few counters."""
+
+    def __init__(self) -> None:
+        timeout = activity.info().heartbeat_timeout
+        self._fence_after = (timeout.total_seconds() if timeout else 60.0) * FENCE_SHARE
+        self._last = time.monotonic()
+        self._late = False
+        self.details: Callable[[], Any] = dict
+
+    def superseded(self) -> bool:
+        """Whether this process once stood still for so long that another attempt may be at work."""
+        self._late = self._late or time.monotonic() - self._last > self._fence_after
+        return self._late
+
+    async def __aenter__(self) -> Pulse:
+        self._task = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        # What beat, and what it told of, go at once: as a cycle they would stay until the collector's next full round.
+        del self._task
+        self.details = dict
+
+    async def _beat(self) -> None:
+        while True:
+            # Not at once: the SDK sends the first beat and then none for most of a minute, so it should have numbers.
+            await asyncio.sleep(min(BEAT_EVERY, self._fence_after / 4))
+            self.superseded()
+            self._last = time.monotonic()
+            activity.heartbeat(self.details())
+
+
+class ControlActivities(Interceptor):
+    """Makes every control activity beat by itself, and fail for good where repeating it is no use.
+
+    They are few, so they have a short heartbeat timeout: a worker killed in one is noticed within seconds.
+    """
+
+    def intercept_activity(
+        self,
+        next: ActivityInboundInterceptor,  # noqa: A002 - the name that the SDK gives
+    ) -> ActivityInboundInterceptor:
+        return _ControlActivity(next)
+
+
+class _ControlActivity(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - as above
+        try:
+            async with Pulse():
+                return await super().execute_activity(input)
+        except (RunMissing, KeyError, ValueError) as error:  # a file of the run is gone, torn or doctored
+            raise ApplicationError(str(error) or repr(error), type=type(error).__name__, non_retryable=True) from error
