@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.storage.layout import StateLayout
+from batch.storage.layout import StateLayout, place_of
 from batch.storage.store import Storage
 
 VERSION = 1
@@ -90,11 +90,6 @@ class StatePointer:
         fields = json.loads(data)
         fields.pop("version")
         return cls(**fields)
-
-
-def place_of(key: str, *, by_folders: bool) -> Any:
-    """What sorts keys as the server lists them."""
-    return key.split("/") if by_folders else key
 
 
 def another_order(layout: StateLayout) -> str:

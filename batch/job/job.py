@@ -35,6 +35,8 @@ from batch.job.prefixes import Prefixes
 from batch.job.row_fields import ROW, row_fields
 from batch.storage.layout import PreviewLayout, RunLayout, S3Uri, StateLayout, parse_object_uri
 
+SIMULATED_PREFIX = "simulated-"
+"""Every model name of the simulated provider begins so; it must never be mistaken for a model."""
 MAX_JOB_BYTES = 60 * 1024
 """Largest job as the JSON text within Temporal's JSON, escapes included: it travels in the coordinator's input, beside
 a few hundred bytes of other things, and no payload may pass 64 KiB."""

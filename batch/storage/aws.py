@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batch.storage.errors import StorageRefused
-from batch.storage.listing import read_quickly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,23 +133,3 @@ def storage_options() -> dict[str, str]:
         options["aws_endpoint_url"] = settings.endpoint
         options["aws_allow_http"] = str(settings.endpoint.startswith("http://")).lower()
     return options
-
-
-def s3_client(settings: AwsSettings, *, virtual: bool = False) -> Any:
-    """A boto3 client of the same S3, for the source's listings. `virtual`: of buckets that want to be `BUCKET.HOST`."""
-    from botocore.config import Config
-
-    virtual = virtual or settings.virtual
-
-    config = Config(
-        retries={"total_max_attempts": 3, "mode": "standard"},
-        s3={"addressing_style": "virtual" if virtual else "path" if settings.endpoint else "auto"},
-        connect_timeout=5,
-        read_timeout=60,
-    )
-    with mistakes_named():
-        client = settings.session.client(
-            "s3", region_name=settings.region, endpoint_url=settings.endpoint, config=config
-        )
-    read_quickly(client)
-    return client

@@ -6,6 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -215,3 +216,8 @@ def place_of_result(key: str) -> tuple[int, int] | None:
     """Shard and partition of a result file's key, None for any other key."""
     match = re.search(r"/shard-(\d{5,})/partition-(\d{8,})\.parquet$", key)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def place_of(key: str, *, by_folders: bool) -> Any:
+    """Gives what sorts keys as the server lists them."""
+    return key.split("/") if by_folders else key

@@ -46,6 +46,7 @@ from batch.storage.listing import PAGE, ObjectEntry, Page, Position
 from batch.storage.listing_pages import DIRECTORY_BUCKET, next_page
 from batch.storage.lookahead import STRETCHES, pages_ahead
 from batch.storage.ranged_file import RangedFile
+from batch.storage.s3_client import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,7 +189,7 @@ class Storage:
         if virtual not in self._boto3:
             self._resolve()
             assert self._settings is not None
-            self._boto3[virtual] = aws.s3_client(self._settings, virtual=virtual)
+            self._boto3[virtual] = s3_client(self._settings, virtual=virtual)
         return self._boto3[virtual]
 
     def _client_of(self, bucket: str) -> Any:

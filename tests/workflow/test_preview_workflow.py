@@ -15,7 +15,7 @@ from temporalio.worker import Worker
 from batch.workflows import contracts as c
 from batch.workflows.coordinator import WORKFLOWS
 from tests.workflow.standin import until
-from workers.process.heartbeat import ControlActivities
+from workers.process.control_heartbeat import ControlActivities
 from workers.process.sandbox import workflow_runner
 
 

@@ -40,8 +40,8 @@ from workers.batch_mode.spool import Spool, SpoolWriter, fitting
 from workers.documents.reading import row_unread
 from workers.documents.rows import TOKENS, Row
 from workers.extract import Unreadable
+from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind, Verdict, judge_status
-from workers.llm.chat import Answer
 from workers.llm.limits.waiting import sleep_while
 from workers.llm.prices import Pricer, cost_of, pricer
 from workers.partition.ledger import Replayed

@@ -10,8 +10,9 @@ from enum import Enum
 
 from batch.corpus.planning import PlannedDocument
 from workers.batch_mode.api import AnsweredLine
+from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind, Verdict, alone, judge_status
-from workers.llm.chat import Answer, Chat, after_reask
+from workers.llm.chat import Chat, after_reask
 from workers.llm.question import refuses_format
 
 MOST_FAILURES = 3

@@ -29,8 +29,9 @@ from workers.documents.prompt import CompiledPrompt
 from workers.documents.reading import messages_of, rendered
 from workers.documents.token_estimate import UNIT, WORST, measure_for, tokens
 from workers.extract import Unreadable
+from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind, Verdict
-from workers.llm.chat import Answer, Chat
+from workers.llm.chat import Chat
 from workers.llm.prices import Pricer, cost_of
 
 AT_ONCE = 8

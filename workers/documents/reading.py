@@ -18,8 +18,8 @@ from batch.storage.store import ObjectArchived, ObjectMissing, ObjectTooLarge, P
 from workers.documents.prompt import CompiledPrompt, RowFields
 from workers.documents.rows import Row, failed
 from workers.extract import Extracted, Unreadable, legible
+from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind
-from workers.llm.chat import Answer
 
 ARCHIVED = "archived"
 """An object that is in an archive: no outage, and no use to ask for it again before somebody restores it."""

@@ -12,7 +12,7 @@ from batch.corpus.planning import PlannedDocument
 from batch.files.result_file import ERROR, OK
 
 if TYPE_CHECKING:
-    from workers.llm.chat import Answer
+    from workers.llm.answer import Answer
 
 Row = dict[str, Any]
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cache_write_tokens", "reasoning_tokens")

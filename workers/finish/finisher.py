@@ -34,7 +34,7 @@ from workers.batch_mode.batch_records import CREATED, BatchRecords
 from workers.documents.long_documents import chunk_answer, summed
 from workers.documents.rows import Row, RowMaker, carried, failed
 from workers.finish.state_writer import StateWriter
-from workers.llm.chat import Answer
+from workers.llm.answer import Answer
 from workers.llm.prices import pricer
 from workers.observe.metrics import Metrics
 from workers.partition.earlier_rows import EarlierRows

@@ -15,7 +15,8 @@ from itertools import groupby
 from operator import attrgetter
 
 from batch.files.result_file import ERROR
-from batch.files.state import Entry, place_of
+from batch.files.state import Entry
+from batch.storage.layout import place_of
 from workers.plan.known_entries import KnownEntries
 
 

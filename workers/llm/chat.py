@@ -9,13 +9,14 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from batch.job.job import Job
 from batch.schema.answer_reader import AnswerReader, InvalidAnswer
+from workers.llm.answer import Answer
 from workers.llm.answers.accepted import LIMIT_FIELDS, accepted_by
 from workers.llm.answers.completion import Completion, read_completion
 from workers.llm.answers.errors import Kind, Verdict, alone, judge_answer, judge_status
@@ -66,30 +67,6 @@ class Brake(Protocol):
     def outage(self, message: str) -> None: ...
     def stop_job(self, verdict: Verdict) -> None: ...
     def last_success(self) -> float: ...
-
-
-@dataclass(slots=True)
-class Answer:
-    """How a document's question ended: `text` of a usable answer, or the `error` that stands in its place.
-
-    With a schema, a usable answer's `text` is its JSON alone, and `result` what that holds for the columns.
-    Tokens are those of every paid call for it; `latency_seconds` is that of the last call. `prompt_tokens` hold those
-    that were read from a cache (`cached_tokens`) or written to one. `uncounted`: an answer said nothing of its tokens.
-    """
-
-    text: str | None
-    error: Verdict | None
-    finish_reason: str | None = None
-    model: str | None = None
-    attempts: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    latency_seconds: float = 0.0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    uncounted: bool = False
-    result: dict[str, Any] | None = None
 
 
 class _Caller(NamedTuple):

@@ -13,11 +13,10 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from batch.job.job import Job, Model
-from batch.local import SIMULATED_PREFIX
+from batch.job.job import SIMULATED_PREFIX, Job, Model
 
 if TYPE_CHECKING:
-    from workers.llm.chat import Answer
+    from workers.llm.answer import Answer
 
 
 class Pricer(Protocol):

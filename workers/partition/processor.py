@@ -58,17 +58,17 @@ from workers.documents.reading import (
 )
 from workers.documents.rows import Row, RowMaker, carried, shared
 from workers.extract import Extracted, Unreadable
-from workers.llm.chat import Answer
+from workers.llm.answer import Answer
 from workers.llm.limits.stop import Stop
 from workers.llm.prices import Pricer, cost_of
 from workers.observe.metrics import Metrics
 from workers.partition.earlier_rows import EarlierRows
+from workers.partition.heartbeat import Pulse
 from workers.partition.ledger import Ledger, Replayed, read_ledger
 from workers.partition.planned_reads import hashed, read_planned
 from workers.partition.runs import ActiveRun, Runs
 from workers.partition.same_texts import SameText, TextClaims
 from workers.partition.shared_answers import Content, SharedAnswers, content_of, is_usable, usable
-from workers.process.heartbeat import Pulse
 
 BURST = 32
 BURST_BYTES = 2**20

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from batch.corpus.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, UNPROVEN, PlannedDocument
 from batch.files.result_file import ERROR
-from batch.files.state import Entry, place_of
+from batch.files.state import Entry
 from batch.storage.etags import is_proven, tells_versions
-from batch.storage.layout import bucket_and_key
+from batch.storage.layout import bucket_and_key, place_of
 from workers.plan.known_entries import KnownEntries
 
 _DELETED: list[pa.Field[Any]] = [

@@ -48,7 +48,8 @@ from workers.documents.reading import (
 from workers.documents.rows import Row, RowMaker
 from workers.extract import Unreadable
 from workers.extract.pool import Extractors
-from workers.llm.chat import Answer, Chat
+from workers.llm.answer import Answer
+from workers.llm.chat import Chat
 from workers.llm.limits.quotas import QuotaLane, Quotas
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import cost_of, pricer

@@ -47,8 +47,8 @@ from workers.partition.runs import Runs
 from workers.plan.planner import Planner
 from workers.preview.previewer import Previewer
 from workers.process.control import RunControl
+from workers.process.control_heartbeat import ControlActivities
 from workers.process.exposition import Exposition, PortTaken
-from workers.process.heartbeat import ControlActivities
 from workers.process.sandbox import workflow_runner
 from workers.process.versioning import VersionIncomplete, deployment_config
 

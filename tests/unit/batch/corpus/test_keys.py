@@ -23,10 +23,10 @@ from batch.corpus.hidden import Selection
 from batch.corpus.key_list import ManifestBroken
 from batch.corpus.keys import SourceKeys
 from batch.corpus.planning import PlannedDocument
-from batch.files.state import place_of
 from batch.job.job import Job, Source
 from batch.job.prefixes import Prefixes
 from batch.previews.sample import named_documents, sample_of_source, spread_over_source
+from batch.storage.layout import place_of
 from batch.storage.store import BucketMissing, Storage, StorageRefused
 from batch.workflows import contracts as c
 from tests.unit.workers.sources.row_corpus import Memory, job, jsonl, parquet, plan, shards

@@ -37,7 +37,8 @@ from workers.documents.rows import RowMaker
 from workers.documents.token_estimate import UNIT, measure_for
 from workers.extract import Unreadable
 from workers.finish.finisher import Settler
-from workers.llm.chat import Answer, Chat
+from workers.llm.answer import Answer
+from workers.llm.chat import Chat
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import pricer
 from workers.llm.transport.transport import Reply

@@ -17,7 +17,8 @@ from batch.workflows import contracts as c
 from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.documents.rows import RowMaker
 from workers.llm import chat as chat_module
-from workers.llm.chat import MAX_TRANSIENT, MOST_UNEXPECTED, Answer, Chat
+from workers.llm.answer import Answer
+from workers.llm.chat import MAX_TRANSIENT, MOST_UNEXPECTED, Chat
 from workers.llm.limits import stop as brakes_module
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import cost_of, pricer

@@ -18,7 +18,8 @@ from batch.workflows import contracts as c
 from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.documents.rows import RowMaker
 from workers.llm import chat as chat_module
-from workers.llm.chat import MAX_TRANSIENT, Answer, Chat, probe
+from workers.llm.answer import Answer
+from workers.llm.chat import MAX_TRANSIENT, Chat, probe
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import pricer
 from workers.llm.transport.transport import Reply, Transport, TransportError

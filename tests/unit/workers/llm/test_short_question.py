@@ -12,8 +12,9 @@ from tests.unit.workers.llm.limits.lanes import open_lane
 from tests.unit.workers.llm.test_chat import JOB, LATE, OK, Scripted
 from workers.llm import chat as chat_module
 from workers.llm import short_question
+from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind, Verdict
-from workers.llm.chat import QUOTA_CALLS, Answer, Chat
+from workers.llm.chat import QUOTA_CALLS, Chat
 from workers.llm.limits import stop as brakes_module
 from workers.llm.limits.stop import ERROR_WINDOW, Brakes
 from workers.llm.short_question import ShortQuestion

@@ -16,7 +16,7 @@ from batch.schema.arrow import row_schema
 from batch.storage.layout import RunLayout
 from batch.storage.listing import ObjectEntry
 from workers.documents.rows import Row, RowMaker, failed, shared
-from workers.llm.chat import Answer
+from workers.llm.answer import Answer
 from workers.partition import shared_answers
 from workers.partition.shared_answers import BETWEEN, Found, SharedAnswers, content_of
 

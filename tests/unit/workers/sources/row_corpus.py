@@ -19,10 +19,9 @@ from temporalio.testing import ActivityEnvironment
 
 from batch.corpus.planning import PlannedDocument, documents_of
 from batch.files.run_file import RunFile
-from batch.files.state import place_of
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
-from batch.storage.layout import RunLayout, bucket_and_key
+from batch.storage.layout import RunLayout, bucket_and_key, place_of
 from batch.storage.store import ObjectEntry, ObjectMissing, PreconditionFailed, Storage
 from batch.workflows import contracts as c
 from workers.observe.metrics import Metrics

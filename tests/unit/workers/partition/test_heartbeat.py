@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from workers.process.heartbeat import Pulse
+from workers.partition.heartbeat import Pulse
 
 
 class Attempt:
