@@ -145,7 +145,8 @@ def _export(frame: pl.LazyFrame, path: Path) -> None:
 def _print_rows(frame: pl.LazyFrame, shown: pl.LazyFrame, *, errors: bool) -> None:
     import polars as pl
 
-    from batch.terminal import field_types, plain, rows_table
+    from batch.terminal.ending import plain
+    from batch.terminal.row_tables import field_types, rows_table
 
     rows = shown.collect().to_dicts()
     console = open_console()
@@ -237,7 +238,7 @@ async def _verified(found: Run, manifest: Manifest) -> Account:
 
 
 def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json: bool) -> int:
-    from batch.terminal import equation
+    from batch.terminal.ending import equation
 
     totals = account.totals
     clean = account.problem_count == 0

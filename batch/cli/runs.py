@@ -52,7 +52,7 @@ def run(
     Ctrl-C ends the watching only: the run goes on.
     """
     from batch.job.job import Job
-    from batch.terminal import is_simulated
+    from batch.terminal.quantities import is_simulated
 
     job = Job.from_yaml(job_file)
     _check_run_id(run_id)
@@ -178,7 +178,8 @@ def cancel(
     """
 
     async def go() -> int:
-        from batch.terminal import display, follow, print_account
+        from batch.terminal.ending import print_account
+        from batch.terminal.progress import display, follow
 
         found = await find(run_id, None)
         if (await found.status()).ended:
@@ -254,7 +255,7 @@ def rerun(
 
 
 def _show_scope(run_id: str, scope: RerunScope | None, *, simulated: bool, as_json: bool) -> int:
-    from batch.terminal import money
+    from batch.terminal.quantities import money
 
     if scope is None:
         raise CliError(f"run {run_id!r} ended without a manifest: what a rerun would ask is not known")

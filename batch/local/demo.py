@@ -24,8 +24,10 @@ from batch.job.job import Job
 from batch.local import llama
 from batch.local.corpus import demo_documents, upload
 from batch.local.stack import LocalStack, StackOptions
-from batch.terminal import account, display, field_types, follow, plain, rows_table
 from batch.terminal.consoles import SafeConsole
+from batch.terminal.ending import account, plain
+from batch.terminal.progress import display, follow
+from batch.terminal.row_tables import field_types, rows_table
 
 ROWS_SHOWN = 6
 LLM_DOCUMENTS = 20

@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from batch.report.measures import BINS_PER_DOUBLING, Latencies, Measures
-from batch.terminal import duration
+from batch.terminal.quantities import duration
 
 GREEN, RED, GREY, BLUE, ORANGE = "#2e8b57", "#c0392b", "#9aa0a6", "#2f6fb2", "#d98324"
 MERGED = 4

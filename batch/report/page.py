@@ -17,8 +17,9 @@ from batch.client.run import RunResult
 from batch.files.manifest import Manifest
 from batch.report.charts import QUANTILES, charts
 from batch.report.measures import Measures
-from batch.terminal import duration, equation, is_simulated, money, tokens, total, why
+from batch.terminal.ending import equation
 from batch.terminal.printable import printable
+from batch.terminal.quantities import duration, is_simulated, money, tokens, total, why
 
 DRAW = """
 const figures = JSON.parse(document.getElementById("figures").textContent);

@@ -186,7 +186,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
             connection.task_queue = task_queue
             return connection
 
-        monkeypatch.setattr(batch.client, "connect", connect)
+        monkeypatch.setattr(batch.client.run, "connect", connect)
         return run
 
     return put
@@ -255,7 +255,7 @@ def test_errors_that_a_user_can_mend_have_no_traceback(
         raise error
 
     monkeypatch.setenv("TEMPORAL_ADDRESS", "h:1")
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     assert command_line(["list"]) == 2
     assert capsys.readouterr().err == message
 
@@ -264,7 +264,7 @@ def test_a_mistake_of_ours_has_one(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     async def connect(*, task_queue: str) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     assert command_line(["list"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
@@ -286,7 +286,7 @@ def test_simulate_provider_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
         handed.append(arguments)
         return 0
 
-    monkeypatch.setattr(batch.local.provider, "main", serve)
+    monkeypatch.setattr(batch.local.simulator.provider, "main", serve)
     assert command_line(["simulate-provider", "--port", "0", "--latency", "0.1", "--help"]) == 0
     assert handed == [["--port", "0", "--latency", "0.1", "--help"]]
 
@@ -296,7 +296,7 @@ def test_ctrl_c_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch, job_file:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(5)
 
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     assert command_line(["run", job_file]) == 130
 
 
@@ -311,7 +311,7 @@ def test_ctrl_c_while_an_error_is_told(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     monkeypatch.setattr(batch.cli.main, "_expected_errors", interrupted)
     assert command_line(["run", job_file]) == 130
     assert capsys.readouterr().err == "docbatch: stopped\n"

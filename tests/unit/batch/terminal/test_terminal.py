@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 from temporalio.service import RPCError, RPCStatusCode
 
-from batch import terminal
 from batch.client.run import RunResult
 from batch.files.uncommitted import ErrorExample
-from batch.terminal import LiveDisplay, PlainDisplay, Speed, progress
+from batch.terminal import ending, progress, quantities, row_tables
+from batch.terminal.progress import LiveDisplay, PlainDisplay
+from batch.terminal.speed import Speed
 from batch.workflows import contracts as c
 
 
@@ -63,28 +64,28 @@ def text_of(renderable: Any, *, width: int = 80) -> str:
     ("count", "text"), [(0, "0"), (987, "987"), (12_345, "12.3k"), (4_560_000, "4.56M"), (7_890_000_000, "7.89G")]
 )
 def test_tokens(count: int, text: str) -> None:
-    assert terminal.tokens(count) == text
+    assert quantities.tokens(count) == text
 
 
 @pytest.mark.parametrize(
     ("usd", "text"), [(0, "$0.00"), (0.00123, "$0.0012"), (1.239, "$1.24"), (12345.6, "$12,345.60")]
 )
 def test_money(usd: float, text: str) -> None:
-    assert terminal.money(usd) == text
-    assert terminal.money(0.0, unpriced=3) == "unknown: the model has no known price"
-    assert terminal.money(1.5, unpriced=3) == "$1.50 and 3 answers of unknown price"
-    assert terminal.money(usd, simulated=True) == f"{text} (simulated)"
+    assert quantities.money(usd) == text
+    assert quantities.money(0.0, unpriced=3) == "unknown: the model has no known price"
+    assert quantities.money(1.5, unpriced=3) == "$1.50 and 3 answers of unknown price"
+    assert quantities.money(usd, simulated=True) == f"{text} (simulated)"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (67, "0:01:07"), (93_600, "26:00:00")])
 def test_duration(seconds: float, text: str) -> None:
-    assert terminal.duration(seconds) == text
+    assert quantities.duration(seconds) == text
 
 
 def test_total() -> None:
-    assert terminal.total(result()) == "5,000+"
-    assert terminal.total(result(plan_done=True)) == "5,000"
-    assert terminal.total(result(state=c.WAITING, planned=0)) == "?"
+    assert quantities.total(result()) == "5,000+"
+    assert quantities.total(result(plan_done=True)) == "5,000"
+    assert quantities.total(result(state=c.WAITING, planned=0)) == "?"
 
 
 def test_speed_looks_back_a_while_only() -> None:
@@ -189,9 +190,9 @@ def test_live_display_fits_80_columns() -> None:
 
 
 def test_display_follows_the_console() -> None:
-    assert isinstance(terminal.display(Console(file=io.StringIO()), simulated=True), PlainDisplay)
+    assert isinstance(progress.display(Console(file=io.StringIO()), simulated=True), PlainDisplay)
     forced = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})
-    assert isinstance(terminal.display(forced, simulated=True), LiveDisplay)
+    assert isinstance(progress.display(forced, simulated=True), LiveDisplay)
 
 
 def test_account_of_a_run_with_failures() -> None:
@@ -205,13 +206,13 @@ def test_account_of_a_run_with_failures() -> None:
         retryable_errors=1,
         errors_by_type={"timeout": 1, "refusal": 1},
     )
-    lines = terminal.account(ended, simulated=True)
+    lines = ending.account(ended, simulated=True)
     assert "documents = ok + error + skipped: 100 = 98 + 2 + 0" in lines
     assert "errors       timeout 1, refusal 1; 1 retryable" in lines
     assert "cost         $1.23 (simulated)" in lines
     assert "results_uri  s3://results/tickets/runs/tickets-1/results/" in lines
     assert "manifest_uri s3://results/tickets/runs/tickets-1/manifest.json" in lines
-    assert terminal.next_steps(ended) == [
+    assert ending.next_steps(ended) == [
         "docbatch results tickets-1",
         "docbatch results tickets-1 --errors",
         "docbatch rerun tickets-1",
@@ -219,7 +220,7 @@ def test_account_of_a_run_with_failures() -> None:
 
 
 def test_account_of_a_live_run() -> None:
-    lines = terminal.account(result(errors_by_type={"refusal": 3}, errors_in_progress={"timeout": 2}), simulated=False)
+    lines = ending.account(result(errors_by_type={"refusal": 3}, errors_in_progress={"timeout": 2}), simulated=False)
     assert "planned      5,000+, 34 in progress, 32 in flight" in lines
     assert "errors       refusal 3; 0 retryable" in lines
     assert "of these     timeout 2 in partitions not committed yet" in lines
@@ -230,7 +231,7 @@ def test_a_paused_run_says_what_failed() -> None:
     paused = result(state=c.PAUSED, reason=c.ERROR_RATE, error_examples=examples)
     shown = ["refusal t/1.txt: I cannot help", "timeout t/2.txt: 120 s"]
     assert [f"for example  {line}" for line in shown] == [
-        line for line in terminal.account(paused, simulated=False) if line.startswith("for example")
+        line for line in ending.account(paused, simulated=False) if line.startswith("for example")
     ]
     lines: list[str] = []
     display = PlainDisplay(lines.append, simulated=False, every=0.0)
@@ -240,28 +241,28 @@ def test_a_paused_run_says_what_failed() -> None:
     live = LiveDisplay(Console(file=io.StringIO()), simulated=False)
     live.update(paused)
     assert all(line in text_of(live.render()) for line in shown)
-    assert "docbatch results tickets-1 --errors" in terminal.next_steps(paused)
+    assert "docbatch results tickets-1 --errors" in ending.next_steps(paused)
 
 
 def test_account_of_a_cancelled_run_says_what_lacks() -> None:
     ended = result(state=c.CANCELLED, documents=1200, plan_done=True)
-    assert "without row  3,800 of 5,000 planned documents" in terminal.account(ended, simulated=False)
-    assert "docbatch rerun tickets-1" in terminal.next_steps(ended)
+    assert "without row  3,800 of 5,000 planned documents" in ending.account(ended, simulated=False)
+    assert "docbatch rerun tickets-1" in ending.next_steps(ended)
 
 
 def test_next_steps_of_others() -> None:
     clean = result(state=c.COMPLETED, documents=10, ok=10, errors=0, planned=10, plan_done=True)
-    assert terminal.next_steps(clean) == ["docbatch results tickets-1"]
+    assert ending.next_steps(clean) == ["docbatch results tickets-1"]
     final = replace(clean, state=c.COMPLETED_WITH_FAILURES, ok=9, errors=1)
-    assert "docbatch rerun tickets-1 --all-errors" in terminal.next_steps(final)[-1]
-    assert terminal.next_steps(result()) == ["docbatch status tickets-1 --watch"]
-    assert terminal.next_steps(result(state=c.PAUSED))[-1] == "docbatch resume tickets-1"
+    assert "docbatch rerun tickets-1 --all-errors" in ending.next_steps(final)[-1]
+    assert ending.next_steps(result()) == ["docbatch status tickets-1 --watch"]
+    assert ending.next_steps(result(state=c.PAUSED))[-1] == "docbatch resume tickets-1"
 
 
 def test_long_uris_are_not_wrapped() -> None:
     console = Console(file=io.StringIO(), width=80)
     uri = f"s3://results/{'x' * 120}/"
-    terminal.print_account(console, result(results_uri=uri), simulated=False)
+    ending.print_account(console, result(results_uri=uri), simulated=False)
     assert isinstance(console.file, io.StringIO)
     assert f"results_uri  {uri}\n" in console.file.getvalue()
 
@@ -283,7 +284,7 @@ TYPES = {"label": "string", "urgent": "boolean", "tags": "list[string]"}
 
 
 def test_table_of_typed_rows() -> None:
-    shown = text_of(terminal.rows_table([row("a.txt"), row("b.txt")], TYPES))
+    shown = text_of(row_tables.rows_table([row("a.txt"), row("b.txt")], TYPES))
     assert "documents under tickets/2025/" in shown
     assert "a.txt" in shown and "list[string]" in shown and "a, b" in shown and "true" in shown
     assert "status" not in shown
@@ -291,28 +292,28 @@ def test_table_of_typed_rows() -> None:
 
 def test_table_with_errors_among_the_rows() -> None:
     bad = row("b.txt", status="error", result=None, error_type="refusal", error_message="no [markup] here")
-    shown = text_of(terminal.rows_table([row("a.txt"), bad], TYPES))
+    shown = text_of(row_tables.rows_table([row("a.txt"), bad], TYPES))
     assert "status" in shown and "refusal: no" in shown and "[markup]" in shown
 
 
 def test_table_of_errors_and_of_text() -> None:
     bad = row("b.txt", status="error", error_type="refusal", error_message="x" * 300, retryable=False)
-    shown = text_of(terminal.rows_table([bad], TYPES, errors=True))
+    shown = text_of(row_tables.rows_table([bad], TYPES, errors=True))
     assert shown.count("x") >= 300 and "false" in shown
     plain = {name: value for name, value in row("a.txt", output_text="An answer.").items() if name != "result"}
-    assert "An answer." in text_of(terminal.rows_table([plain], {}))
+    assert "An answer." in text_of(row_tables.rows_table([plain], {}))
 
 
 def test_wide_values_do_not_make_tall_tables() -> None:
     long = row("a.txt", result={"label": "word " * 500, "urgent": False, "tags": ["t" * 400]})
-    assert len(text_of(terminal.rows_table([long], TYPES)).splitlines()) < 14
+    assert len(text_of(row_tables.rows_table([long], TYPES)).splitlines()) < 14
 
 
 def test_types_of_the_result() -> None:
     columns = {"result": pl.Struct({"a": pl.String, "b": pl.List(pl.Int64), "c": pl.Struct({"d": pl.Boolean})})}
-    assert terminal.field_types(columns) == {"a": "string", "b": "list[int64]", "c": "struct"}
-    assert terminal.field_types({"result": pl.List(pl.String())}) == {"result": "list[string]"}
-    assert terminal.field_types({}) == {}
+    assert row_tables.field_types(columns) == {"a": "string", "b": "list[int64]", "c": "struct"}
+    assert row_tables.field_types({"result": pl.List(pl.String())}) == {"result": "list[string]"}
+    assert row_tables.field_types({}) == {}
 
 
 class FlakyRun:
@@ -333,23 +334,23 @@ async def test_following_outlives_a_server_that_is_away(monkeypatch: pytest.Monk
     lines = list[str]()
     monkeypatch.setattr(progress, "AWAY_SECONDS", 0)
     away = FlakyRun(RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""))
-    ended = await terminal.follow(away, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
+    ended = await progress.follow(away, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
     assert ended.state == c.COMPLETED
     assert "no answer, asking again (the run goes on): connection refused" in lines
     refused = FlakyRun(RPCError("not allowed", RPCStatusCode.PERMISSION_DENIED, b""))
     with pytest.raises(RPCError, match="not allowed"):
-        await terminal.follow(refused, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
+        await progress.follow(refused, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
 
 
 def test_a_budget_is_shown_wherever_cost_is() -> None:
     status = result(max_cost_usd=10.0, charged_usd=2.5)
-    assert "budget       $2.50 of $10.00 (25 %)" in terminal.account(status, simulated=False)
+    assert "budget       $2.50 of $10.00 (25 %)" in ending.account(status, simulated=False)
     lines: list[str] = []
     PlainDisplay(lines.append, simulated=False).update(status)
     assert "budget $2.50 of $10.00 (25 %)" in lines[0]
     display = LiveDisplay(Console(file=io.StringIO()), simulated=False)
     display.update(status)
     assert "budget $2.50 of $10.00 (25 %)" in text_of(display.render())
-    assert "budget" not in "".join(terminal.account(result(), simulated=False))
+    assert "budget" not in "".join(ending.account(result(), simulated=False))
     spent = result(state=c.PAUSED, reason=c.MAX_COST, max_cost_usd=10.0, charged_usd=10.0)
-    assert terminal.next_steps(spent)[-1] == "docbatch resume tickets-1 --max-cost-usd X   (higher than now)"
+    assert ending.next_steps(spent)[-1] == "docbatch resume tickets-1 --max-cost-usd X   (higher than now)"
