@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from temporalio import activity
 from temporalio.client import (
     Client,
     Schedule,
@@ -103,6 +104,30 @@ async def cancel(client: Client) -> str:
         return handle.id
 
 
+async def cancel_while_accounting(client: Client) -> str:
+    """Cancelled when all its work is done: nothing is left to stop, and its account is made."""
+    accounting, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow(StandIns):
+        @activity.defn(name=c.FINISH_RUN)
+        async def finish(self, task: c.FinishInput) -> c.Finished:
+            accounting.set()
+            while not may_end.is_set():
+                activity.heartbeat()
+                await asyncio.sleep(0.05)
+            return await super().finish(task)
+
+    work = Slow(shards=1, partitions=4)
+    async with work.worker(client) as queue:
+        handle = await work.start(client, queue, TUNING)
+        await accounting.wait()
+        await handle.cancel()
+        await asyncio.sleep(1.0)
+        may_end.set()
+        await handle.result()
+        return handle.id
+
+
 async def rerun(client: Client) -> str:
     work = StandIns(shards=2, partitions=6)
     async with work.worker(client) as queue:
@@ -161,6 +186,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[str]]] = {
     scenario.__name__: scenario
     for scenario in (
         *(normal, retries_and_yields, pause_and_resume, outage_and_probe, cancel, rerun, continue_as_new),
+        cancel_while_accounting,
         scheduled,
         budget,
     )
