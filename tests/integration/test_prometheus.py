@@ -165,7 +165,7 @@ def scraped() -> Iterator[Scraped]:
         yield Scraped(stack.prometheus_url, start, end, manifest, [port, port + 1])
 
 
-def until(holds: Any, what: str, within: float = 30.0) -> None:
+def until(holds: Any, what: str, within: float = 120.0) -> None:
     deadline = time.monotonic() + within
     while not holds():
         assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
