@@ -33,6 +33,8 @@ from batch.workflows.shard import Shard, has_failed, minding_cancellation
 R = TypeVar("R")
 
 CONTROL_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
+TELL_TRIES, TELL_AGAIN = 20, 10.0
+"""Tries, a second apart, to tell a shard of a pause or resume; and seconds from then on until it is told again."""
 SETTLED_WITHIN = 3.0
 """Seconds that a run's end waits for the last reports of what was spent; what is not reported counts as spent."""
 PUBLISH_EVERY = 10.0
@@ -99,6 +101,8 @@ class Coordinator:
         self._left_out = dict(carried.left_out) if carried else {}
         self._state = c.RUNNING if carried else c.PLANNING
         self._published_at = workflow.time()
+        self._untold: set[int] = set()
+        """Open shards that could not be told of the state."""
         self._leaving = False
         self._unfinished = 0
         """Plans and starts of shards under way: continue-as-new waits for them, or they would be lost."""
@@ -115,6 +119,7 @@ class Coordinator:
                 self._start_shards(),
                 self._watch_shards(),
                 self._deliver_control(),
+                self._tell_the_untold(),
                 self._leave_when_suggested(),
             )
             if self._leaving:
@@ -392,7 +397,7 @@ class Coordinator:
                     self._publish(control.state)
                 await asyncio.gather(
                     self._write_control(control),
-                    *(self._signal_shard(shard, control) for shard in sorted(self._open)),
+                    *(self._signal_shard(shard, control, TELL_TRIES) for shard in sorted(self._open)),
                 )
                 self._delivered = control
                 if not self._the_claim().shows_progress:  # so was the order of runs that were claimed before
@@ -400,6 +405,13 @@ class Coordinator:
             if control.state == c.PAUSED and control.reason in c.PROBED:
                 await self._probe(control)
             await workflow.wait_condition(lambda: self._delivered != self._control)
+
+    async def _tell_the_untold(self) -> None:
+        """Tells shards that could not be told of a change of state how it stands now, until each knows."""
+        while True:
+            await workflow.wait_condition(lambda: bool(self._untold))
+            await asyncio.sleep(TELL_AGAIN)
+            await asyncio.gather(*(self._signal_shard(shard, self._control, 1) for shard in sorted(self._untold)))
 
     async def _probe(self, control: c.Control) -> None:
         """One probe at a time until what was unreachable answers again; then the run resumes by itself."""
@@ -472,7 +484,7 @@ class Coordinator:
                     claimed=self._the_claim(),
                     generation=self._generation,
                     control=self._control,
-                    control_delivered=self._delivered == self._control,
+                    control_delivered=self._delivered == self._control and not self._untold,
                     started_at=self._started_at,
                     cursor=self._cursor,
                     next_shard=self._next_shard,
@@ -579,12 +591,13 @@ class Coordinator:
             within=timedelta(seconds=10),  # a pause must not wait for a worker that was killed
         )
 
-    async def _signal_shard(self, shard: int, control: c.Control) -> None:
+    async def _signal_shard(self, shard: int, control: c.Control, tries: int) -> None:
         """Tries again for a while: a shard that is just being started cannot be signalled yet."""
         handle = workflow.get_external_workflow_handle(
             c.shard_workflow_id(self._the_claim().run.run_id, self._generation, shard)
         )
-        for _ in range(20):
+        self._untold.discard(shard)
+        for _ in range(tries):
             try:
                 await handle.signal("control", control)
                 return
@@ -593,6 +606,7 @@ class Coordinator:
                     return
                 workflow.logger.warning("shard %s could not be told %s: %s", shard, control.state, error)
                 await asyncio.sleep(1)
+        self._untold.add(shard)
 
     def _dispatching(self) -> int:
         return sum(not shard.report.dispatched for shard in self._open.values())

@@ -15,7 +15,7 @@ from typing import Any
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
 
 from batch.workflows import contracts as c
 from batch.workflows.budget import WAIT, BudgetAnswer, BudgetRequest
@@ -144,7 +144,13 @@ class StandIns:
 
     @asynccontextmanager
     async def worker(
-        self, client: Client, *, slots: int = 50, queue: str = "", control: WorkerDeploymentConfig | None = None
+        self,
+        client: Client,
+        *,
+        slots: int = 50,
+        queue: str = "",
+        control: WorkerDeploymentConfig | None = None,
+        runner: WorkflowRunner | None = None,
     ) -> AsyncIterator[str]:
         """Both workers of a process, by default on a new task queue; gives the queue. `control`: that one's version."""
         queue = queue or f"queue-{uuid.uuid4()}"
@@ -152,7 +158,7 @@ class StandIns:
             client,
             task_queue=c.control_queue(queue),
             workflows=WORKFLOWS,
-            workflow_runner=workflow_runner(),
+            workflow_runner=runner or workflow_runner(),
             activities=[self.claim, self.plan, self.plan_rerun, self.control, self.closed, self.check, self.finish],
             deployment_config=control,
         )

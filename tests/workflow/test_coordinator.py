@@ -11,10 +11,14 @@ import pytest
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
+from temporalio.worker import UnsandboxedWorkflowRunner
 
 from batch.network.failures import DATA_CONVERTER
 from batch.workflows import contracts as c
+from batch.workflows import coordinator
 from tests.workflow.standin import StandIns, until
+
+SIGNALED = "workflow_execution_signaled_event_attributes"
 
 
 async def executions(client: Client, run_id: str) -> int:
@@ -196,6 +200,35 @@ async def test_an_outage_ends_by_a_probe(temporal: Client) -> None:
         await asyncio.sleep(0.5)
         assert calls == held
         work.probe_problem = ""
+        assert (await handle.result()).state == c.COMPLETED
+
+
+async def test_a_shard_that_could_not_be_told_of_a_pause_is_told_once_it_can_be(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workflow is gone when the run pauses, and comes back knowing nothing of it."""
+    monkeypatch.setattr(coordinator, "TELL_TRIES", 2)
+    monkeypatch.setattr(coordinator, "TELL_AGAIN", 1.0)
+    work = StandIns(shards=1, partitions=60, seconds=0.3)
+    async with work.worker(temporal, runner=UnsandboxedWorkflowRunner()) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(window=1))
+        shard = temporal.get_workflow_handle(c.shard_workflow_id(handle.id, 1, 0))
+        await until(lambda: bool(work.begun))
+        start = (await anext(shard.fetch_history_events())).workflow_execution_started_event_attributes
+        (planned,) = await temporal.data_converter.decode(start.input.payloads, [c.ShardInput])
+        await shard.terminate()
+        await handle.signal("pause", "lunch")
+        await asyncio.sleep(4)  # it has been tried by then
+        begun = len(work.begun)
+        await temporal.start_workflow(c.SHARD_WORKFLOW, planned, id=shard.id, task_queue=c.control_queue(queue))
+
+        async def told() -> bool:
+            return any([e.HasField(SIGNALED) async for e in shard.fetch_history_events()])
+
+        await until(told)
+        assert len(work.begun) < begun + 30
+        await handle.signal("resume")
+        work.seconds = 0.001
         assert (await handle.result()).state == c.COMPLETED
 
 
