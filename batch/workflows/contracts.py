@@ -334,6 +334,19 @@ class PauseRequest:
     message: str
 
 
+@dataclass
+class ShardState:
+    """How far a shard has come: what its workflow holds, and what one execution of it hands to the next."""
+
+    pending: list[int]
+    dispatches: dict[int, int] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    answered: dict[int, Totals] = field(default_factory=dict)
+    """Of partitions that have yielded or were given up: what their ledgers held by then."""
+    reported_tenth: int = 0
+    dispatched_told: bool = False
+
+
 @dataclass(frozen=True)
 class ShardInput:
     run: RunRef
@@ -346,6 +359,9 @@ class ShardInput:
     partitions_queue: str
     rerun: RerunRequest | None = None
     weight: float = 1.0
+    continues: bool = False
+    """Whether it continues as new. No in those that older versions started: their histories replay."""
+    carried: ShardState | None = None
 
 
 @dataclass(frozen=True)

@@ -358,6 +358,7 @@ class Coordinator:
                     partitions_queue=self._partitions_queue,
                     rerun=self._rerun,
                     weight=claimed.weight,
+                    continues=True,
                 ),
                 id=c.shard_workflow_id(claimed.run.run_id, self._generation, planned.shard),
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,
