@@ -79,7 +79,6 @@ class RunResult:
     documents: int
     ok: int
     errors: int
-    skipped: int
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
@@ -453,7 +452,6 @@ class Run:
             documents=totals.documents,
             ok=totals.ok,
             errors=totals.errors,
-            skipped=totals.skipped,
             prompt_tokens=totals.prompt_tokens,
             cached_tokens=totals.cached_tokens,
             completion_tokens=totals.completion_tokens,

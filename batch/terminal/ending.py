@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from batch.client.run import RunResult
 
 
-def equation(documents: int, ok: int, errors: int, skipped: int) -> str:
+def equation(documents: int, ok: int, errors: int) -> str:
     """The line that every account of a run has."""
-    return f"documents = ok + error + skipped: {documents} = {ok} + {errors} + {skipped}"
+    return f"documents = ok + error: {documents} = {ok} + {errors}"
 
 
 def account(status: RunResult, *, simulated: bool) -> list[str]:
@@ -28,7 +28,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
         lines.append(fact("because", why(status)))
     if status.generation > 1:
         lines.append(fact("generation", str(status.generation)))
-    lines.append(equation(status.documents, status.ok, status.errors, status.skipped))
+    lines.append(equation(status.documents, status.ok, status.errors))
     if status.reasons:
         lines.append(fact("incremental", f"{by_type(status.reasons)}; {status.deleted:,} deleted"))
     if status.left_out:

@@ -129,8 +129,6 @@ class PlainDisplay(Display):
             f"ok {status.ok:,}",
             f"errors {status.errors:,}",
         ]
-        if status.skipped:
-            parts.append(f"skipped {status.skipped:,}")
         if not status.ended:
             parts += [f"in flight {status.in_flight:,}", f"{per_second(self._speed)}/s"]
         parts.append(f"tokens {tokens(status.prompt_tokens + status.completion_tokens)}")
@@ -182,8 +180,7 @@ class LiveDisplay(Display):
             _headline(status),
             _bar(status),
             Text(
-                f"ok {status.ok:,}   errors {status.errors:,}   skipped {status.skipped:,}   "
-                f"in progress {status.in_progress:,}",
+                f"ok {status.ok:,}   errors {status.errors:,}   in progress {status.in_progress:,}",
                 style="yellow" if status.errors else "",
             ),
             Text(

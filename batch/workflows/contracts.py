@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from batch.workflows.budget import Budget, BudgetView
 
@@ -126,7 +127,6 @@ class Totals:
     documents: int = 0
     ok: int = 0
     errors: int = 0
-    skipped: int = 0
     retryable_errors: int = 0
     partitions: int = 0
     partitions_failed: int = 0
@@ -145,6 +145,11 @@ class Totals:
     def sum(cls, several: Iterable[Totals]) -> Totals:
         """All of them added up."""
         return sum(several, cls())
+
+    @classmethod
+    def read(cls, found: dict[str, Any]) -> Totals:
+        """Those of a file in S3, perhaps of another version: fields that we do not have are ignored."""
+        return cls(**{name: count for name, count in found.items() if name in cls.__dataclass_fields__})
 
     def __add__(self, other: Totals) -> Totals:
         return self._with(other, 1)
@@ -193,7 +198,6 @@ class Claimed:
 
     run: RunRef
     job_name: str
-    model: str
     priority: int
     in_flight: int
     generation: int = 1

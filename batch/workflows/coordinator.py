@@ -632,8 +632,7 @@ class Coordinator:
         planned = f"{self._planned_documents}{'' if self._plan_done else '+'}"
         lines = [
             f"**{self.progress().state}** generation {self._generation}",
-            f"{totals.documents} of {planned} documents: "
-            f"{totals.ok} ok, {totals.errors} error, {totals.skipped} skipped",
+            f"{totals.documents} of {planned} documents: {totals.ok} ok, {totals.errors} error",
             f"{committed.partitions} of {self._planned_partitions} partitions, {committed.partitions_failed} failed",
             f"shards open: {len(self._open)}, waiting: {len(self._waiting)}",
         ]

@@ -1,7 +1,7 @@
 """The workflow of a shard: keeps a sliding window of partitions in flight, reports to the coordinator.
 
-Deterministic, and free of heavy imports. Its stretch of partitions is bounded, so it seldom continues as new: only where
-many of them have yielded. It reports to the run's workflow id, whichever execution of the coordinator holds that.
+Deterministic, and free of heavy imports. A shard continues as new only where many of its partitions have yielded. It
+reports to the run's workflow id, whichever execution of the coordinator holds that.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ async def test_a_paused_run_shows_what_it_has_and_a_cancel_commits_it(
     assert all(row["result"]["label"] in ("red", "green") for row in rows if row["status"] == "ok")
     assert sum(row["completion_tokens"] for row in rows) == paused.completion_tokens
     shown = await asyncio.to_thread(out_of, capsys, "status", "uncommitted-1")
-    assert f"documents = ok + error + skipped: {answered} = {paused.ok} + {paused.errors} + 0" in shown
+    assert f"documents = ok + error: {answered} = {paused.ok} + {paused.errors}" in shown
     assert "for example  refusal uncommitted/" in shown
 
     report = json.loads(await asyncio.to_thread(out_of, capsys, "report", "uncommitted-1", "--json"))

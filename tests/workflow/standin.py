@@ -64,7 +64,6 @@ class StandIns:
         return c.Claimed(
             c.RunRef(task.run_id, "s3://results/"),
             "stand-in",
-            "simulated-small",
             3,
             self.in_flight,
             shows_progress=True,

@@ -31,7 +31,7 @@ STORAGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 OTHER = "other"
-DOCUMENT_STATUSES = ("ok", "error", "skipped")
+DOCUMENT_STATUSES = ("ok", "error")
 PARTITION_STATUSES = (c.COMMITTED, c.YIELDED, c.GIVEN_UP)
 GOING = (c.RUNNING, c.PAUSED)
 ABORTED = "aborted"

@@ -818,7 +818,7 @@ class Attempt:
         fresh = result_file.totals_of(
             (row for row in rows if row["generation"] == self._task.generation), self._task.run.run_id
         )
-        for status, count in ((OK, fresh.ok), (ERROR, fresh.errors), (result_file.SKIPPED, fresh.skipped)):
+        for status, count in ((OK, fresh.ok), (ERROR, fresh.errors)):
             self._metrics.documents.labels(job.name, status).inc(count)
         self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)
 

@@ -295,7 +295,6 @@ def _claimed(ref: c.RunRef, job: Job) -> c.Claimed:
     return c.Claimed(
         run=ref,
         job_name=job.name,
-        model=job.model.name,
         priority=job.priority,
         in_flight=job.partitions.in_flight,
         max_cost_usd=job.limits.max_cost_usd,

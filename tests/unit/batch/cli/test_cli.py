@@ -52,7 +52,6 @@ def ended(state: str = c.COMPLETED, **fields: Any) -> RunResult:
             documents=10,
             ok=10,
             errors=0,
-            skipped=0,
             prompt_tokens=100,
             completion_tokens=50,
             cost_usd=0.0,
@@ -335,7 +334,7 @@ def test_run_shows_the_account(use: Use, job_file: str, capsys: pytest.CaptureFi
     assert command_line(["run", job_file, "--run-id", "t-1", "--task-queue", "q", "--no-model-check"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "run t-1"
-    assert "documents = ok + error + skipped: 10 = 10 + 0 + 0" in out
+    assert "documents = ok + error: 10 = 10 + 0" in out
     assert "cost         $0.00 (simulated)" in out
     assert run.calls == [("q", {"run_id": "t-1", "day": None, "check_model": False, "full": False})]
 
@@ -353,7 +352,7 @@ def test_run_json_is_one_object_on_stdout(use: Use, job_file: str, capsys: pytes
     assert command_line(["run", job_file, "--json"]) == 0
     out, err = capsys.readouterr()
     given = json.loads(out)
-    keys = "run_id state documents ok errors skipped prompt_tokens completion_tokens cost_usd results_uri manifest_uri"
+    keys = "run_id state documents ok errors prompt_tokens completion_tokens cost_usd results_uri manifest_uri"
     assert {*keys.split(), "seconds", "shards", "partitions"} <= given.keys()
     assert (given["run_id"], given["state"], given["documents"]) == ("t-1", "completed", 10)
     assert err.startswith("run t-1\n")
@@ -434,7 +433,7 @@ def test_rerun_watches_like_run(use: Use, capsys: pytest.CaptureFixture[str]) ->
     run = use(ended(c.RUNNING), ended(), stored=WITH_FAILURES, frame=FRAME)
     assert command_line(["rerun", "t-1", "--partition", "0", "--partition", "1"]) == 0
     assert run.calls == [{"all_errors": False, "partitions": [0, 1]}]
-    assert "documents = ok + error + skipped: 10 = 10 + 0 + 0" in capsys.readouterr().out
+    assert "documents = ok + error: 10 = 10 + 0" in capsys.readouterr().out
 
 
 # -- the other commands

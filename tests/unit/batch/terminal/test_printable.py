@@ -121,7 +121,6 @@ def result(**fields: Any) -> RunResult:
             documents=1,
             ok=1,
             errors=0,
-            skipped=0,
             prompt_tokens=1,
             completion_tokens=1,
             cost_usd=1.0,

@@ -36,7 +36,6 @@ def result(**fields: Any) -> RunResult:
             documents=1200,
             ok=1166,
             errors=34,
-            skipped=0,
             prompt_tokens=1_234_567,
             completion_tokens=98_765,
             cost_usd=1.2345,
@@ -171,7 +170,7 @@ def test_live_display_fits_80_columns() -> None:
     for part in (
         "tickets-1  running",
         "1,300/5,000+",
-        "ok 1,166   errors 34   skipped 0   in progress 34",
+        "ok 1,166   errors 34   in progress 34",
         "10.0 documents/s   in flight 32   elapsed 0:01:12   ETA >0:06:10",
         "tokens 1.23M in, 98.8k out   cost $1.23 (simulated)",
         "partitions 12 of 50+, 1 failed   shards 1 done, 2 open",
@@ -181,7 +180,7 @@ def test_live_display_fits_80_columns() -> None:
     display.update(result(documents=1300, errors_by_type=types))
     lines = text_of(display.render()).splitlines()
     assert lines[-1] == "errors: http_500 10, http_501 9, http_502 8, http_503 7, http_504 6, http_505 5…"
-    huge = {"documents": 9_876_543, "ok": 9_753_086, "errors": 123_457, "in_progress": 123_456, "skipped": 12_345}
+    huge = {"documents": 9_876_543, "ok": 9_753_086, "errors": 123_457, "in_progress": 123_456}
     display.update(result(planned=100_000_000, in_flight=4096, seconds=93_600, **huge))
     assert max(len(line) for line in text_of(display.render()).splitlines()) <= 80
     assert len(text_of(display.render()).splitlines()) == 6
@@ -207,7 +206,7 @@ def test_account_of_a_run_with_failures() -> None:
         errors_by_type={"timeout": 1, "refusal": 1},
     )
     lines = ending.account(ended, simulated=True)
-    assert "documents = ok + error + skipped: 100 = 98 + 2 + 0" in lines
+    assert "documents = ok + error: 100 = 98 + 2" in lines
     assert "errors       timeout 1, refusal 1; 1 retryable" in lines
     assert "cost         $1.23 (simulated)" in lines
     assert "results_uri  s3://results/tickets/runs/tickets-1/results/" in lines
