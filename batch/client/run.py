@@ -35,6 +35,7 @@ from batch.network.connection import connect_temporal
 from batch.storage.layout import RunLayout, check_run_id
 from batch.storage.store import Storage, StorageError
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
 
 if TYPE_CHECKING:
     import polars as pl
@@ -176,7 +177,7 @@ class Connection:
         starting = asyncio.ensure_future(
             self.temporal.start_workflow(
                 c.RUN_WORKFLOW,
-                c.RunInput(
+                RunInput(
                     tuning=tuning or c.Tuning(),
                     partitions_queue=self.task_queue,
                     job_json=job.to_json(),
@@ -548,7 +549,7 @@ class Run:
         try:
             await self.connection.temporal.start_workflow(
                 c.RUN_WORKFLOW,
-                c.RunInput(
+                RunInput(
                     tuning=tuning or c.Tuning(),
                     partitions_queue=self.connection.task_queue,
                     run=c.RunRef(self.run_id, self.output_uri),

@@ -10,15 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from batch.workflows.budget import Budget, BudgetView
+from batch.workflows.budget import BudgetView
 
 RUN_WORKFLOW = "docbatch-run"
 SHARD_WORKFLOW = "docbatch-shard"
 CHECK_WORKFLOW = "docbatch-check"
-PREVIEW_WORKFLOW = "docbatch-preview"
-ESTIMATE_WORKFLOW = "docbatch-estimate"
-QUOTA_WORKFLOW = "docbatch-quota"
-LEASE_UPDATE = "lease"
 
 CLAIM_RUN = "claim_run"
 PLAN_SHARD = "plan_shard"
@@ -28,8 +24,6 @@ WRITE_CONTROL = "write_control"
 FIND_CLOSED_SHARDS = "find_closed_shards"
 FINISH_RUN = "finish_run"
 CHECK_MODEL = "check_model"
-PREVIEW_DOCUMENTS = "preview_documents"
-ESTIMATE_RUN = "estimate_run"
 
 RESERVE_BUDGET = "reserve_budget"
 """The coordinator's update by which worker processes draw on the run's budget (see `batch.workflows.budget`)."""
@@ -401,54 +395,6 @@ class OpenShard:
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What one execution of the coordinator hands to the next: bounded by the number of shards dispatching at once."""
-
-    claimed: Claimed
-    generation: int
-    control: Control
-    started_at: float
-    control_delivered: bool = True
-    cursor: str = ""
-    next_shard: int = 0
-    next_partition: int = 0
-    plan_done: bool = False
-    planned_documents: int = 0
-    planned_partitions: int = 0
-    totals: Totals = field(default_factory=Totals)
-    waiting: list[PlannedShard] = field(default_factory=list)
-    open: list[OpenShard] = field(default_factory=list)
-    rerun: RerunRequest | None = None
-    rerun_found: bool = False
-    finished_shards: int = 0
-    budget: Budget | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
-    deleted: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
-    answered: Totals = field(default_factory=Totals)
-
-
-@dataclass(frozen=True)
-class RunInput:
-    """Start of a run (`job_json`), of a rerun (of `run`), or its continuation (`carried`).
-
-    `nominal` is when the run is for (ISO 8601 with an offset); empty: when its schedule's slot is, or when it started.
-    `time_zone` is its schedule's, whose calendar gives the date.
-    """
-
-    tuning: Tuning
-    partitions_queue: str
-    job_json: str = ""
-    rerun: RerunRequest | None = None
-    run: RunRef | None = None
-    carried: Carried | None = None
-    nominal: str = ""
-    time_zone: str = ""
-    full: bool = False
-    """Whether an incremental run asks about all documents all the same."""
-
-
-@dataclass(frozen=True)
 class FinishInput:
     run: RunRef
     generation: int
@@ -506,55 +452,6 @@ class ClosedShardsInput:
     workflow_ids: list[str]
 
 
-def quota_workflow_id(quota: str) -> str:
-    """Of the one workflow that deals out a quota."""
-    return f"docbatch-quota/{quota}"
-
-
-@dataclass(frozen=True)
-class QuotaInput:
-    """`continued`: another execution of the quota dealt out leases just before."""
-
-    continued: bool = False
-
-
-@dataclass(frozen=True)
-class LeaseClaim:
-    """What a run needs of a quota in one worker process. `share` and `demand` are parts (0 to 1) of the whole quota:
-    what it holds, and what it would use. Limits are those of the run's job, a minute."""
-
-    run_id: str
-    priority: int
-    weight: float
-    share: float
-    demand: float
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
-@dataclass(frozen=True)
-class LeaseRequest:
-    """Renews the lease of a worker process; without claims it gives the lease back. Limits that were `seen` are those
-    in the provider's headers."""
-
-    holder: str
-    claims: list[LeaseClaim] = field(default_factory=list)
-    seen_requests_per_minute: int | None = None
-    seen_tokens_per_minute: int | None = None
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Parts (0 to 1) of the quota by run, its limits a minute, and seconds until the lease should be renewed.
-    `disagree`: jobs that share the quota name different limits; the smallest hold."""
-
-    shares: dict[str, float] = field(default_factory=dict)
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    renew_after: float = 3.0
-    disagree: bool = False
-
-
 @dataclass(frozen=True)
 class CheckInput:
     """The model of a job that is about to start, or of a run that is there.
@@ -576,25 +473,3 @@ class CheckResult:
 
     problem: str = ""
     mistake: str = ""
-
-
-@dataclass(frozen=True)
-class PreviewInput:
-    """A preview or an estimate. The job and its documents lie in the output's `previews/`, under `token`."""
-
-    output_uri: str
-    token: str
-    asks: int
-    """Documents that the model may be asked about; 0: nothing is paid."""
-    ask_within: float
-    """Seconds in which questions may begin."""
-    within: float
-    """Seconds that a worker may take for all of it."""
-
-
-@dataclass(frozen=True)
-class PreviewOutcome:
-    """Documents that were read, and those that the model answered; all else lies where the input lay."""
-
-    documents: int
-    answered: int

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, TemporalError, is_cancelled_exception
 
 from batch.workflows import contracts as c
-
-R = TypeVar("R")
+from batch.workflows.awaiting import has_failed, minding_cancellation
 
 PROCESS_TIMEOUT = timedelta(hours=24)
 PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
@@ -215,21 +213,3 @@ class Shard:
             await minding_cancellation(run.signal(signal, argument))
         except TemporalError as error:
             workflow.logger.warning("the coordinator could not be told %s: %s", signal, error)
-
-
-async def minding_cancellation(awaited: Awaitable[R]) -> R:
-    """The result; raises for a task that is cancelled in the moment when the result arrives.
-
-    The SDK then hands over the result and forgets the cancellation: a loop would go on for ever.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    done = await awaited
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return done
-
-
-def has_failed(task: asyncio.Task[None]) -> bool:
-    """Whether a part of a workflow ended by an exception that is no cancellation."""
-    return task.done() and not task.cancelled() and task.exception() is not None

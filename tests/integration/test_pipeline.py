@@ -26,6 +26,7 @@ from batch.local.stack import LocalStack
 from batch.storage.layout import RunLayout
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
 from tests.provider import ask, behave, forget
 from workers.observe.metrics import Metrics
 from workers.plan.planner import Planner
@@ -179,7 +180,7 @@ async def test_a_run_id_that_exists_is_refused_by_the_claim_too(env: LocalStack)
     await run.wait()
     await connection.temporal.start_workflow(
         c.RUN_WORKFLOW,
-        c.RunInput(tuning=c.Tuning(), partitions_queue=connection.task_queue, job_json=job("claim").to_json()),
+        RunInput(tuning=c.Tuning(), partitions_queue=connection.task_queue, job_json=job("claim").to_json()),
         id=run.run_id,
         task_queue=c.control_queue(connection.task_queue),
     )

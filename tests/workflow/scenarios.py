@@ -26,6 +26,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
 from tests.workflow.standin import StandIns, Till, until
 
 HISTORIES = Path(__file__).with_name("histories")
@@ -131,7 +132,7 @@ async def scheduled(client: Client) -> str:
     work.process = process
     async with work.worker(client) as queue:
         name = f"nightly-{queue}"
-        start = c.RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
+        start = RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
         action = ScheduleActionStartWorkflow(c.RUN_WORKFLOW, start, id=name, task_queue=c.control_queue(queue))
         schedule = await client.create_schedule(name, Schedule(action, ScheduleSpec()), trigger_immediately=True)
         await until(lambda: bool(work.finished))

@@ -20,6 +20,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
 from batch.workflows import contracts as c
 from batch.workflows.budget import WAIT, BudgetAnswer, BudgetRequest
 from batch.workflows.coordinator import WORKFLOWS
+from batch.workflows.run_state import RunInput
 from workers.process.sandbox import workflow_runner
 
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
@@ -177,7 +178,7 @@ class StandIns:
     ) -> WorkflowHandle[Any, Any]:
         return await client.start_workflow(
             c.RUN_WORKFLOW,
-            c.RunInput(tuning=tuning or c.Tuning(), partitions_queue=queue, job_json="{}", rerun=rerun),
+            RunInput(tuning=tuning or c.Tuning(), partitions_queue=queue, job_json="{}", rerun=rerun),
             id=f"run-{uuid.uuid4()}",
             task_queue=c.control_queue(queue),
             result_type=c.Finished,

@@ -15,7 +15,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner
 
 from batch.network.failures import DATA_CONVERTER
 from batch.workflows import contracts as c
-from batch.workflows import coordinator
+from batch.workflows import open_shards
 from tests.workflow.standin import StandIns, until
 
 SIGNALED = "workflow_execution_signaled_event_attributes"
@@ -207,8 +207,8 @@ async def test_a_shard_that_could_not_be_told_of_a_pause_is_told_once_it_can_be(
     temporal: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its workflow is gone when the run pauses, and comes back knowing nothing of it."""
-    monkeypatch.setattr(coordinator, "TELL_TRIES", 2)
-    monkeypatch.setattr(coordinator, "TELL_AGAIN", 1.0)
+    monkeypatch.setattr(open_shards, "TELL_TRIES", 2)
+    monkeypatch.setattr(open_shards, "TELL_AGAIN", 1.0)
     work = StandIns(shards=1, partitions=60, seconds=0.3)
     async with work.worker(temporal, runner=UnsandboxedWorkflowRunner()) as queue:
         handle = await work.start(temporal, queue, c.Tuning(window=1))

@@ -10,6 +10,7 @@ from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, Sch
 
 from batch.client import visibility
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
 from tests.workflow.standin import StandIns, until
 
 
@@ -17,7 +18,7 @@ async def test_without_search_attributes(temporal: Client, caplog: pytest.LogCap
     assert not await visibility.registered(temporal)
     work = StandIns(shards=1, partitions=4, seconds=0.01)
     async with work.worker(temporal) as queue:
-        start = c.RunInput(c.Tuning(shard_partitions=4), queue, job_json="{}", time_zone="Asia/Tokyo")
+        start = RunInput(c.Tuning(shard_partitions=4), queue, job_json="{}", time_zone="Asia/Tokyo")
         action = ScheduleActionStartWorkflow(c.RUN_WORKFLOW, start, id="nightly", task_queue=c.control_queue(queue))
         schedule = await temporal.create_schedule("nightly", Schedule(action, ScheduleSpec()), trigger_immediately=True)
         await until(lambda: bool(work.finished))

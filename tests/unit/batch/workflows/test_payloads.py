@@ -9,7 +9,8 @@ from temporalio.api.common.v1 import Payload
 
 from batch.files.manifest import Manifest
 from batch.network.failures import DATA_CONVERTER
-from batch.workflows.contracts import Claimed, RunInput, RunRef, Totals, Tuning
+from batch.workflows.contracts import Claimed, RunRef, Totals, Tuning
+from batch.workflows.run_state import RunInput
 
 REF = RunRef("r", "s3://results/")
 
