@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batch.workflows.budget import BudgetView
+from batch.workflows.states import State
 
 RUN_WORKFLOW = "docbatch-run"
 SHARD_WORKFLOW = "docbatch-shard"
@@ -45,39 +46,6 @@ def control_queue(task_queue: str) -> str:
 def shard_workflow_id(run_id: str, generation: int, shard: int) -> str:
     """Deterministic, so that a shard that died is started again under the same id."""
     return f"{run_id}/g{generation}/shard-{shard:05d}"
-
-
-# The states of a run, as every face shows them. `waiting`: no worker has taken it up yet.
-WAITING = "waiting"
-PLANNING = "planning"
-RUNNING = "running"
-PAUSED = "paused"
-COMPLETED = "completed"
-COMPLETED_WITH_FAILURES = "completed_with_failures"
-CANCELLING = "cancelling"
-CANCELLED = "cancelled"
-FAILED = "failed"
-RERUNNING = "rerunning"
-ENDED = frozenset({COMPLETED, COMPLETED_WITH_FAILURES, CANCELLED, FAILED})
-
-# How an attempt at a partition ended, seen from its shard.
-COMMITTED = "committed"
-YIELDED = "yielded"
-GIVEN_UP = "given_up"
-
-# Why an attempt yielded, or a run is paused. Those of `PROBED` end by themselves once a probe succeeds.
-DRAIN = "drain"
-BY_USER = "by_user"
-PROVIDER_UNREACHABLE = "provider_unreachable"
-STORAGE_UNREACHABLE = "storage_unreachable"
-STORAGE_REFUSED = "storage_refused"
-PLANNING_FAILED = "planning_failed"
-SOURCE_REFUSED = "source_refused"
-ERROR_RATE = "max_error_rate"
-MAX_COST = "max_cost_usd"
-AWAITS_ANSWERS = "awaits_answers"
-"""Of a yield only: its documents share answers of a partition not committed yet. It comes again after the others."""
-PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
 
 FIRST_SHARDS = (20, 100)
@@ -310,7 +278,7 @@ class Beat:
 class Control:
     """Whether the run may call the model. Held by the coordinator alone; `epoch` rises with each resume."""
 
-    state: str = RUNNING
+    state: str = State.RUNNING
     epoch: int = 1
     reason: str = ""
     message: str = ""

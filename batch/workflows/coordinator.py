@@ -30,6 +30,7 @@ from batch.workflows.preview import Check, Estimate, Preview
 from batch.workflows.quota import Quota
 from batch.workflows.run_state import RunInput, RunState
 from batch.workflows.shard import Shard
+from batch.workflows.states import PROBED, Reason, State
 
 SETTLED_WITHIN = 3.0
 """Seconds that a run's end waits for the last reports of what was spent; what is not reported counts as spent."""
@@ -50,7 +51,7 @@ class Coordinator:
         self._partitions_queue = start.partitions_queue
         self._state = start.carried or RunState(started_at=workflow.time(), rerun=start.rerun)
         self._shards = OpenShards(self._state, start)
-        self._phase = c.RUNNING if start.carried else c.PLANNING
+        self._phase: str = State.RUNNING if start.carried else State.PLANNING
         self._published_at = workflow.time()
         self._leaving = False
         self._planning = False
@@ -94,9 +95,9 @@ class Coordinator:
     def pause(self, message: str) -> None:
         """Pauses by hand; also a run that an outage has paused, so that no probe resumes it."""
         control = self._state.control
-        if control.state == c.PAUSED and control.reason in c.PROBED:
-            self._set_control(c.Control(c.PAUSED, control.epoch, c.BY_USER, message))
-        self._pause(c.BY_USER, message)
+        if control.state == State.PAUSED and control.reason in PROBED:
+            self._set_control(c.Control(State.PAUSED, control.epoch, Reason.BY_USER, message))
+        self._pause(Reason.BY_USER, message)
 
     @workflow.signal
     def request_pause(self, request: c.PauseRequest) -> None:
@@ -110,7 +111,7 @@ class Coordinator:
         control, budget = self._state.control, self._state.budget
         if max_cost_usd is not None and budget is not None:
             budget.max_usd = max_cost_usd
-        if control.state == c.PAUSED:
+        if control.state == State.PAUSED:
             if budget is not None:
                 budget.begin_epoch(control.epoch + 1)
             self._set_control(c.Control(epoch=control.epoch + 1))
@@ -120,7 +121,7 @@ class Coordinator:
         """A worker process reports what it has spent, and learns what it may spend."""
         if self._state.budget is None:
             raise ApplicationError("the run has no limits.max_cost_usd", non_retryable=True)
-        may_grant = self._state.control.state == c.RUNNING
+        may_grant = self._state.control.state == State.RUNNING
         answer = self._state.budget.ask(request, workflow.time(), may_grant=may_grant)
         if workflow.time() - self._published_at >= PUBLISH_EVERY:
             self._publish_progress()
@@ -172,13 +173,13 @@ class Coordinator:
                 continue
             finally:
                 self._planning = False
-            self._phase = c.RUNNING
+            self._phase = State.RUNNING
             self._show()
 
     async def _planning_failed(self, error: ApplicationError) -> None:
         """Repeating was no use: planning goes on when somebody who mended the cause has the run go on."""
-        self._pause(error.type if error.type == c.STORAGE_REFUSED else c.PLANNING_FAILED, error.message)
-        await workflow.wait_condition(lambda: self._state.control.state != c.PAUSED or self._leaving)
+        self._pause(error.type if error.type == Reason.STORAGE_REFUSED else Reason.PLANNING_FAILED, error.message)
+        await workflow.wait_condition(lambda: self._state.control.state != State.PAUSED or self._leaving)
 
     async def _plan_one(self) -> None:
         state = self._state
@@ -251,7 +252,7 @@ class Coordinator:
                 state.control_delivered = state.control == control
                 if not state.claim.shows_progress:  # so was the order of runs that were claimed before
                     self._publish(control.state)
-            if control.state == c.PAUSED and control.reason in c.PROBED:
+            if control.state == State.PAUSED and control.reason in PROBED:
                 await self._probe(control)
             await workflow.wait_condition(lambda: not state.control_delivered)
 
@@ -296,7 +297,7 @@ class Coordinator:
         budget = {"max_cost_usd": claimed.max_cost_usd, "charged_usd": claimed.charged_usd} if capped else {}
         workflow.upsert_memo({"job_name": claimed.job_name, "output_uri": claimed.run.output_uri, **budget})
         if claimed.searchable:
-            workflow.upsert_search_attributes([JOB.value_set(claimed.job_name), STATE.value_set(c.RUNNING)])
+            workflow.upsert_search_attributes([JOB.value_set(claimed.job_name), STATE.value_set(State.RUNNING)])
 
     def _publish(self, state: str) -> None:
         """State and counts where visibility finds them: `docbatch list` and Temporal's UI."""
@@ -333,12 +334,12 @@ class Coordinator:
 
     def _end_state(self) -> str:
         totals = self._state.totals
-        return c.COMPLETED_WITH_FAILURES if totals.errors or totals.partitions_failed else c.COMPLETED
+        return State.COMPLETED_WITH_FAILURES if totals.errors or totals.partitions_failed else State.COMPLETED
 
     async def _cancel_run(self) -> None:
         """Stops the workers, then the shards, then accounts for what there is."""
-        self._phase = c.CANCELLING
-        control = c.Control(state=c.CANCELLED, epoch=self._state.control.epoch + 1, reason=c.BY_USER)
+        self._phase = State.CANCELLING
+        control = c.Control(state=State.CANCELLED, epoch=self._state.control.epoch + 1, reason=Reason.BY_USER)
         self._set_control(control)
         told = asyncio.create_task(self._write_control(control))
         await workflow.wait([told], timeout=timedelta(seconds=10).total_seconds())
@@ -347,7 +348,7 @@ class Coordinator:
             await workflow.wait_condition(lambda: not self._state.open, timeout=timedelta(minutes=10))
         except TimeoutError:
             workflow.logger.warning("shards %s did not report after their cancellation", self._state.open_shards)
-        await self._finish(c.CANCELLED)
+        await self._finish(State.CANCELLED)
 
     async def _last_reports(self, budget: Budget) -> None:
         """Waits a little for what worker processes say when they have nothing more to do."""
@@ -382,8 +383,8 @@ class Coordinator:
     # -- small things --------------------------------------------------------------------------------------------------
 
     def _pause(self, reason: str, message: str) -> None:
-        if self._state.control.state == c.RUNNING:
-            self._set_control(c.Control(c.PAUSED, self._state.control.epoch, reason, message))
+        if self._state.control.state == State.RUNNING:
+            self._set_control(c.Control(State.PAUSED, self._state.control.epoch, reason, message))
 
     def _set_control(self, control: c.Control) -> None:
         self._state.set_control(control)

@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from batch.workflows import contracts as c
 from batch.workflows.budget import Budget, BudgetView
+from batch.workflows.states import State
 
 
 @dataclass
@@ -145,10 +146,10 @@ class RunState:
 
     def progress(self, phase: str) -> c.Progress:
         """Where the run stands: `phase` is what it is about, unless it is paused."""
-        is_paused = self.control.state == c.PAUSED and phase in (c.RUNNING, c.PLANNING)
+        is_paused = self.control.state == State.PAUSED and phase in (State.RUNNING, State.PLANNING)
         return c.Progress(
             run=self.claimed.run if self.claimed else None,
-            state=c.PAUSED if is_paused else phase,
+            state=State.PAUSED if is_paused else phase,
             control=self.control,
             generation=self.generation,
             planned_documents=self.planned_documents,

@@ -18,6 +18,7 @@ from temporalio.exceptions import ActivityError, TemporalError, is_cancelled_exc
 
 from batch.workflows import contracts as c
 from batch.workflows.awaiting import has_failed, minding_cancellation
+from batch.workflows.states import Outcome, Reason, State
 
 PROCESS_TIMEOUT = timedelta(hours=24)
 PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
@@ -77,7 +78,9 @@ class Shard:
     @workflow.signal
     def control(self, control: c.Control) -> None:
         """The coordinator's word: go on, or dispatch nothing."""
-        if control.epoch > self._control.epoch or (control.epoch == self._control.epoch and control.state != c.RUNNING):
+        if control.epoch > self._control.epoch or (
+            control.epoch == self._control.epoch and control.state != State.RUNNING
+        ):
             self._control = control
 
     @workflow.query
@@ -95,7 +98,7 @@ class Shard:
             bool(self._state.pending)
             and not self._cancelled
             and not self._is_long()
-            and self._control.state == c.RUNNING
+            and self._control.state == State.RUNNING
             and len(self._in_flight) < self._start.window
         )
 
@@ -152,23 +155,23 @@ class Shard:
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
-                outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
+                outcome = c.PartitionOutcome(partition, Outcome.YIELDED, reason=Reason.BY_USER)
             else:  # an activity that cannot be retried: the partition failed, the shard goes on
                 workflow.logger.error("partition %s failed: %s", partition, error.cause)
-                outcome = c.PartitionOutcome(partition, c.GIVEN_UP, message=str(error.cause))
+                outcome = c.PartitionOutcome(partition, Outcome.GIVEN_UP, message=str(error.cause))
         except asyncio.CancelledError:
-            outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
+            outcome = c.PartitionOutcome(partition, Outcome.YIELDED, reason=Reason.BY_USER)
         await self._take(outcome)
 
     async def _take(self, outcome: c.PartitionOutcome) -> None:
         if outcome.answered.documents:  # an attempt that got not so far says nothing against what the ledger has
             self._state.answered[outcome.partition] = outcome.answered
-        if outcome.outcome == c.COMMITTED:
+        if outcome.outcome == Outcome.COMMITTED:
             self._state.answered.pop(outcome.partition, None)
             self._state.totals += outcome.totals
-        elif outcome.outcome == c.GIVEN_UP:
+        elif outcome.outcome == Outcome.GIVEN_UP:
             self._state.totals += replace(c.Totals(), partitions=1, partitions_failed=1)
-        elif outcome.reason == c.AWAITS_ANSWERS:
+        elif outcome.reason == Reason.AWAITS_ANSWERS:
             self._state.pending.append(outcome.partition)
         else:
             self._state.pending.insert(0, outcome.partition)
@@ -176,11 +179,11 @@ class Shard:
 
     async def _hold(self, outcome: c.PartitionOutcome) -> None:
         """After a yield that was no drain: asks for a pause, and dispatches nothing until the coordinator says so."""
-        if outcome.reason == c.DRAIN or self._cancelled or outcome.epoch < self._control.epoch:
+        if outcome.reason == Reason.DRAIN or self._cancelled or outcome.epoch < self._control.epoch:
             return
-        if self._control.state == c.RUNNING:
-            self._control = c.Control(c.PAUSED, outcome.epoch, outcome.reason, outcome.message)
-            if outcome.reason != c.BY_USER:
+        if self._control.state == State.RUNNING:
+            self._control = c.Control(State.PAUSED, outcome.epoch, outcome.reason, outcome.message)
+            if outcome.reason != Reason.BY_USER:
                 await self._tell("request_pause", c.PauseRequest(outcome.epoch, outcome.reason, outcome.message))
 
     async def _report_if_due(self) -> None:

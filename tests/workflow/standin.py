@@ -21,6 +21,7 @@ from batch.workflows import contracts as c
 from batch.workflows.budget import WAIT, BudgetAnswer, BudgetRequest
 from batch.workflows.coordinator import WORKFLOWS
 from batch.workflows.run_state import RunInput
+from batch.workflows.states import Outcome, Reason
 from workers.process.sandbox import workflow_runner
 
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
@@ -57,7 +58,7 @@ class StandIns:
     max_cost_usd: float | None = None
     refused_shard: int | None = None
     """One that cannot be planned."""
-    refused_as: str = c.STORAGE_REFUSED
+    refused_as: str = Reason.STORAGE_REFUSED
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim(self, task: c.ClaimInput) -> c.Claimed:
@@ -118,7 +119,7 @@ class StandIns:
 
     def committed(self, task: c.PartitionInput) -> c.PartitionOutcome:
         return c.PartitionOutcome(
-            task.partition, c.COMMITTED, c.Totals(documents=self.documents, ok=self.documents, partitions=1)
+            task.partition, Outcome.COMMITTED, c.Totals(documents=self.documents, ok=self.documents, partitions=1)
         )
 
     def _count(self, change: int) -> None:
@@ -216,7 +217,7 @@ class Till:
 
         async def process(task: c.PartitionInput) -> c.PartitionOutcome:
             if not await self.pay(1.0, task.epoch):
-                return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.MAX_COST, epoch=task.epoch)
+                return c.PartitionOutcome(task.partition, Outcome.YIELDED, reason=Reason.MAX_COST, epoch=task.epoch)
             return work.committed(task)
 
         return process

@@ -12,6 +12,7 @@ from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
 from batch.workflows import contracts as c
+from batch.workflows.states import Outcome, Reason, State
 from tests.workflow.standin import StandIns
 
 SUGGESTED = 80
@@ -39,7 +40,7 @@ async def histories(client: Client, shard: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("reason", [c.PROVIDER_UNREACHABLE, c.DRAIN])
+@pytest.mark.parametrize("reason", [Reason.PROVIDER_UNREACHABLE, Reason.DRAIN])
 async def test_a_shard_continues_as_new_over_many_outages_and_forgets_nothing(hasty: Client, reason: str) -> None:
     answered = c.Totals(documents=3, ok=2, errors=1, errors_by_type={"refusal": 1})
     dispatches: dict[int, list[int]] = defaultdict(list)
@@ -47,9 +48,11 @@ async def test_a_shard_continues_as_new_over_many_outages_and_forgets_nothing(ha
     async def process(task: c.PartitionInput) -> c.PartitionOutcome:
         dispatches[task.partition].append(task.dispatch)
         if task.partition < WINDOW and task.dispatch <= OUTAGES:
-            return c.PartitionOutcome(task.partition, c.YIELDED, reason=reason, epoch=task.epoch, answered=answered)
+            return c.PartitionOutcome(
+                task.partition, Outcome.YIELDED, reason=reason, epoch=task.epoch, answered=answered
+            )
         if task.partition == PARTITIONS - 1:
-            return c.PartitionOutcome(task.partition, c.GIVEN_UP, answered=answered)
+            return c.PartitionOutcome(task.partition, Outcome.GIVEN_UP, answered=answered)
         return work.committed(task)
 
     work = StandIns(shards=1, partitions=PARTITIONS, process=process)
@@ -59,7 +62,7 @@ async def test_a_shard_continues_as_new_over_many_outages_and_forgets_nothing(ha
         report = await hasty.get_workflow_handle(c.shard_workflow_id(handle.id, 1, 0)).query(
             "totals", result_type=c.ShardReport
         )
-    assert finished.state == c.COMPLETED_WITH_FAILURES
+    assert finished.state == State.COMPLETED_WITH_FAILURES
     for partition in range(PARTITIONS):
         assert dispatches[partition] == list(range(1, 1 + (OUTAGES + 1 if partition < WINDOW else 1)))
     assert (report.totals.partitions, report.totals.partitions_failed, report.answered) == (PARTITIONS, 1, answered)

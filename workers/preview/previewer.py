@@ -32,8 +32,8 @@ from batch.previews.exchange import (
 from batch.previews.sample import Picked
 from batch.storage.layout import PreviewLayout
 from batch.storage.store import Storage, StorageError, StorageRefused
-from batch.workflows import contracts as c
 from batch.workflows.preview import ESTIMATE_RUN, PREVIEW_DOCUMENTS, PreviewInput, PreviewOutcome
+from batch.workflows.states import Reason
 from workers.documents.long_documents import ChunkedQuestion, LongDocuments, Shown
 from workers.documents.prompt import CompiledPrompt
 from workers.documents.reading import (
@@ -270,7 +270,7 @@ class Look:
         except Unreadable as error:
             seen.row = row_unread(self._row(document, Answer(None, None)), error)
         except StorageError as error:
-            reason = c.SOURCE_REFUSED if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+            reason = Reason.SOURCE_REFUSED if isinstance(error, StorageRefused) else Reason.STORAGE_UNREACHABLE
             self.stopped = self.stopped or f"{reason}: {error}"
         finally:
             self._room.leave(size)

@@ -18,6 +18,7 @@ from batch.client.run import RunResult
 from batch.files.manifest import Manifest
 from batch.report import Measures, Report, measure, own_work, render
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 START = datetime(2026, 1, 31, 22, 0, 7, tzinfo=UTC)
 HOSTILE = '</td></script><script>document.title = "taken"</script><img src=x onerror=alert(1)>'
@@ -144,7 +145,7 @@ def report(measures: Measures, **fields: Any) -> Report:
     totals = c.Totals(documents=99, ok=92, errors=7, prompt_tokens=9900, cached_tokens=990, completion_tokens=693)
     status = RunResult(
         run_id="tickets-1",
-        state=c.COMPLETED_WITH_FAILURES,
+        state=State.COMPLETED_WITH_FAILURES,
         documents=99,
         ok=92,
         errors=7,
@@ -158,7 +159,7 @@ def report(measures: Measures, **fields: Any) -> Report:
         plan_done=True,
     )
     stored = Manifest(
-        *("tickets-1", "tickets", "gpt-5-mini", "f", c.COMPLETED_WITH_FAILURES, "", 1, "e", "", "", 1.0, totals, 99)
+        *("tickets-1", "tickets", "gpt-5-mini", "f", State.COMPLETED_WITH_FAILURES, "", 1, "e", "", "", 1.0, totals, 99)
     )
     made = Report(status, stored, measures, "tickets", "gpt-5-mini")
     return replace(made, **fields)
@@ -233,7 +234,7 @@ def test_page_says_what_is_not_as_in_the_manifest(measures: Measures) -> None:
 
 def test_page_of_a_run_without_rows() -> None:
     made = report(measure(frame([])), manifest=None, model="simulated-small")
-    made = replace(made, status=replace(made.status, state=c.RUNNING, documents=0, ok=0, errors=0))
+    made = replace(made, status=replace(made.status, state=State.RUNNING, documents=0, ok=0, errors=0))
     text = render(made)
     page = Page(text)
     assert page.texts["empty"] == "No partition is committed yet, so there is nothing to draw."
