@@ -63,7 +63,7 @@ class Manifest:
     def from_bytes(cls, data: bytes) -> Manifest:
         fields: dict[str, Any] = json.loads(data)
         fields.pop("version")
-        fields["totals"] = Totals(**fields["totals"])
+        fields["totals"] = Totals.read(fields["totals"])
         fields["files"] = [ResultEntry(**entry) for entry in fields["files"]]
         return cls(**fields)
 

@@ -75,7 +75,7 @@ async def verify(
     cancelled = manifest.state == "cancelled"
     reconciler = Reconciler(storage, layout, expected=expected, on_progress=on_progress, may_lack=cancelled)
     account = await reconciler.run(plan_complete=not cancelled)
-    for name in ("documents", "ok", "errors", "skipped"):
+    for name in ("documents", "ok", "errors"):
         counted, written = getattr(account.totals, name), getattr(manifest.totals, name)
         if counted != written:
             account.problem(f"the manifest says {written} {name}, the files hold {counted}")
