@@ -12,8 +12,7 @@ import polars as pl
 from batch import Job, connect
 from batch.local.stack import LocalStack
 from batch.workflows import contracts as c
-from tests.integration.test_batch_mode import reason_of_pause
-from tests.integration.test_pipeline import job, put, texts
+from tests.integration.runs import job, put, reason_of_pause, texts
 from tests.provider import ask, behave, forget
 
 
