@@ -22,20 +22,24 @@ def newer(data: bytes, *records: str) -> bytes:
 
 
 def newer_parquet(data: bytes) -> bytes:
-    """The result file with a field more in its footer, in the totals there, and a column more."""
+    """The result file with a field more in its footer, and in the totals there. (Its columns are the run's.)"""
     key = b"docbatch.result"
-    return with_metadata(data, key, newer((pq.read_metadata(pa.BufferReader(data)).metadata or {})[key], "totals"))
+    return with_metadata(
+        data, key, newer((pq.read_metadata(pa.BufferReader(data)).metadata or {})[key], "totals"), columns=0
+    )
 
 
-def with_metadata(data: bytes, key: bytes, value: bytes) -> bytes:
-    """The Parquet file with such metadata, and a column more; its row groups stay."""
+def with_metadata(data: bytes, key: bytes, value: bytes, *, columns: int = 1) -> bytes:
+    """The Parquet file with such metadata, and so many columns more; its row groups stay."""
     file = pq.ParquetFile(pa.BufferReader(data))
-    metadata = {**(file.schema_arrow.metadata or {}), key: value}
-    schema = file.schema_arrow.append(pa.field("of_a_newer_version", pa.int64())).with_metadata(metadata)
+    metadata = {**(file.metadata.metadata or {}), key: value}
+    metadata.pop(b"ARROW:schema", None)
+    added = [pa.field(f"of_a_newer_version_{number}", pa.int64()) for number in range(columns)]
+    schema = pa.schema([*file.schema_arrow, *added], metadata=metadata)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema) as writer:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
-            column = pa.array([1] * table.num_rows, pa.int64())
-            writer.write_table(pa.Table.from_arrays([*table.columns, column], schema=schema))
+            more = [pa.array([1] * table.num_rows, pa.int64())] * columns
+            writer.write_table(pa.Table.from_arrays([*table.columns, *more], schema=schema))
     return sink.getvalue().to_pybytes()
