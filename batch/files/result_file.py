@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from batch.files.kept_text import unpack
 from batch.schema.arrow import ROW_SCHEMA_VERSION, TEXT
+from batch.storage.records import read_record
 from batch.workflows.contracts import Totals
 
 OK, ERROR = "ok", "error"
@@ -141,17 +142,8 @@ def read_footer(source: Any) -> ResultFooter:
     """The footer of a file (bytes, or a seekable file object). Raises `NotOurs`."""
     try:
         metadata = pq.read_metadata(pa.BufferReader(source) if isinstance(source, bytes) else source)
-        data = json.loads((metadata.metadata or {})[_KEY])
-        return ResultFooter(
-            run_id=data["run_id"],
-            shard=data["shard"],
-            partition=data["partition"],
-            generation=data["generation"],
-            token=data["token"],
-            totals=Totals.read(data["totals"]),
-            partial=data.get("partial", False),
-        )
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        return read_record(ResultFooter, json.loads((metadata.metadata or {})[_KEY]))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise NotOurs(f"no result file of docbatch: {error}") from None
 
 

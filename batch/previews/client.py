@@ -28,6 +28,7 @@ from batch.previews.exchange import PreviewRequest, PreviewResult, delete_left
 from batch.previews.sample import Corpus, Picked, named_documents, sample_of_source, spread_over_source
 from batch.storage.errors import ObjectMissing, StorageError
 from batch.storage.layout import PreviewLayout, preview_token
+from batch.storage.records import read_record
 from batch.workflows import contracts as c
 from batch.workflows.preview import ESTIMATE_WORKFLOW, PREVIEW_WORKFLOW, PreviewInput, PreviewOutcome
 
@@ -94,7 +95,7 @@ async def preview(
     request = PreviewRequest(
         job, nominal, [Picked(document) for document in picked], asks=n, characters=UNCUT if full else CUT
     )
-    found = PreviewResult.from_dict(orjson.loads(await _look(connection, PREVIEW_WORKFLOW, request)))
+    found = read_record(PreviewResult, orjson.loads(await _look(connection, PREVIEW_WORKFLOW, request)))
     if found.stopped and not any(document.attempts for document in found.documents):
         raise checks.model_silent(job, found.stopped)
     return replace(found, listed=listed, whole=whole)
@@ -139,7 +140,7 @@ async def estimate(
         too_large=corpus.too_large,
         processes=await checks.pollers(connection.temporal, connection.task_queue),
     )
-    found = Estimate.from_dict(orjson.loads(await _look(connection, ESTIMATE_WORKFLOW, request)))
+    found = read_record(Estimate, orjson.loads(await _look(connection, ESTIMATE_WORKFLOW, request)))
     if not corpus.left_out:
         return found
     told = ", ".join(f"{count:,} {rule}" for rule, count in sorted(corpus.left_out.items()))

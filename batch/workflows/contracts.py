@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from batch.workflows.budget import BudgetView
 from batch.workflows.states import State
@@ -107,11 +106,6 @@ class Totals:
     def sum(cls, several: Iterable[Totals]) -> Totals:
         """All of them added up."""
         return sum(several, cls())
-
-    @classmethod
-    def read(cls, found: dict[str, Any]) -> Totals:
-        """Those of a file in S3, perhaps of another version: fields that we do not have are ignored."""
-        return cls(**{name: count for name, count in found.items() if name in cls.__dataclass_fields__})
 
     def __add__(self, other: Totals) -> Totals:
         return self._with(other, 1)

@@ -22,6 +22,7 @@ from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
 from batch.storage.store import Storage
 from batch.workflows.states import State
+from tests.integration.runs import reason_of_pause
 from tests.provider import ask, behave, forget
 
 SCHEMA = {
@@ -101,13 +102,6 @@ async def upload(stack: LocalStack, name: str, count: int, **more: str) -> None:
 
 async def start(wanted: Job) -> Run:
     return await (await connect(task_queue=QUEUE)).start(wanted, check_model=False)
-
-
-async def reason_of_pause(run: Run) -> str:
-    async for status in run.watch(every=0.1):
-        if status.state == State.PAUSED:
-            return status.reason
-    raise AssertionError("it ended without a pause")
 
 
 async def until(what: Callable[[], bool], within: float = 20.0) -> None:

@@ -13,8 +13,7 @@ from batch import Job, connect
 from batch.local.stack import LocalStack
 from batch.workflows import contracts as c
 from batch.workflows.states import State
-from tests.integration.test_batch_mode import reason_of_pause
-from tests.integration.test_pipeline import job, put, texts
+from tests.integration.runs import job, put, reason_of_pause, texts
 from tests.provider import ask, behave, forget
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import polars as pl
 import pyarrow.dataset as ds
@@ -21,49 +20,16 @@ from batch.client.run import Run, RunBusy
 from batch.files.reconcile import Reconciler
 from batch.files.run_file import RunFile
 from batch.job.logical_date import Nominal
-from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
 from batch.storage.layout import RunLayout
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
 from batch.workflows.run_state import RunInput
 from batch.workflows.states import State
+from tests.integration.runs import job, put, texts
 from tests.provider import ask, behave, forget
 from workers.observe.metrics import Metrics
 from workers.plan.planner import Planner
-
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "label": {"type": "string", "enum": ["red", "green", "blue"]},
-        "urgent": {"type": "boolean"},
-        "score": {"type": "integer", "minimum": 0, "maximum": 9},
-    },
-    "required": ["label", "urgent", "score"],
-    "additionalProperties": False,
-}
-
-
-def job(name: str, **limits: Any) -> Job:
-    return Job.parse(
-        {
-            "name": name,
-            "source": {"uri": f"s3://corpus/{name}/"},
-            "prompt": {"system": "You label documents.", "user": "Label this.\n{{ text }}"},
-            "model": {"name": "simulated-small"},
-            "output": {"uri": f"s3://results/{name}/", "schema": SCHEMA},
-            "partitions": {"documents": 25},
-            "limits": {"concurrency": 32, **limits},
-        }
-    )
-
-
-async def put(env: LocalStack, name: str, documents: dict[str, bytes]) -> None:
-    await upload_async(env.environment(), "corpus", name, documents.items())
-
-
-def texts(count: int, seed: int) -> dict[str, bytes]:
-    return dict(synthetic_documents(count, 300, seed))
 
 
 async def test_every_document_becomes_one_typed_row_paid_once(env: LocalStack) -> None:

@@ -24,6 +24,7 @@ from batch.job.job import Job, JobError
 from batch.job.logical_date import Nominal
 from batch.storage.layout import RunLayout, S3Uri
 from batch.storage.output_check import OutputUnfit, check_place
+from batch.storage.records import read_record
 from batch.storage.store import PreconditionFailed, Storage, StorageError
 from batch.workflows import contracts as c
 from batch.workflows.states import ENDED, Reason, State
@@ -168,7 +169,7 @@ class RunControl:
 
     async def _stored_control(self, layout: RunLayout) -> c.Control:
         found = await self._storage.get_entry(layout.output.bucket, layout.control)
-        return c.Control(**json.loads(found[0])) if found else c.Control(epoch=0)
+        return read_record(c.Control, json.loads(found[0])) if found else c.Control(epoch=0)
 
     @activity.defn(name=c.WRITE_CONTROL)
     async def write_control(self, task: c.ControlInput) -> None:
@@ -180,7 +181,7 @@ class RunControl:
             try:
                 if found is None:
                     await self._storage.create(layout.output.bucket, layout.control, data)
-                elif _rank(c.Control(**json.loads(found[0]))) > _rank(task.control):
+                elif _rank(read_record(c.Control, json.loads(found[0]))) > _rank(task.control):
                     return
                 else:
                     await self._storage.replace(layout.output.bucket, layout.control, data, etag=found[1].etag)

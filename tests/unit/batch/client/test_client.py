@@ -17,7 +17,7 @@ from batch import Job
 from batch.client import checks
 from batch.client import run as client
 from batch.workflows.run_state import RunInput
-from tests.unit.batch.job.test_job import job
+from tests.jobs import job
 
 
 class FakeRun:

@@ -13,7 +13,7 @@ import pytest
 from batch.corpus.duplicates import COLUMNS, Duplicates, parse_reference
 from batch.corpus.planning import PlannedDocument, ShardCutter
 from batch.job.job import Job, JobError
-from tests.unit.batch.job.test_job import job
+from tests.jobs import job
 
 
 def document(name: str, content: str, *, size: int | None = None, etag: str | None = None) -> PlannedDocument:

@@ -15,25 +15,8 @@ from batch.job.job import BATCH_DOCUMENTS, MAX_JOB_BYTES, Job, JobError, Prompt
 from batch.job.logical_date import Nominal
 from batch.workflows import contracts as c
 from batch.workflows.run_state import RunInput
+from tests.jobs import job
 from workers.process.control import RunControl
-
-
-def job(**changes: Any) -> dict[str, Any]:
-    """The smallest job, with dotted keys changed."""
-    data: dict[str, Any] = {
-        "name": "tickets",
-        "source": {"uri": "s3://corpus/tickets/"},
-        "prompt": {"user": "Label this.\n{{ text }}"},
-        "model": {"name": "simulated-small"},
-        "output": {"uri": "s3://results/tickets/"},
-    }
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        part = data
-        for step in path:
-            part = part.setdefault(step, {})
-        part[last] = value
-    return data
 
 
 def test_the_smallest_job_has_defaults_and_survives_json() -> None:
