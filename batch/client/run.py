@@ -29,8 +29,9 @@ from batch.files.reconcile import Account, verify
 from batch.files.results import RerunScope, frame_of, rerun_scope, scan
 from batch.files.run_file import load_run
 from batch.files.uncommitted import ErrorExample, committed_error_examples, error_examples, uncommitted_rows
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.part import JobError
 from batch.network.connection import connect_temporal
 from batch.storage.layout import RunLayout, check_run_id
 from batch.storage.store import Storage, StorageError

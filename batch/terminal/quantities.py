@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from batch.job.job import SIMULATED_PREFIX
+from batch.job.model import SIMULATED_PREFIX
 from batch.terminal.printable import printable
 from batch.workflows import contracts as c
 

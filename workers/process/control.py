@@ -20,8 +20,9 @@ from batch.corpus.keys import SourceKeys
 from batch.files.manifest import Manifest, load_manifest
 from batch.files.run_file import RunFile, RunMissing, load_run
 from batch.files.state import read_pointer
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.part import JobError
 from batch.storage.layout import RunLayout, S3Uri
 from batch.storage.output_check import OutputUnfit, check_place
 from batch.storage.store import PreconditionFailed, Storage, StorageError

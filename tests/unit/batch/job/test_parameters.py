@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.parameters import MOST_BYTES
+from batch.job.part import JobError
 from tests.unit.batch.job.test_job import job
 from tests.unit.workers.llm.test_chat import OK, Scripted
 from workers.llm.chat import probe

@@ -12,7 +12,8 @@ import pytest
 
 from batch.corpus.planning import PlannedDocument
 from batch.files.result_file import totals_of
-from batch.job.job import Job, Model, Prices
+from batch.job.job import Job
+from batch.job.model import Model, Prices
 from batch.workflows import contracts as c
 from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.documents.rows import RowMaker

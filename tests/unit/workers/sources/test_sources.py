@@ -22,7 +22,7 @@ from batch.corpus import planning
 from batch.corpus.cursor import Place, cursor_within, is_version, parse_cursor
 from batch.corpus.planning import PlannedDocument
 from batch.job.formats import kind_of
-from batch.job.job import Source
+from batch.job.source import Source
 from batch.storage.store import ObjectEntry, StorageRefused, StorageUnreachable
 from batch.workflows import contracts as c
 from tests.unit.workers.sources.row_corpus import Memory, job, jsonl, parquet, plan, shards
