@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from batch.client.run import Run as Run
     from batch.client.run import RunBusy as RunBusy
     from batch.client.run import RunNotFound as RunNotFound
-    from batch.client.run import RunResult as RunResult
     from batch.client.run import connect as connect
     from batch.client.run import rerun as rerun
     from batch.client.run import rerun_blocking as rerun_blocking
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from batch.client.schedules import create_schedule as create_schedule
     from batch.client.schedules import find_schedule as find_schedule
     from batch.client.schedules import list_schedules as list_schedules
+    from batch.client.status import RunResult as RunResult
     from batch.client.timing import Overlap as Overlap
     from batch.client.timing import Timing as Timing
     from batch.job.job import Job as Job
@@ -96,6 +96,7 @@ _HOMES = {
     "StorageError": "batch.storage.errors",
     "TemporalUnreachable": "batch.network.connection",
     "Overlap": "batch.client.timing",
+    "RunResult": "batch.client.status",
     "Schedule": "batch.client.schedules",
     "Timing": "batch.client.timing",
     "create_schedule": "batch.client.schedules",

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch.client.run import Run, RunResult, connect
+from batch.client.run import Run, connect
+from batch.client.status import RunResult
 from batch.job.job import Job
 from batch.local import corpus
 from batch.local.stack import LocalStack, StackOptions

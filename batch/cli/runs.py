@@ -27,7 +27,8 @@ from batch.cli.watching import attend, connect, find, is_run_simulated, show, wa
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
-    from batch.client.run import Run, RunResult
+    from batch.client.run import Run
+    from batch.client.status import RunResult
     from batch.files.results import RerunScope
 
 

@@ -9,7 +9,8 @@ from batch.cli.app import EXIT_FAILURES, CliError, open_console, print_json, say
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
-    from batch.client.run import Connection, Run, RunResult
+    from batch.client.run import Connection, Run
+    from batch.client.status import RunResult
 
 
 async def connect(task_queue: str = DEFAULT_TASK_QUEUE) -> Connection:

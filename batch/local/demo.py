@@ -18,7 +18,8 @@ from typing import Any
 
 from rich.console import Console
 
-from batch.client.run import Run, RunResult, connect
+from batch.client.run import Run, connect
+from batch.client.status import RunResult
 from batch.files.reconcile import Reconciler
 from batch.job.job import Job
 from batch.local import llama

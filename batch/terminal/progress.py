@@ -32,7 +32,8 @@ from batch.terminal.speed import Speed, per_second
 from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.client.run import Run, RunResult
+    from batch.client.run import Run
+    from batch.client.status import RunResult
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""

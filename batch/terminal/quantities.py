@@ -10,7 +10,7 @@ from batch.terminal.printable import printable
 from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.client.run import RunResult
+    from batch.client.status import RunResult
 
 COLOURS = {
     c.COMPLETED: "green",

@@ -11,7 +11,7 @@ from batch.terminal.quantities import duration
 from batch.workflows import contracts as c
 
 if TYPE_CHECKING:
-    from batch.client.run import RunResult
+    from batch.client.status import RunResult
 
 WINDOW = 30.0
 """Seconds that the shown documents/s look back."""

@@ -31,7 +31,8 @@ from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from batch import Job, connect
-from batch.client.run import Connection, Run, RunResult
+from batch.client.run import Connection, Run
+from batch.client.status import RunResult
 from batch.files.reconcile import Account, Reconciler
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.ports import choose_ports

@@ -22,7 +22,8 @@ import pytest
 
 from batch import Job, connect
 from batch.cli.main import command_line
-from batch.client.run import Connection, Run, RunResult
+from batch.client.run import Connection, Run
+from batch.client.status import RunResult
 from batch.local.corpus import upload_async
 from batch.local.ports import choose_ports
 from batch.local.stack import LocalStack, StackOptions

@@ -21,7 +21,8 @@ import batch.cli.main
 import batch.client.run
 import batch.local.stack
 from batch.cli.main import command_line
-from batch.client.run import Run, RunResult
+from batch.client.run import Run
+from batch.client.status import RunResult
 from batch.files.manifest import Manifest
 from batch.local.processes import ProcessError
 from batch.network.connection import TemporalUnreachable
