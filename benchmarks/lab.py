@@ -136,7 +136,7 @@ class Provider:
         self._ask("/stats/reset", {})
 
     def control(self, **options: Any) -> None:
-        """Changes options, see `batch.local.simulator.provider.ProviderOptions`."""
+        """Changes options, see `batch.local.simulator.options.ProviderOptions`."""
         self._ask("/control", options)
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -21,7 +21,10 @@ import jsonschema_rs
 import openai
 import pytest
 
-from batch.local.simulator.provider import ProviderOptions, document_key, duration, main
+from batch.local.simulator.account import document_key
+from batch.local.simulator.options import ProviderOptions
+from batch.local.simulator.provider import main
+from batch.local.simulator.token_bucket import duration
 
 SCHEMA = {
     "type": "object",
