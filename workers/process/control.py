@@ -28,8 +28,8 @@ from batch.storage.output_check import OutputUnfit, check_place
 from batch.storage.store import PreconditionFailed, Storage, StorageError
 from batch.workflows import contracts as c
 from workers.llm.answers.errors import Kind
-from workers.llm.chat import probe
 from workers.llm.prices import unpriced_budget
+from workers.llm.short_question import probe
 from workers.llm.transport.transport import Transport
 from workers.observe.metrics import ABORTED, Metrics
 from workers.plan.rerun import cost_so_far

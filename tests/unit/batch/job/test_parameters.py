@@ -14,8 +14,8 @@ from batch.job.parameters import MOST_BYTES
 from batch.job.part import JobError
 from tests.unit.batch.job.test_job import job
 from tests.unit.workers.llm.test_chat import OK, Scripted
-from workers.llm.chat import probe
 from workers.llm.question import Questions
+from workers.llm.short_question import probe
 
 FIELDS = {
     "reasoning_effort": "low",
