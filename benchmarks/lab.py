@@ -17,7 +17,8 @@ from batch.client.run import Run, connect
 from batch.client.status import RunResult
 from batch.job.job import Job
 from batch.local import corpus
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from batch.workflows.contracts import Tuning
 
 DOCUMENT_BYTES = 2_000

@@ -69,7 +69,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from batch.files.results import UnknownFormat
     from batch.files.run_file import RunMissing
     from batch.job.part import JobError
-    from batch.local.errors import StackError
+    from batch.local.options import StackError
     from batch.local.processes import ProcessError
     from batch.network.connection import TemporalUnreachable
     from batch.storage.store import StorageError

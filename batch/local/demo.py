@@ -24,7 +24,8 @@ from batch.files.reconcile import Reconciler
 from batch.job.job import Job
 from batch.local import llama
 from batch.local.corpus import demo_documents, upload
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from batch.terminal.consoles import SafeConsole
 from batch.terminal.ending import account, plain
 from batch.terminal.progress import display, follow

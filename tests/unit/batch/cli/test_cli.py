@@ -604,7 +604,7 @@ def test_up_leaves_the_env_file_of_a_stack_that_runs_alone(monkeypatch: pytest.M
         def __init__(self, options: Any, *, on_event: Callable[[str], None]) -> None: ...
 
         def __enter__(self) -> None:
-            raise batch.local.stack.StackError("the folder is in use by another local stack")
+            raise batch.local.options.StackError("the folder is in use by another local stack")
 
         def __exit__(self, *_: object) -> None: ...
 
