@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
-from batch.network.failures import DATA_CONVERTER
+from batch.network.connection import DATA_CONVERTER
 from batch.workflows import contracts as c
 from tests.workflow.standin import StandIns, until
 

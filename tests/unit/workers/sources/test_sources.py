@@ -30,8 +30,8 @@ from workers.plan.planner import REFUSALS
 from workers.sources import jsonl as jsonl_rows
 from workers.sources import objects
 from workers.sources import parquet as parquet_rows
+from workers.sources.documents import Occurrences
 from workers.sources.jsonl import Line, lines
-from workers.sources.occurrences import Occurrences
 from workers.sources.row import digest
 
 PACKED = ["", ".gz", ".zst"]
