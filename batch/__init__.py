@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from batch.client.run import Run as Run
     from batch.client.run import RunBusy as RunBusy
     from batch.client.run import RunNotFound as RunNotFound
-    from batch.client.run import RunResult as RunResult
     from batch.client.run import connect as connect
     from batch.client.run import rerun as rerun
     from batch.client.run import rerun_blocking as rerun_blocking
@@ -24,16 +23,17 @@ if TYPE_CHECKING:
     from batch.client.schedules import create_schedule as create_schedule
     from batch.client.schedules import find_schedule as find_schedule
     from batch.client.schedules import list_schedules as list_schedules
+    from batch.client.status import RunResult as RunResult
     from batch.client.timing import Overlap as Overlap
     from batch.client.timing import Timing as Timing
     from batch.job.job import Job as Job
-    from batch.job.job import JobError as JobError
-    from batch.job.job import Limits as Limits
-    from batch.job.job import Model as Model
-    from batch.job.job import Output as Output
-    from batch.job.job import Partitions as Partitions
-    from batch.job.job import Prompt as Prompt
-    from batch.job.job import Source as Source
+    from batch.job.limits import Limits as Limits
+    from batch.job.limits import Partitions as Partitions
+    from batch.job.model import Model as Model
+    from batch.job.output import Output as Output
+    from batch.job.part import JobError as JobError
+    from batch.job.source import Source as Source
+    from batch.job.templates import Prompt as Prompt
     from batch.network.connection import TemporalUnreachable as TemporalUnreachable
     from batch.previews.client import estimate as estimate
     from batch.previews.client import estimate_blocking as estimate_blocking
@@ -82,9 +82,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(
-        ("Job", "JobError", "Limits", "Model", "Output", "Partitions", "Prompt", "Source"), "batch.job.job"
-    ),
+    **dict.fromkeys(("Limits", "Partitions"), "batch.job.limits"),
+    "Job": "batch.job.job",
+    "JobError": "batch.job.part",
+    "Model": "batch.job.model",
+    "Output": "batch.job.output",
+    "Prompt": "batch.job.templates",
+    "Source": "batch.job.source",
     **dict.fromkeys(("estimate", "estimate_blocking", "preview", "preview_blocking"), "batch.previews.client"),
     **dict.fromkeys(("PreviewResult", "PreviewedDocument"), "batch.previews.exchange"),
     "CheckFailed": "batch.client.checks",
@@ -92,6 +96,7 @@ _HOMES = {
     "StorageError": "batch.storage.errors",
     "TemporalUnreachable": "batch.network.connection",
     "Overlap": "batch.client.timing",
+    "RunResult": "batch.client.status",
     "Schedule": "batch.client.schedules",
     "Timing": "batch.client.timing",
     "create_schedule": "batch.client.schedules",

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch.client.run import Run, RunResult, connect
+from batch.client.run import Run, connect
+from batch.client.status import RunResult
 from batch.job.job import Job
 from batch.local import corpus
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from batch.workflows.contracts import Tuning
 
 DOCUMENT_BYTES = 2_000
@@ -135,7 +137,7 @@ class Provider:
         self._ask("/stats/reset", {})
 
     def control(self, **options: Any) -> None:
-        """Changes options, see `batch.local.simulator.provider.ProviderOptions`."""
+        """Changes options, see `batch.local.simulator.options.ProviderOptions`."""
         self._ask("/control", options)
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from batch.client.run import connect
 from batch.job.job import Job
 from batch.local import corpus
-from batch.local.simulator.provider import document_key
+from batch.local.simulator.account import document_key
 from batch.local.stack import LocalStack
 from benchmarks.figures import Figure
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, Provider, job, stack, upload

@@ -17,7 +17,8 @@ from datetime import date
 import polars as pl
 
 from batch import Job, connect
-from batch.client.run import Run, RunResult
+from batch.client.run import Run
+from batch.client.status import RunResult
 from batch.files.results import current
 from batch.files.state import read_pointer
 from batch.local import corpus

@@ -10,7 +10,8 @@ from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 from batch.workflows.states import State
 
 if TYPE_CHECKING:
-    from batch.client.run import Connection, Run, RunResult
+    from batch.client.run import Connection, Run
+    from batch.client.status import RunResult
 
 
 async def connect(task_queue: str = DEFAULT_TASK_QUEUE) -> Connection:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from batch.job.formats import OBJECT, kind_of
 from batch.job.globs import compile_globs
-from batch.job.job import Source
+from batch.job.source import Source
 
 TABLE_LOGS = "table logs"
 _RULES = {

@@ -16,7 +16,7 @@ from typing import TypeVar
 from batch.corpus.hidden import Selection
 from batch.corpus.key_list import NamedKey, SourceManifest, changed, gone
 from batch.job.formats import OBJECT, kind_of, may_be_jsonl
-from batch.job.job import Source
+from batch.job.source import Source
 from batch.storage.etags import bare
 from batch.storage.layout import object_uri, parse_object_uri, place_of
 from batch.storage.listing import ObjectEntry, is_addressable

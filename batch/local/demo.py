@@ -18,12 +18,14 @@ from typing import Any
 
 from rich.console import Console
 
-from batch.client.run import Run, RunResult, connect
+from batch.client.run import Run, connect
+from batch.client.status import RunResult
 from batch.files.reconcile import Reconciler
 from batch.job.job import Job
 from batch.local import llama
 from batch.local.corpus import demo_documents, upload
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from batch.terminal.consoles import SafeConsole
 from batch.terminal.ending import account, plain
 from batch.terminal.progress import display, follow

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from batch.local.errors import StackError
 from batch.local.folder import write_private
+from batch.local.options import StackError
 from batch.local.ports import LOOPBACK
 
 INSTALL = "apt-get install prometheus"

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import plotly.offline  # type: ignore[import-untyped]
 
-from batch.client.run import RunResult
+from batch.client.status import RunResult
 from batch.files.manifest import Manifest
 from batch.report.charts import QUANTILES, charts
 from batch.report.measures import Measures

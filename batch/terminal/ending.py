@@ -13,7 +13,7 @@ from batch.terminal.quantities import COLOURS, budget, by_type, money, partition
 from batch.workflows.states import Reason, State
 
 if TYPE_CHECKING:
-    from batch.client.run import RunResult
+    from batch.client.status import RunResult
 
 
 def equation(documents: int, ok: int, errors: int) -> str:

@@ -8,7 +8,8 @@ import urllib.request
 import pytest
 
 from batch import Job
-from batch.client.run import BudgetTooSmall, Run, RunResult
+from batch.client.run import BudgetTooSmall, Run
+from batch.client.status import RunResult
 from batch.local.corpus import synthetic_documents
 from batch.workflows.states import Reason, State
 from benchmarks.figures import Figure

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from batch.local import demo, llama
-from batch.local.stack import isolated_environment
+from batch.local.isolation import isolated_environment
 from tests.unit.batch.local.test_isolation import FOREIGN
 
 DOCBATCH = str(Path(sys.executable).with_name("docbatch"))

@@ -20,11 +20,12 @@ from botocore.exceptions import ClientError
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from batch.local.corpus import Uploaded, synthetic_documents, upload
-from batch.local.errors import StackError
+from batch.local.endpoints import BUCKETS
 from batch.local.isolation import isolated_environment, own_settings
+from batch.local.options import StackError, StackOptions
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, ProcessError, http_answers
-from batch.local.stack import BUCKETS, LocalStack, StackOptions
+from batch.local.stack import LocalStack
 from batch.network.connection import connect_temporal
 
 
@@ -282,16 +283,16 @@ def test_a_taken_fixed_port_starts_nothing(tmp_path: Path) -> None:
 def test_a_port_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
     stack = LocalStack(options())
     server = Process("server", log=tmp_path / "server.log", environment=isolated_environment())
-    server.healthy = lambda: http_answers(stack._ports["server"], "/")
+    server.healthy = lambda: http_answers(stack.ports["server"], "/")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        busy = stack._ports["server"] = listener.getsockname()[1]
+        busy = stack.ports["server"] = listener.getsockname()[1]
 
         def command() -> list[str]:
-            return [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(stack._ports["server"])]
+            return [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(stack.ports["server"])]
 
         # What answers on the busy port may look healthy; it is not ours.
         stack._start_server(server, command, ["server"])
-        assert stack._ports["server"] != busy
+        assert stack.ports["server"] != busy
         server.stop()
 
 

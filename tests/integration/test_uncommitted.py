@@ -17,7 +17,7 @@ from batch.cli.main import command_line
 from batch.client.run import Run
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
-from batch.network.failures import DATA_CONVERTER
+from batch.network.connection import DATA_CONVERTER
 from batch.workflows.states import Reason, State
 from tests.provider import ask, behave, forget
 

@@ -21,7 +21,8 @@ from itertools import islice
 from typing import Any
 
 from batch.corpus.planning import PlannedDocument
-from batch.job.job import Job, Prompt
+from batch.job.job import Job
+from batch.job.templates import Prompt
 from batch.schema.answer_reader import InvalidAnswer
 from workers.documents.chunks import first_end, pieces
 from workers.documents.combining import combined

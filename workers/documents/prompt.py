@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import orjson
 
-from batch.job.job import Prompt, template_environment
+from batch.job.templates import Prompt, template_environment
 
 
 class CompiledPrompt:

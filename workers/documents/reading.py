@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import jinja2
 
 from batch.corpus.planning import PlannedDocument
-from batch.job.row_fields import ROW
+from batch.job.templates import ROW
 from batch.storage.layout import bucket_and_key
 from batch.storage.listing import is_addressable
 from batch.storage.store import ObjectArchived, ObjectMissing, ObjectTooLarge, PreconditionFailed

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 MOST_ODD = 0.05
 """Share of a text's visible characters that may be odd: PDFs with a ligature that has no Unicode have 1 %, bytes taken

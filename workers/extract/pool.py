@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from workers.extract import inline, kind_of
-from workers.extract.files.extracted import Extracted
+from workers.extract.files.extracted import EXTRACTION_ERRORS, Extracted, Unreadable
 from workers.extract.files.kinds import Kind
-from workers.extract.files.unreadable import EXTRACTION_ERRORS, Unreadable
 
 CHILD = ("-P", "-m", "workers.extract.child")
 MOST_DOCUMENTS = 500

@@ -13,7 +13,8 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from batch.job.job import SIMULATED_PREFIX, Job, Model
+from batch.job.job import Job
+from batch.job.model import SIMULATED_PREFIX, Model
 
 if TYPE_CHECKING:
     from workers.llm.answer import Answer

@@ -20,9 +20,8 @@ from batch.workflows import contracts as c
 from workers.documents.long_documents import LongDocuments
 from workers.documents.prompt import CompiledPrompt
 from workers.extract.pool import Extractors
-from workers.llm.call_cost import CallBudget, CallCost
+from workers.llm.call_cost import CallBudget, CallCost, Expected
 from workers.llm.chat import Chat
-from workers.llm.expected import Expected
 from workers.llm.limits.budget_client import Purse, coordinator_of
 from workers.llm.limits.quotas import QuotaLane, Quotas
 from workers.llm.limits.stop import Brakes

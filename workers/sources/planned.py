@@ -23,14 +23,14 @@ from workers.sources.documents import (
     CHANGED,
     GONE,
     REFUSED,
+    Occurrences,
     OpenObject,
     count_planned,
     object_problem,
     row_documents,
 )
-from workers.sources.json_lines_inside import holds_json_lines
+from workers.sources.json_layout import holds_json_lines
 from workers.sources.objects import SourceObject, version_of
-from workers.sources.occurrences import Occurrences
 from workers.sources.row import Wanted
 
 KEPT = 4

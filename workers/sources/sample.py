@@ -12,10 +12,9 @@ from batch.storage.layout import bucket_and_key
 from batch.storage.listing import ObjectEntry, is_addressable
 from batch.storage.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
 from workers.sources import READERS
-from workers.sources.documents import row_documents
-from workers.sources.json_lines_inside import holds_json_lines
+from workers.sources.documents import Occurrences, row_documents
+from workers.sources.json_layout import holds_json_lines
 from workers.sources.objects import SourceObject
-from workers.sources.occurrences import Occurrences
 from workers.sources.row import Wanted
 
 

@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from aiohttp.web import BaseRequest
 
 from batch.local.simulator.files import File, Files
+from batch.local.simulator.options import ProviderOptions
 from batch.local.simulator.refusals import Refused, invalid
 
 MOST_REQUESTS = 50_000
@@ -34,23 +35,6 @@ GOING = ("validating", "in_progress", "finalizing", "cancelling")
 
 Answered = tuple[int, Any] | None
 """Status and body, or None for no answer at all."""
-
-
-class Behaviour(Protocol):
-    """What `batch.local.simulator.provider.ProviderOptions` says of batches."""
-
-    @property
-    def batch_seconds(self) -> float: ...
-    @property
-    def batch_validation_seconds(self) -> float: ...
-    @property
-    def batch_expire_share(self) -> float: ...
-    @property
-    def batch_enqueued_tokens(self) -> float: ...
-    @property
-    def batch_fail_code(self) -> str | None: ...
-    @property
-    def batch_fail_lines(self) -> int: ...
 
 
 @dataclass
@@ -109,7 +93,7 @@ class Batches:
 
     def __init__(
         self,
-        behaviour: Callable[[], Behaviour],
+        behaviour: Callable[[], ProviderOptions],
         answer: Callable[[Any, str], Answered],
         prompt_tokens: Callable[[Any], int],
     ) -> None:

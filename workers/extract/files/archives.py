@@ -10,7 +10,7 @@ import io
 import zipfile
 import zlib
 
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 MOST_ENTRIES = 10_000
 MOST_UNPACKED = 512 * 2**20

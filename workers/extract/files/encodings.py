@@ -8,8 +8,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from workers.extract.files.extracted import Unreadable
 from workers.extract.files.kinds import NEVER_TEXT, suffix_of, unsupported
-from workers.extract.files.unreadable import Unreadable
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which begins alike

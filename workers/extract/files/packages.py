@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from workers.extract.files.archives import Archive
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 Format = Literal["docx", "pptx", "xlsx"]
 MAIN: dict[Format, str] = {"docx": "word/document.xml", "pptx": "ppt/presentation.xml", "xlsx": "xl/workbook.xml"}

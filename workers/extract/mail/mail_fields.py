@@ -10,7 +10,7 @@ from email.errors import MessageError
 from email.message import Message
 
 from workers.extract.files.encodings import decode
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 _FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, MessageError)
 """What Python's parser of parameters raises of malformed ones."""

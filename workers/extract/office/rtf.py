@@ -12,7 +12,7 @@ import codecs
 import re
 from dataclasses import dataclass, replace
 
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 from workers.extract.office.symbol_fonts import OTHER, shown
 
 _TOKEN = re.compile(

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape, unescape
 
 from workers.extract.files.archives import Archive
+from workers.extract.files.extracted import Unreadable
 from workers.extract.files.packages import Package
-from workers.extract.files.unreadable import Unreadable
 from workers.extract.office.cell_formats import BUILT_IN_TIMES, as_digits, as_time, digits_code, plainer, time_code
 
 _CELL = re.compile(rb"<((?:[\w.-]+:)?)c\s([^<>]*?[^<>/])>(.*?)</\1c\s*>", re.DOTALL)

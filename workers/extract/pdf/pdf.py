@@ -13,8 +13,7 @@ from contextlib import suppress
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from workers.extract.files.extracted import Extracted
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Extracted, Unreadable
 from workers.extract.pdf.annotations import Annotations
 
 LITTLE = 24

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from workers.extract.files.archives import Archive
 from workers.extract.files.encodings import decode
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 from workers.extract.web.html import page_to_text
 
 _CONTAINER = "META-INF/container.xml"

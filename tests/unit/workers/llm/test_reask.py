@@ -20,9 +20,10 @@ from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.documents.rows import RowMaker
 from workers.llm import chat as chat_module
 from workers.llm.answer import Answer
-from workers.llm.chat import MAX_TRANSIENT, Chat, probe
+from workers.llm.chat import MAX_TRANSIENT, Chat
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import pricer
+from workers.llm.short_question import probe
 from workers.llm.transport.transport import Reply, Transport, TransportError
 from workers.observe.metrics import Metrics
 from workers.partition.processor import Attempt
