@@ -16,12 +16,13 @@ import pytest
 
 from batch import Job, connect
 from batch.client.run import Run
-from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.corpus import upload_async
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from benchmarks.synthetic import synthetic_documents
 from tests.provider import ask, behave, forget
 
 SCHEMA = {

@@ -21,11 +21,12 @@ from batch.client.run import Run, RunBusy
 from batch.files.reconcile import Reconciler
 from batch.files.run_file import RunFile
 from batch.job.logical_date import Nominal
-from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack
 from batch.storage.layout import RunLayout
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from benchmarks.synthetic import synthetic_documents
 from tests.provider import ask, behave, forget
 from workers.observe.metrics import Metrics
 from workers.plan.planner import Planner

@@ -61,22 +61,7 @@ def unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
     A frame that wants a window of more than 128 MiB (`zstd --long=28` and more) is refused, as by the `zstd` command.
     """
-    frame: ZstdDecompressor | None = None
-    for fed in _pieces(chunks):
-        data = fed
-        while data or (frame is not None and not frame.needs_input):
-            frame = frame or ZstdDecompressor()
-            try:
-                out = frame.decompress(data, PIECE)
-            except ZstdError as error:
-                raise Broken(f"its Zstandard stream is damaged: {error}") from None
-            if out:
-                yield out
-            data = b""
-            if frame.eof:
-                data, frame = frame.unused_data, None
-    if frame is not None:
-        raise Broken("its Zstandard stream ends too early: the object is cut off")
+    return _streams(chunks, "Zstandard", ZstdDecompressor, ZstdError)
 
 
 def bunzip2(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -89,18 +74,21 @@ def unxz(chunks: Iterator[bytes]) -> Iterator[bytes]:
     return _streams(chunks, "xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY), lzma.LZMAError)
 
 
+_Decompressor = ZstdDecompressor | bz2.BZ2Decompressor | lzma.LZMADecompressor
+
+
 def _streams(
     chunks: Iterator[bytes],
     name: str,
-    begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor],
+    begin: Callable[[], _Decompressor],
     damage: type[Exception],
 ) -> Iterator[bytes]:
-    stream: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None
+    stream: _Decompressor | None = None
     for fed in _pieces(chunks):
         data = fed
         while data or (stream is not None and not stream.needs_input):
             if stream is None:
-                data = data.lstrip(b"\0")
+                data = data if name == "Zstandard" else data.lstrip(b"\0")
                 if not data:
                     break
                 stream = begin()
