@@ -61,12 +61,12 @@ class BudgetTooSmall(ValueError):
 
 
 def new_run_id(job: Job) -> str:
-    """The job's name, the time and four random digits."""
+    """Returns the job's name, the time and four random digits."""
     return f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
 async def connect(*, task_queue: str = c.DEFAULT_TASK_QUEUE) -> Connection:
-    """A connection by the environment: `TEMPORAL_*`, `AWS_*`. Raises `TemporalUnreachable`."""
+    """Returns a connection by the environment: `TEMPORAL_*`, `AWS_*`. Raises `TemporalUnreachable`."""
     return Connection(await connect_temporal(), Storage(), task_queue)
 
 
@@ -162,7 +162,7 @@ class Connection:
         )
 
     async def _claimed(self, run_id: str) -> WorkflowExecutionDescription:
-        """The run's execution; unless no worker claims it in time, with its folder in the memo."""
+        """Returns the run's execution; unless no worker claims it in time, with its folder in the memo."""
         deadline = asyncio.get_running_loop().time() + CLAIMED_WITHIN
         while True:
             description = await self.temporal.get_workflow_handle(run_id).describe()
@@ -181,7 +181,7 @@ class Connection:
         return f"run {description.id!r} ended before it began: {await failure_of(self.temporal, description.id)}"
 
     async def list(self, *, job: str | None = None, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """The latest runs, newest first; see `visibility.list_runs`."""
+        """Returns the latest runs, newest first; see `visibility.list_runs`."""
         return await visibility.list_runs(self.temporal, job=job, state=state, limit=limit)
 
 
@@ -217,7 +217,7 @@ class Run:
         return await self._reader.status(examples=examples)
 
     async def watch(self, *, every: float = 1.0, every_shard: float = 0.0) -> AsyncIterator[RunResult]:
-        """The status again and again, until the run has ended; the last one is the end.
+        """Yields the status again and again, until the run has ended; the last one is the end.
 
         Args:
             every: seconds between two of them.
@@ -246,11 +246,11 @@ class Run:
         return await self.status()
 
     def results(self) -> pl.LazyFrame:
-        """All rows so far, lazily: the columns of `row_schema`, `result` typed by the job's schema."""
+        """Returns all rows so far, lazily: the columns of `row_schema`, `result` typed by the job's schema."""
         return scan(self.output_uri, self.run_id)
 
     async def uncommitted_results(self) -> pl.DataFrame:
-        """Rows of what is answered and not committed yet, with the columns of `results`, read from the ledgers.
+        """Returns rows of what is answered and not committed yet, with the columns of `results`, read from the ledgers.
 
         Each gets into `results` with its partition's commit, or when the run is cancelled. Raises `RunMissing`,
         `StorageError`.
@@ -316,7 +316,7 @@ class Run:
         return self
 
     async def rerun_scope(self, *, all_errors: bool = False, partitions: list[int] | None = None) -> RerunScope | None:
-        """What a rerun would ask again; None for a run that ended without a manifest."""
+        """Returns what a rerun would ask again; None for a run that ended without a manifest."""
         manifest = await self.manifest()
         if manifest is None:
             return None

@@ -113,7 +113,7 @@ class ShardRows:
                 raise ended
 
     def holds_rows(self, entry: ObjectEntry) -> bool:
-        """Whether the object's rows are documents, or may be; of one that cannot be asked for there are none."""
+        """Tells whether the object's rows are documents, or may be; of one that cannot be asked for there are none."""
         if entry.key in self._with_lines or entry.key in self._unseen:
             return True
         return kind_of(self._job.source, entry.key) != OBJECT and is_addressable(entry.key)
@@ -202,7 +202,7 @@ def holds_rows(storage: Storage, job: Job, document: PlannedDocument) -> bool:
 
 
 def first_rows(storage: Storage, job: Job, document: PlannedDocument, count: int) -> list[PlannedDocument]:
-    """Up to `count` rows of an object, as a run plans them. Blocking. Raises `StorageError`."""
+    """Returns up to `count` rows of an object, as a run plans them. Blocking. Raises `StorageError`."""
     source = _object_of(storage, document)
     kind = kind_of(job.source, source.key)
     rows = READERS[JSONL if kind == OBJECT else kind](source, Wanted.of(job).within(source.key), Place())
