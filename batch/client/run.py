@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from temporalio.client import (
     Client,
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CLAIMED_WITHIN = 5.0
 """Seconds that a scheduled run which has just begun is given to be claimed."""
@@ -385,18 +388,26 @@ async def rerun(
     return await run.rerun(all_errors=all_errors, partitions=partitions)
 
 
-def run_blocking(
+def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Makes of a coroutine function one for scripts without an event loop."""
+
+    @wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        return asyncio.run(function(*args, **options))
+
+    return run
+
+
+@blocking
+async def run_blocking(
     job: Job, *, run_id: str | None = None, day: date | None = None, task_queue: str = c.DEFAULT_TASK_QUEUE
 ) -> RunResult:
     """Starts a run and waits for its end; for scripts without an event loop."""
-
-    async def go() -> RunResult:
-        return await (await start(job, run_id=run_id, day=day, task_queue=task_queue)).wait()
-
-    return asyncio.run(go())
+    return await (await start(job, run_id=run_id, day=day, task_queue=task_queue)).wait()
 
 
-def rerun_blocking(
+@blocking
+async def rerun_blocking(
     run_id: str,
     *,
     all_errors: bool = False,
@@ -404,9 +415,4 @@ def rerun_blocking(
     task_queue: str = c.DEFAULT_TASK_QUEUE,
 ) -> RunResult:
     """Does again what failed in a run, and waits for its end."""
-
-    async def go() -> RunResult:
-        run = await rerun(run_id, all_errors=all_errors, partitions=partitions, task_queue=task_queue)
-        return await run.wait()
-
-    return asyncio.run(go())
+    return await (await rerun(run_id, all_errors=all_errors, partitions=partitions, task_queue=task_queue)).wait()
