@@ -36,6 +36,8 @@ from batch.network.connection import connect_temporal
 from batch.storage.layout import RunLayout, check_run_id
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
+from batch.workflows.states import Reason, State
 
 if TYPE_CHECKING:
     import polars as pl
@@ -113,7 +115,7 @@ class Connection:
         starting = asyncio.ensure_future(
             self.temporal.start_workflow(
                 c.RUN_WORKFLOW,
-                c.RunInput(
+                RunInput(
                     tuning=tuning or c.Tuning(),
                     partitions_queue=self.task_queue,
                     job_json=job.to_json(),
@@ -283,7 +285,7 @@ class Run:
             _check_budget(now, max_cost_usd)
             await self.handle.signal("resume", max_cost_usd)
             return
-        if now.state == c.PAUSED and now.reason == c.MAX_COST:
+        if now.state == State.PAUSED and now.reason == Reason.MAX_COST:
             raise BudgetTooSmall(
                 f"run {self.run_id!r} has used up its limits.max_cost_usd, {_budget(now)}; it goes on with a higher "
                 f"one: docbatch resume {self.run_id} --max-cost-usd X"
@@ -302,7 +304,7 @@ class Run:
         try:
             await self.connection.temporal.start_workflow(
                 c.RUN_WORKFLOW,
-                c.RunInput(
+                RunInput(
                     tuning=tuning or c.Tuning(),
                     partitions_queue=self.connection.task_queue,
                     run=c.RunRef(self.run_id, self.output_uri),

@@ -20,6 +20,7 @@ from batch.files.uncommitted import ErrorExample, committed_error_examples, erro
 from batch.storage.layout import RunLayout
 from batch.storage.store import Storage, StorageError
 from batch.workflows import contracts as c
+from batch.workflows.states import ENDED, State
 
 if TYPE_CHECKING:
     from temporalio.api.workflow.v1 import PendingActivityInfo
@@ -47,7 +48,6 @@ class RunResult:
     documents: int
     ok: int
     errors: int
-    skipped: int
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
@@ -89,7 +89,7 @@ class RunResult:
 
     @property
     def ended(self) -> bool:
-        return self.state in c.ENDED
+        return self.state in ENDED
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -139,10 +139,10 @@ class StatusReader:
             if found is not None:
                 live.add_shard(*found)
         message = progress.control.message or failing(description)
-        at_work = progress.state in (c.PLANNING, c.RUNNING) and bool(progress.shards_open)
+        at_work = progress.state in (State.PLANNING, State.RUNNING) and bool(progress.shards_open)
         if not message and at_work and not live.beating:
             message = await self._unpolled(description.task_queue.removesuffix(c.control_queue("")))
-        with_examples = examples or progress.state == c.PAUSED
+        with_examples = examples or progress.state == State.PAUSED
         return self._result(
             progress.state,
             live.all,
@@ -201,7 +201,7 @@ class StatusReader:
             f"no worker answers for the run, though one polled the task queue {description.task_queue!r} lately"
         )
         return self._result(
-            str(memo.get("state", c.RUNNING if planned else c.WAITING)),
+            str(memo.get("state", State.RUNNING if planned else State.WAITING)),
             totals,
             seconds=(datetime.now(UTC) - description.start_time).total_seconds(),
             planned=planned,
@@ -236,12 +236,12 @@ class StatusReader:
     async def _ended_status(self, status: WorkflowExecutionStatus | None, failure: str) -> RunResult:
         manifest = await manifest_of(self._storage, self._layout)
         if manifest is None:
-            state = c.CANCELLED if status == WorkflowExecutionStatus.CANCELED else c.FAILED
+            ended = State.CANCELLED if status == WorkflowExecutionStatus.CANCELED else State.FAILED
             failure = failure or "the run ended without a manifest; `docbatch rerun` goes on with it"
-            return self._result(state, c.Totals(), seconds=0.0, message=failure)
+            return self._result(ended, c.Totals(), seconds=0.0, message=failure)
         state = manifest.state
-        if state == c.RERUNNING:
-            state, failure = c.FAILED, failure or "the rerun did not end; `docbatch rerun` goes on with it"
+        if state == State.RERUNNING:
+            state, failure = State.FAILED, failure or "the rerun did not end; `docbatch rerun` goes on with it"
         if status in (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT):
             failure = failure or f"the coordinator was {status.name.lower()}; `docbatch rerun` goes on with it"
         return self._result(
@@ -275,7 +275,6 @@ class StatusReader:
             documents=totals.documents,
             ok=totals.ok,
             errors=totals.errors,
-            skipped=totals.skipped,
             prompt_tokens=totals.prompt_tokens,
             cached_tokens=totals.cached_tokens,
             completion_tokens=totals.completion_tokens,

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from batch.storage.records import read_record
+
 MAGIC = b"docbatch-ledger-1\n"
 
 
@@ -43,9 +45,11 @@ def decode_segment(data: bytes) -> tuple[LedgerName, list[dict[str, Any]]] | Non
     digest, _, body = data[len(MAGIC) :].partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         return None
-    fields = orjson.loads(body)
-    rows = fields.pop("rows")
-    return LedgerName(**fields), rows
+    try:
+        fields = orjson.loads(body)
+        return read_record(LedgerName, fields), fields["rows"]
+    except (KeyError, ValueError):
+        return None
 
 
 class Newest:

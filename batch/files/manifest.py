@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from batch.storage.layout import RunLayout
+from batch.storage.records import read_record
 from batch.storage.store import PreconditionFailed, Storage
 from batch.workflows.contracts import Totals
 
@@ -59,19 +59,11 @@ class Manifest:
     def to_bytes(self) -> bytes:
         return json.dumps({"version": VERSION, **asdict(self)}, indent=1).encode()
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Manifest:
-        fields: dict[str, Any] = json.loads(data)
-        fields.pop("version")
-        fields["totals"] = Totals(**fields["totals"])
-        fields["files"] = [ResultEntry(**entry) for entry in fields["files"]]
-        return cls(**fields)
-
 
 async def load_manifest(storage: Storage, layout: RunLayout) -> tuple[Manifest, str] | None:
     """The manifest and its etag; None while the run has none."""
     found = await storage.get_entry(layout.output.bucket, layout.manifest)
-    return (Manifest.from_bytes(found[0]), found[1].etag) if found else None
+    return (read_record(Manifest, json.loads(found[0])), found[1].etag) if found else None
 
 
 async def write_manifest(storage: Storage, layout: RunLayout, manifest: Manifest) -> None:

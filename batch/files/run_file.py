@@ -11,8 +11,10 @@ import pyarrow as pa
 from batch.files.state import StatePointer
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.stored import stored_job
 from batch.schema.arrow import ROW_SCHEMA_VERSION, row_schema, schema_from_json, schema_to_json
 from batch.storage.layout import RunLayout
+from batch.storage.records import read_record
 from batch.storage.store import ObjectMissing, Storage
 from batch.workflows.contracts import RunRef
 
@@ -71,14 +73,16 @@ class RunFile:
     @classmethod
     def from_bytes(cls, data: bytes) -> RunFile:
         fields = json.loads(data)
+        nominal = Nominal.parse(fields.get("nominal_start", fields["created_at"]))
+        where = f"run.json of {fields['run_id']}"
         return cls(
             run_id=fields["run_id"],
-            job=Job.parse(fields["job"], where=f"run.json of {fields['run_id']}"),
+            job=stored_job(fields["job"], nominal, fields.get("fingerprint"), where=where),
             schema=schema_from_json(fields["schema"]),
             execution_run_id=fields["execution_run_id"],
             created_at=fields["created_at"],
-            nominal=Nominal.parse(fields.get("nominal_start", fields["created_at"])),
-            state=StatePointer.from_bytes(json.dumps(fields["state"]).encode()) if fields.get("state") else None,
+            nominal=nominal,
+            state=read_record(StatePointer, fields["state"]) if fields.get("state") else None,
             full=fields.get("full", False),
             manifest_etag=fields.get("manifest_etag", ""),
         )

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.storage.layout import StateLayout, place_of
+from batch.storage.records import read_record
 from batch.storage.store import Storage
 
 VERSION = 1
@@ -85,12 +86,6 @@ class StatePointer:
     def to_bytes(self) -> bytes:
         return json.dumps({"version": VERSION, **asdict(self)}, indent=1).encode()
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> StatePointer:
-        fields = json.loads(data)
-        fields.pop("version")
-        return cls(**fields)
-
 
 def another_order(layout: StateLayout) -> str:
     """Why a run cannot be compared with a state, and what to do."""
@@ -108,7 +103,7 @@ def version_name(run_id: str, generation: int) -> str:
 async def read_pointer(storage: Storage, layout: StateLayout) -> tuple[StatePointer, str] | None:
     """What holds now, and the etag of `current.json`; None before the job's first incremental run has ended."""
     found = await storage.get_entry(layout.uri.bucket, layout.current)
-    return (StatePointer.from_bytes(found[0]), found[1].etag) if found else None
+    return (read_record(StatePointer, json.loads(found[0])), found[1].etag) if found else None
 
 
 def read_entries(

@@ -28,7 +28,9 @@ from batch.previews.exchange import PreviewRequest, PreviewResult, delete_left
 from batch.previews.sample import Corpus, Picked, named_documents, sample_of_source, spread_over_source
 from batch.storage.errors import ObjectMissing, StorageError
 from batch.storage.layout import PreviewLayout, preview_token
+from batch.storage.records import read_record
 from batch.workflows import contracts as c
+from batch.workflows.preview import ESTIMATE_WORKFLOW, PREVIEW_WORKFLOW, PreviewInput, PreviewOutcome
 
 if TYPE_CHECKING:
     from batch.client.run import Connection
@@ -93,7 +95,7 @@ async def preview(
     request = PreviewRequest(
         job, nominal, [Picked(document) for document in picked], asks=n, characters=UNCUT if full else CUT
     )
-    found = PreviewResult.from_dict(orjson.loads(await _look(connection, c.PREVIEW_WORKFLOW, request)))
+    found = read_record(PreviewResult, orjson.loads(await _look(connection, PREVIEW_WORKFLOW, request)))
     if found.stopped and not any(document.attempts for document in found.documents):
         raise checks.model_silent(job, found.stopped)
     return replace(found, listed=listed, whole=whole)
@@ -138,7 +140,7 @@ async def estimate(
         too_large=corpus.too_large,
         processes=await checks.pollers(connection.temporal, connection.task_queue),
     )
-    found = Estimate.from_dict(orjson.loads(await _look(connection, c.ESTIMATE_WORKFLOW, request)))
+    found = read_record(Estimate, orjson.loads(await _look(connection, ESTIMATE_WORKFLOW, request)))
     if not corpus.left_out:
         return found
     told = ", ".join(f"{count:,} {rule}" for rule, count in sorted(corpus.left_out.items()))
@@ -169,12 +171,12 @@ async def _look(connection: Connection, workflow: str, request: PreviewRequest) 
     await storage.put(bucket, key, asked)
     try:
         within = ASK_WITHIN + request.job.model.timeout_seconds + OVERHEAD
-        handle: WorkflowHandle[object, c.PreviewOutcome] = await connection.temporal.start_workflow(
+        handle: WorkflowHandle[object, PreviewOutcome] = await connection.temporal.start_workflow(
             workflow,
-            c.PreviewInput(request.job.output.uri, token, request.asks, ASK_WITHIN, within),
+            PreviewInput(request.job.output.uri, token, request.asks, ASK_WITHIN, within),
             id=f"{workflow}-{request.job.name}-{token}",
             task_queue=c.control_queue(connection.task_queue),
-            result_type=c.PreviewOutcome,
+            result_type=PreviewOutcome,
             execution_timeout=timedelta(seconds=within + OVERHEAD),
             static_summary=f"{request.job.name}: {len(request.picked)} documents by {request.job.model.name}",
         )
@@ -190,7 +192,7 @@ async def _look(connection: Connection, workflow: str, request: PreviewRequest) 
             await storage.delete(bucket, [key])
 
 
-async def _ended(handle: WorkflowHandle[object, c.PreviewOutcome], request: PreviewRequest) -> None:
+async def _ended(handle: WorkflowHandle[object, PreviewOutcome], request: PreviewRequest) -> None:
     """Waits for the end, or until there is no worker any more that could tell of it."""
     ending = asyncio.ensure_future(handle.result())
     try:
@@ -215,7 +217,7 @@ async def _ended(handle: WorkflowHandle[object, c.PreviewOutcome], request: Prev
         ending.cancel()
 
 
-async def _is_abandoned(handle: WorkflowHandle[object, c.PreviewOutcome]) -> bool:
+async def _is_abandoned(handle: WorkflowHandle[object, PreviewOutcome]) -> bool:
     """Whether the workflow has something to do that nobody takes up. (Polls are remembered for minutes: no help.)"""
     description = (await handle.describe()).raw_description
     if not description.HasField("pending_workflow_task"):

@@ -121,11 +121,6 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Estimate:
-        ranges = ("answerable", "prompt_tokens", "completion_tokens", "cost_usd", "batch_cost_usd", "seconds")
-        return cls(**{**fields, **{name: Range(**fields[name]) for name in ranges if fields[name] is not None}})
-
 
 def rule(one: Measured, schema_bytes: int) -> float:
     """Prompt tokens of a document's questions; a schema that goes along with each counts too."""

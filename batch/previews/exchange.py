@@ -15,14 +15,15 @@ from typing import Any
 
 import orjson
 
-from batch.corpus.planning import PlannedDocument
 from batch.files.result_file import ERROR, OK
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.stored import stored_job
 from batch.previews.estimation import Estimate
 from batch.previews.sample import Picked
 from batch.storage.errors import ObjectMissing, PreconditionFailed, StorageUnreachable
 from batch.storage.layout import PreviewLayout, preview_made_at
+from batch.storage.records import read_record
 from batch.storage.store import Storage
 
 LEFT_AFTER = timedelta(hours=1)
@@ -51,15 +52,15 @@ class PreviewRequest:
     processes: int = 0
 
     def to_bytes(self) -> bytes:
-        fields = {**vars(self), "job": json.loads(self.job.to_json()), "nominal": str(self.nominal)}
-        return orjson.dumps(fields)
+        job = {"job": json.loads(self.job.to_json()), "fingerprint": self.job.fingerprint_at(self.nominal)}
+        return orjson.dumps({**vars(self), **job, "nominal": str(self.nominal)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PreviewRequest:
         fields = orjson.loads(data)
-        picked = [Picked(PlannedDocument(**each["document"]), each["weight"]) for each in fields["picked"]]
-        job, nominal = Job.parse(fields["job"], where="preview"), Nominal.parse(fields["nominal"])
-        return cls(**{**fields, "job": job, "nominal": nominal, "picked": picked})
+        nominal = Nominal.parse(fields["nominal"])
+        job = stored_job(fields["job"], nominal, fields.get("fingerprint"), where="preview")
+        return read_record(cls, {**fields, "job": job, "nominal": nominal})
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,6 @@ class PreviewResult:
             **{name: getattr(self, name) for name in totals},
             "cost_usd": round(self.cost_usd, 6),
         }
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> PreviewResult:
-        return cls(**{**fields, "documents": [PreviewedDocument(**each) for each in fields["documents"]]})
 
 
 async def read_request(storage: Storage, layout: PreviewLayout, token: str) -> tuple[PreviewRequest, str]:

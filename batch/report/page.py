@@ -48,7 +48,6 @@ class Report:
             "ok": ("ok", measures.ok),
             "errors": ("errors", measures.errors),
             "retryable_errors": ("of them retryable", measures.retryable_errors),
-            "skipped": ("skipped", measures.skipped),
         }
         spent = {
             "prompt_tokens": ("tokens in", measures.prompt_tokens),
@@ -79,7 +78,7 @@ class Report:
         if self.manifest is None or not self.status.ended:
             return "open", "the run has not ended: all that is answered by now"
         totals = self.manifest.totals
-        names = ("documents", "ok", "errors", "skipped", "prompt_tokens", "completion_tokens")
+        names = ("documents", "ok", "errors", "prompt_tokens", "completion_tokens")
         different = [
             f"{getattr(totals, name):,} {name.replace('_', ' ')}"
             for name in names
@@ -105,7 +104,7 @@ def render(report: Report) -> str:
         status=status,
         because=why(status),
         simulated=is_simulated(report.model),
-        equation=equation(measures.documents, measures.ok, measures.errors, measures.skipped),
+        equation=equation(measures.documents, measures.ok, measures.errors),
         verdict={"kind": kind, "text": text},
         planned=f"{total(status)} documents planned",
         facts=[(name, text, value) for name, (text, value, _) in facts.items()],

@@ -29,7 +29,7 @@ from batch.terminal.quantities import (
     total,
     why,
 )
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import Run
@@ -113,7 +113,7 @@ class PlainDisplay(Display):
         self._write(self.line(status))
         if why(status) and not status.ended:
             self._write(f"  {why(status)}")
-        if begins and status.state == c.PAUSED:
+        if begins and status.state == State.PAUSED:
             self._write(f"  docbatch resume {status.run_id} goes on with it, docbatch cancel {status.run_id} ends it")
         errors = _errors(status)
         if errors != self._errors:
@@ -135,8 +135,6 @@ class PlainDisplay(Display):
             f"ok {status.ok:,}",
             f"errors {status.errors:,}",
         ]
-        if status.skipped:
-            parts.append(f"skipped {status.skipped:,}")
         if not status.ended:
             parts += [f"in flight {status.in_flight:,}", f"{per_second(self._speed)}/s"]
         parts.append(f"tokens {tokens(status.prompt_tokens + status.completion_tokens)}")
@@ -188,8 +186,7 @@ class LiveDisplay(Display):
             _headline(status),
             _bar(status),
             Text(
-                f"ok {status.ok:,}   errors {status.errors:,}   skipped {status.skipped:,}   "
-                f"in progress {status.in_progress:,}",
+                f"ok {status.ok:,}   errors {status.errors:,}   in progress {status.in_progress:,}",
                 style="yellow" if status.errors else "",
             ),
             Text(
@@ -306,7 +303,7 @@ class Speed:
     def eta(self, status: RunResult) -> str:
         """Time until the documents planned so far are done: `0:01:30`, `>0:01:30` while the plan grows, or `-`."""
         speed = self.per_second
-        if not speed or status.state == c.PAUSED:
+        if not speed or status.state == State.PAUSED:
             return "-"
         return ("" if status.plan_done else ">") + duration((status.planned - status.documents) / speed)
 

@@ -27,6 +27,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
+from batch.workflows.states import Outcome, Reason
 from tests.workflow.standin import StandIns, Till, until
 
 HISTORIES = Path(__file__).with_name("histories")
@@ -50,9 +52,9 @@ async def retries_and_yields(client: Client) -> str:
         if task.partition == 1 and begun == 1:
             raise ApplicationError("once")
         if task.partition == 2 and begun == 1:
-            return c.PartitionOutcome(2, c.YIELDED, reason=c.DRAIN, epoch=task.epoch)
+            return c.PartitionOutcome(2, Outcome.YIELDED, reason=Reason.DRAIN, epoch=task.epoch)
         if task.partition == 3:
-            return c.PartitionOutcome(3, c.GIVEN_UP)
+            return c.PartitionOutcome(3, Outcome.GIVEN_UP)
         if task.partition == 4:
             raise ApplicationError("never", non_retryable=True)
         return work.committed(task)
@@ -81,7 +83,7 @@ async def outage_and_probe(client: Client) -> str:
 
     async def process(task: c.PartitionInput) -> c.PartitionOutcome:
         if task.epoch == 1:
-            return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.PROVIDER_UNREACHABLE, epoch=1)
+            return c.PartitionOutcome(task.partition, Outcome.YIELDED, reason=Reason.PROVIDER_UNREACHABLE, epoch=1)
         return work.committed(task)
 
     work.process = process
@@ -156,7 +158,7 @@ async def scheduled(client: Client) -> str:
     work.process = process
     async with work.worker(client) as queue:
         name = f"nightly-{queue}"
-        start = c.RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
+        start = RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
         action = ScheduleActionStartWorkflow(c.RUN_WORKFLOW, start, id=name, task_queue=c.control_queue(queue))
         schedule = await client.create_schedule(name, Schedule(action, ScheduleSpec()), trigger_immediately=True)
         await until(lambda: bool(work.finished))
@@ -174,7 +176,7 @@ async def budget(client: Client) -> str:
         handle = await work.start(client, queue, tuning)
         till = Till(client, handle.id)
         work.process = till.charges(work)
-        await until(lambda: any(control.reason == c.MAX_COST for control in work.controls))
+        await until(lambda: any(control.reason == Reason.MAX_COST for control in work.controls))
         await handle.signal("resume", 20.0)
         await until(lambda: len(till.paid) == 18)
         await till.close()

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 import orjson
 
 from batch.storage.layout import RunLayout
+from batch.storage.records import read_record
 from batch.storage.store import ObjectMissing, PreconditionFailed, Storage, StorageUnreachable
 
 INTENDED, UPLOADED, CREATED, READ, VOID = "intended", "uploaded", "created", "read", "void"
@@ -83,7 +84,7 @@ class BatchRecords:
         for entry in await self._storage.list_all(self._bucket, self._layout.batch_records(self._partition)):
             got = await self._storage.get_entry(self._bucket, entry.key)
             if got is not None:
-                found.append(Held(BatchRecord(**orjson.loads(got[0])), got[1].etag))
+                found.append(Held(read_record(BatchRecord, orjson.loads(got[0])), got[1].etag))
         found.sort(key=lambda held: (held.record.partition, held.record.generation, held.record.number))
         return found
 

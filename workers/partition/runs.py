@@ -14,6 +14,7 @@ from temporalio.client import Client
 
 from batch.files.run_file import RunFile, load_run
 from batch.storage.layout import RunLayout
+from batch.storage.records import read_record
 from batch.storage.store import Storage, StorageError
 from batch.workflows import contracts as c
 from workers.documents.long_documents import LongDocuments
@@ -162,4 +163,4 @@ class Runs:
             log.warning("control of %s not read, trying again: %s", run.layout.run_id, error)
             return
         if found is not None:
-            run.brakes.follow(c.Control(**orjson.loads(found[0])))
+            run.brakes.follow(read_record(c.Control, orjson.loads(found[0])))

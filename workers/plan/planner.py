@@ -24,6 +24,7 @@ from batch.files.state import Entry, another_order, read_entries, read_pointer
 from batch.storage.layout import RunLayout
 from batch.storage.store import ObjectEntry, PreconditionFailed, Storage, StorageError, StorageRefused
 from batch.workflows import contracts as c
+from batch.workflows.states import Reason
 from workers.observe.metrics import Metrics
 from workers.plan.comparison import Comparison, UnsortedListing
 from workers.plan.rerun import find_work
@@ -268,7 +269,7 @@ def _refusals() -> Iterator[None]:
     except StorageRefused as error:
         if not _is_refusal_believed():
             raise
-        raise ApplicationError(str(error), type=c.STORAGE_REFUSED, non_retryable=True) from None
+        raise ApplicationError(str(error), type=Reason.STORAGE_REFUSED, non_retryable=True) from None
 
 
 def _is_whole(cursor: str, *, last: bool) -> bool:

@@ -14,7 +14,7 @@ from batch.corpus.duplicates import COLUMNS, Duplicates, parse_reference
 from batch.corpus.planning import PlannedDocument, ShardCutter
 from batch.job.job import Job
 from batch.job.part import JobError
-from tests.unit.batch.job.test_job import job
+from tests.jobs import job
 
 
 def document(name: str, content: str, *, size: int | None = None, etag: str | None = None) -> PlannedDocument:

@@ -17,25 +17,9 @@ from batch.job.logical_date import Nominal
 from batch.job.part import JobError
 from batch.job.templates import Prompt
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
+from tests.jobs import job
 from workers.process.control import RunControl
-
-
-def job(**changes: Any) -> dict[str, Any]:
-    """The smallest job, with dotted keys changed."""
-    data: dict[str, Any] = {
-        "name": "tickets",
-        "source": {"uri": "s3://corpus/tickets/"},
-        "prompt": {"user": "Label this.\n{{ text }}"},
-        "model": {"name": "simulated-small"},
-        "output": {"uri": "s3://results/tickets/"},
-    }
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        part = data
-        for step in path:
-            part = part.setdefault(step, {})
-        part[last] = value
-    return data
 
 
 def test_the_smallest_job_has_defaults_and_survives_json() -> None:
@@ -277,7 +261,7 @@ def test_the_largest_job_fits_a_payload_of_temporal() -> None:
         parsed for size in range(MAX_JOB_BYTES, 0, -100) if (parsed := _parsed(prompt__system="x" * size)) is not None
     )
     inputs = [
-        c.RunInput(tuning=c.Tuning(), partitions_queue="q" * 100, job_json=largest.to_json()),
+        RunInput(tuning=c.Tuning(), partitions_queue="q" * 100, job_json=largest.to_json()),
         c.ClaimInput(run_id="r" * 128, job_json=largest.to_json(), execution_run_id="e" * 36),
         c.CheckInput(job_json=largest.to_json()),
     ]

@@ -12,7 +12,7 @@ import pytest
 from batch.job.job import Job
 from batch.job.parameters import MOST_BYTES
 from batch.job.part import JobError
-from tests.unit.batch.job.test_job import job
+from tests.jobs import job
 from tests.unit.workers.llm.test_chat import OK, Scripted
 from workers.llm.question import Questions
 from workers.llm.short_question import probe

@@ -15,7 +15,8 @@ from batch.job.limits import Limits
 from batch.previews import estimation
 from batch.previews.answer_size import answer_tokens
 from batch.previews.estimation import Asked, Estimate, Measured, Range, estimate, total
-from tests.unit.batch.job.test_job import job
+from batch.storage.records import read_record
+from tests.jobs import job
 
 SIZES = st.lists(st.integers(0, 10_000), min_size=3, max_size=60)
 
@@ -138,7 +139,7 @@ def test_every_range_is_one(
         if each is not None:
             slack = 1e-9 * each.high
             assert 0 <= each.low <= each.value + slack <= each.high + 2 * slack, (name, each)
-    assert Estimate.from_dict(found.to_dict()) == found
+    assert read_record(Estimate, found.to_dict()) == found
     assert (found.seconds is None) == (not found.bound_by)
 
 

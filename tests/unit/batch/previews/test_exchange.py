@@ -17,8 +17,9 @@ from batch.previews.sample import Picked
 from batch.storage.errors import PreconditionFailed, StorageUnreachable
 from batch.storage.layout import PreviewLayout
 from batch.storage.listing import ObjectEntry
+from batch.storage.records import read_record
 from batch.storage.store import Storage
-from tests.unit.batch.job.test_job import job
+from tests.jobs import job
 
 LAYOUT = PreviewLayout.of("s3://results/tickets/")
 RESULT = PreviewResult("tickets", "m", [PreviewedDocument("a", "s3://b/a", 3, [], "ok", {"on": "2026-01-31"})])
@@ -61,7 +62,7 @@ async def test_a_paid_answer_survives_a_silent_put(silent: int, arrives: bool) -
     storage = OneObject(silent=silent, arrives=arrives)
     await write(storage)
     assert storage.data is not None
-    assert PreviewResult.from_dict(json.loads(storage.data)) == RESULT
+    assert read_record(PreviewResult, json.loads(storage.data)) == RESULT
 
 
 async def test_nothing_is_left_for_a_client_that_went() -> None:

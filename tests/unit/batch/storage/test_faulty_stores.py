@@ -25,9 +25,9 @@ from batch.storage.store import (
     StorageUnreachable,
 )
 from batch.workflows import contracts as c
+from tests.jobs import job
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
 from tests.unit.batch.files.test_state import compared, entry
-from tests.unit.batch.job.test_job import job
 from workers.extract import Unreadable
 from workers.partition.planned_reads import read_planned
 from workers.process.control import storage_problem

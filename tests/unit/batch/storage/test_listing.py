@@ -16,7 +16,7 @@ from batch.job.job import Job
 from batch.storage.errors import BucketMissing, ObjectMissing, StorageUnreachable
 from batch.storage.listing import ObjectEntry, is_addressable
 from batch.storage.store import Storage
-from tests.unit.batch.job.test_job import job
+from tests.jobs import job
 
 X = f'"{hashlib.md5(b"x").hexdigest()}"'
 KEYS = ["/a", "a/./b.txt", "a//b.txt", "p/", "p/sub-1.txt", "p/sub/", "p/sub/a.txt", "ü b+c%20.txt"]

@@ -30,7 +30,7 @@ from batch.terminal.consoles import SafeConsole
 from batch.terminal.preview_tables import print_estimate, print_preview
 from batch.terminal.printable import LineFormatter, json_line, printable
 from batch.terminal.run_tables import runs_table, schedule_account, scheduled_runs_table, schedules_table
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from workers.process import main as worker
 
 SEQUENCES = {
@@ -117,11 +117,10 @@ def result(**fields: Any) -> RunResult:
     return replace(
         RunResult(
             run_id=ALL,
-            state=c.PAUSED,
+            state=State.PAUSED,
             documents=1,
             ok=1,
             errors=0,
-            skipped=0,
             prompt_tokens=1,
             completion_tokens=1,
             cost_usd=1.0,
@@ -242,7 +241,7 @@ def plain_lines(console: Console) -> None:
 
 RENDERERS: dict[str, Callable[[Console], None]] = {
     "status": lambda console: ending.print_account(console, result(), simulated=False),
-    "status, ended": lambda console: ending.print_account(console, result(state=c.FAILED), simulated=False),
+    "status, ended": lambda console: ending.print_account(console, result(state=State.FAILED), simulated=False),
     "watching": live,
     "watching, plain": plain_lines,
     "results": lambda console: console.print(row_tables.rows_table(ROWS, TYPES)),

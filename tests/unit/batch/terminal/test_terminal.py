@@ -16,7 +16,7 @@ from batch.client.status import RunResult
 from batch.files.uncommitted import ErrorExample
 from batch.terminal import ending, progress, quantities, row_tables
 from batch.terminal.progress import LiveDisplay, PlainDisplay, Speed
-from batch.workflows import contracts as c
+from batch.workflows.states import Reason, State
 
 
 class Clock:
@@ -31,11 +31,10 @@ def result(**fields: Any) -> RunResult:
     return replace(
         RunResult(
             run_id="tickets-1",
-            state=c.RUNNING,
+            state=State.RUNNING,
             documents=1200,
             ok=1166,
             errors=34,
-            skipped=0,
             prompt_tokens=1_234_567,
             completion_tokens=98_765,
             cost_usd=1.2345,
@@ -84,7 +83,7 @@ def test_duration(seconds: float, text: str) -> None:
 def test_total() -> None:
     assert quantities.total(result()) == "5,000+"
     assert quantities.total(result(plan_done=True)) == "5,000"
-    assert quantities.total(result(state=c.WAITING, planned=0)) == "?"
+    assert quantities.total(result(state=State.WAITING, planned=0)) == "?"
 
 
 def test_speed_looks_back_a_while_only() -> None:
@@ -112,13 +111,13 @@ def test_eta_counts_what_is_planned_so_far() -> None:
     speed.add(1200)
     assert speed.eta(result(plan_done=True)) == "0:06:20"
     assert speed.eta(result()) == ">0:06:20"
-    assert speed.eta(result(state=c.PAUSED)) == "-"
+    assert speed.eta(result(state=State.PAUSED)) == "-"
 
 
 def test_plain_lines_come_every_few_seconds_and_for_each_state() -> None:
     clock, lines = Clock(), list[str]()
     display = PlainDisplay(lines.append, simulated=True, clock=clock)
-    display.update(result(state=c.PLANNING, documents=0, in_progress=0, planned=0, errors=0))
+    display.update(result(state=State.PLANNING, documents=0, in_progress=0, planned=0, errors=0))
     assert len(lines) == 1
     display.update(result())
     assert len(lines) == 2  # at once: another state
@@ -129,7 +128,7 @@ def test_plain_lines_come_every_few_seconds_and_for_each_state() -> None:
     display.update(result(documents=1400))
     assert lines[-1].startswith("running    1,400/5,000+ documents  ok 1,166  errors 34  in flight 32  ")
     assert "$1.23 (simulated)" in lines[-1]
-    display.update(result(documents=1400, state=c.PAUSED, reason="by_user", message="lunch"))
+    display.update(result(documents=1400, state=State.PAUSED, reason="by_user", message="lunch"))
     assert lines[-3].startswith("paused") and lines[-2].strip() == "by_user: lunch"
     assert lines[-1].startswith("  docbatch resume ") and lines[-1].endswith("ends it")
     display.note("no answer")
@@ -149,9 +148,9 @@ def test_rows_never_become_fewer() -> None:
     """Coordinator and shard are asked one after the other: a report between them is in neither answer."""
     display = PlainDisplay(lambda line: None, simulated=False)
     display.update(result(documents=1200))
-    display.update(result(documents=200, state=c.PAUSED))
+    display.update(result(documents=200, state=State.PAUSED))
     assert display.status is not None
-    assert (display.status.documents, display.status.state) == (1200, c.PAUSED)
+    assert (display.status.documents, display.status.state) == (1200, State.PAUSED)
     display.update(result(documents=10, generation=2))
     assert display.status.documents == 10
 
@@ -170,7 +169,7 @@ def test_live_display_fits_80_columns() -> None:
     for part in (
         "tickets-1  running",
         "1,300/5,000+",
-        "ok 1,166   errors 34   skipped 0   in progress 34",
+        "ok 1,166   errors 34   in progress 34",
         "10.0 documents/s   in flight 32   elapsed 0:01:12   ETA >0:06:10",
         "tokens 1.23M in, 98.8k out   cost $1.23 (simulated)",
         "partitions 12 of 50+, 1 failed   shards 1 done, 2 open",
@@ -180,11 +179,11 @@ def test_live_display_fits_80_columns() -> None:
     display.update(result(documents=1300, errors_by_type=types))
     lines = text_of(display.render()).splitlines()
     assert lines[-1] == "errors: http_500 10, http_501 9, http_502 8, http_503 7, http_504 6, http_505 5…"
-    huge = {"documents": 9_876_543, "ok": 9_753_086, "errors": 123_457, "in_progress": 123_456, "skipped": 12_345}
+    huge = {"documents": 9_876_543, "ok": 9_753_086, "errors": 123_457, "in_progress": 123_456}
     display.update(result(planned=100_000_000, in_flight=4096, seconds=93_600, **huge))
     assert max(len(line) for line in text_of(display.render()).splitlines()) <= 80
     assert len(text_of(display.render()).splitlines()) == 6
-    display.update(result(generation=2, state=c.PAUSED, reason="provider_unreachable", message="no answer from p"))
+    display.update(result(generation=2, state=State.PAUSED, reason="provider_unreachable", message="no answer from p"))
     assert "provider_unreachable: no answer from p" in text_of(display.render())
 
 
@@ -196,7 +195,7 @@ def test_display_follows_the_console() -> None:
 
 def test_account_of_a_run_with_failures() -> None:
     ended = result(
-        state=c.COMPLETED_WITH_FAILURES,
+        state=State.COMPLETED_WITH_FAILURES,
         documents=100,
         ok=98,
         errors=2,
@@ -206,7 +205,7 @@ def test_account_of_a_run_with_failures() -> None:
         errors_by_type={"timeout": 1, "refusal": 1},
     )
     lines = ending.account(ended, simulated=True)
-    assert "documents = ok + error + skipped: 100 = 98 + 2 + 0" in lines
+    assert "documents = ok + error: 100 = 98 + 2" in lines
     assert "errors       timeout 1, refusal 1; 1 retryable" in lines
     assert "cost         $1.23 (simulated)" in lines
     assert "results_uri  s3://results/tickets/runs/tickets-1/results/" in lines
@@ -227,7 +226,7 @@ def test_account_of_a_live_run() -> None:
 
 def test_a_paused_run_says_what_failed() -> None:
     examples = [ErrorExample("t/1.txt", "refusal", "I cannot help"), ErrorExample("t/2.txt", "timeout", "120 s")]
-    paused = result(state=c.PAUSED, reason=c.ERROR_RATE, error_examples=examples)
+    paused = result(state=State.PAUSED, reason=Reason.ERROR_RATE, error_examples=examples)
     shown = ["refusal t/1.txt: I cannot help", "timeout t/2.txt: 120 s"]
     assert [f"for example  {line}" for line in shown] == [
         line for line in ending.account(paused, simulated=False) if line.startswith("for example")
@@ -244,18 +243,18 @@ def test_a_paused_run_says_what_failed() -> None:
 
 
 def test_account_of_a_cancelled_run_says_what_lacks() -> None:
-    ended = result(state=c.CANCELLED, documents=1200, plan_done=True)
+    ended = result(state=State.CANCELLED, documents=1200, plan_done=True)
     assert "without row  3,800 of 5,000 planned documents" in ending.account(ended, simulated=False)
     assert "docbatch rerun tickets-1" in ending.next_steps(ended)
 
 
 def test_next_steps_of_others() -> None:
-    clean = result(state=c.COMPLETED, documents=10, ok=10, errors=0, planned=10, plan_done=True)
+    clean = result(state=State.COMPLETED, documents=10, ok=10, errors=0, planned=10, plan_done=True)
     assert ending.next_steps(clean) == ["docbatch results tickets-1"]
-    final = replace(clean, state=c.COMPLETED_WITH_FAILURES, ok=9, errors=1)
+    final = replace(clean, state=State.COMPLETED_WITH_FAILURES, ok=9, errors=1)
     assert "docbatch rerun tickets-1 --all-errors" in ending.next_steps(final)[-1]
     assert ending.next_steps(result()) == ["docbatch status tickets-1 --watch"]
-    assert ending.next_steps(result(state=c.PAUSED))[-1] == "docbatch resume tickets-1"
+    assert ending.next_steps(result(state=State.PAUSED))[-1] == "docbatch resume tickets-1"
 
 
 def test_long_uris_are_not_wrapped() -> None:
@@ -326,7 +325,7 @@ class FlakyRun:
             yield result()
             error, self._error = self._error, None
             raise error
-        yield result(state=c.COMPLETED)
+        yield result(state=State.COMPLETED)
 
 
 async def test_following_outlives_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +333,7 @@ async def test_following_outlives_a_server_that_is_away(monkeypatch: pytest.Monk
     monkeypatch.setattr(progress, "AWAY_SECONDS", 0)
     away = FlakyRun(RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""))
     ended = await progress.follow(away, PlainDisplay(lines.append, simulated=False))  # type: ignore[arg-type]
-    assert ended.state == c.COMPLETED
+    assert ended.state == State.COMPLETED
     assert "no answer, asking again (the run goes on): connection refused" in lines
     refused = FlakyRun(RPCError("not allowed", RPCStatusCode.PERMISSION_DENIED, b""))
     with pytest.raises(RPCError, match="not allowed"):
@@ -351,5 +350,5 @@ def test_a_budget_is_shown_wherever_cost_is() -> None:
     display.update(status)
     assert "budget $2.50 of $10.00 (25 %)" in text_of(display.render())
     assert "budget" not in "".join(ending.account(result(), simulated=False))
-    spent = result(state=c.PAUSED, reason=c.MAX_COST, max_cost_usd=10.0, charged_usd=10.0)
+    spent = result(state=State.PAUSED, reason=Reason.MAX_COST, max_cost_usd=10.0, charged_usd=10.0)
     assert ending.next_steps(spent)[-1] == "docbatch resume tickets-1 --max-cost-usd X   (higher than now)"

@@ -15,6 +15,7 @@ from batch.corpus.planning import PlannedDocument
 from batch.job.job import Job
 from batch.schema.answer_reader import AnswerReader
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.documents.rows import RowMaker
 from workers.llm import chat as chat_module
@@ -236,7 +237,7 @@ async def test_a_drain_lets_a_reask_end_and_nothing_else_does() -> None:
 
     def drain_and_pause(request: Any) -> Any:
         both.drain.set()
-        both.brakes.follow(c.Control(epoch=1, state=c.PAUSED))
+        both.brakes.follow(c.Control(epoch=1, state=State.PAUSED))
         return said(WRONG)
 
     both = Asked(drain_and_pause, said(GOOD))

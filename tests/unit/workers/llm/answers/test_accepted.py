@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from batch.job.job import Job
-from tests.unit.batch.job.test_job import job
+from tests.jobs import job
 from tests.unit.workers.llm.limits.lanes import open_lane
 from tests.unit.workers.llm.test_chat import OK
 from workers.llm.answers.accepted import Accepted
