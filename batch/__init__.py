@@ -44,70 +44,35 @@ if TYPE_CHECKING:
     from batch.previews.exchange import PreviewResult as PreviewResult
     from batch.storage.errors import StorageError as StorageError
 
-__all__ = [
-    "BudgetTooSmall",
-    "CheckFailed",
-    "Estimate",
-    "Job",
-    "JobError",
-    "Limits",
-    "Model",
-    "Output",
-    "Overlap",
-    "Partitions",
-    "PreviewResult",
-    "PreviewedDocument",
-    "Prompt",
-    "Run",
-    "RunBusy",
-    "RunNotFound",
-    "RunResult",
-    "Schedule",
-    "Source",
-    "StorageError",
-    "TemporalUnreachable",
-    "Timing",
-    "connect",
-    "create_schedule",
-    "estimate",
-    "estimate_blocking",
-    "find_schedule",
-    "list_schedules",
-    "preview",
-    "preview_blocking",
-    "rerun",
-    "rerun_blocking",
-    "run_blocking",
-    "start",
-]
-
 _HOMES = {
-    **dict.fromkeys(("Limits", "Partitions"), "batch.job.limits"),
-    "Job": "batch.job.job",
-    "JobError": "batch.job.part",
-    "Model": "batch.job.model",
-    "Output": "batch.job.output",
-    "Prompt": "batch.job.templates",
-    "Source": "batch.job.source",
-    **dict.fromkeys(("estimate", "estimate_blocking", "preview", "preview_blocking"), "batch.previews.client"),
-    **dict.fromkeys(("PreviewResult", "PreviewedDocument"), "batch.previews.exchange"),
-    "CheckFailed": "batch.client.checks",
-    "Estimate": "batch.previews.estimation",
-    "StorageError": "batch.storage.errors",
-    "TemporalUnreachable": "batch.network.connection",
-    "Overlap": "batch.client.timing",
-    "RunResult": "batch.client.status",
-    "Schedule": "batch.client.schedules",
-    "Timing": "batch.client.timing",
-    "create_schedule": "batch.client.schedules",
-    "find_schedule": "batch.client.schedules",
-    "list_schedules": "batch.client.schedules",
+    name: home
+    for home, names in {
+        "batch.client.checks": "CheckFailed",
+        "batch.client.run": "BudgetTooSmall Run RunBusy RunNotFound connect rerun rerun_blocking run_blocking start",
+        "batch.client.schedules": "Schedule create_schedule find_schedule list_schedules",
+        "batch.client.status": "RunResult",
+        "batch.client.timing": "Overlap Timing",
+        "batch.job.job": "Job",
+        "batch.job.limits": "Limits Partitions",
+        "batch.job.model": "Model",
+        "batch.job.output": "Output",
+        "batch.job.part": "JobError",
+        "batch.job.source": "Source",
+        "batch.job.templates": "Prompt",
+        "batch.network.connection": "TemporalUnreachable",
+        "batch.previews.client": "estimate estimate_blocking preview preview_blocking",
+        "batch.previews.estimation": "Estimate",
+        "batch.previews.exchange": "PreviewResult PreviewedDocument",
+        "batch.storage.errors": "StorageError",
+    }.items()
+    for name in names.split()
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'batch' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "batch.client.run")), name)
+    return getattr(import_module(_HOMES[name]), name)

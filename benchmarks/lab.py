@@ -20,6 +20,7 @@ from batch.local import corpus
 from batch.local.options import StackOptions
 from batch.local.stack import LocalStack
 from batch.workflows.contracts import Tuning
+from benchmarks.synthetic import synthetic_documents
 
 DOCUMENT_BYTES = 2_000
 PROMPT = "Label this ticket.\n"
@@ -100,7 +101,7 @@ def _stand_aside(pid: int) -> None:
 
 def upload(running: LocalStack, count: int, *, prefix: str = FOLDER) -> str:
     """Synthetic documents, the same ones for the same count, and the URI of their folder."""
-    documents = corpus.synthetic_documents(count, DOCUMENT_BYTES)
+    documents = synthetic_documents(count, DOCUMENT_BYTES)
     began = time.monotonic()
     corpus.upload(running.environment(), CORPUS, prefix, documents)
     print(f"  {count:,} documents of {DOCUMENT_BYTES:,} bytes uploaded in {time.monotonic() - began:.1f} s", flush=True)

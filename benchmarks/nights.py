@@ -27,6 +27,7 @@ from batch.local.stack import LocalStack
 from batch.workflows.contracts import Tuning
 from benchmarks.figures import Figure, same
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, SCHEMA, Provider, stack
+from benchmarks.synthetic import synthetic_documents
 
 KILLS = 5
 OF_A_RUN = ["shard", "partition", "generation", "run_id", "processed_at", "latency_seconds", "content_hash"]
@@ -64,7 +65,7 @@ class Nights:
         self._running, self._count = running, count
         self._provider = Provider(running)
         self._killed = 0
-        self._texts = dict(corpus.synthetic_documents(count, DOCUMENT_BYTES))
+        self._texts = dict(synthetic_documents(count, DOCUMENT_BYTES))
 
     async def _upload(self, names: Iterable[str]) -> None:
         await corpus.upload_async(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from temporalio.client import (
     Client,
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 CLAIMED_WITHIN = 5.0
 """Seconds that a scheduled run which has just begun is given to be claimed."""
 MESSAGE = 1000
@@ -63,12 +66,12 @@ class BudgetTooSmall(ValueError):
 
 
 def new_run_id(job: Job) -> str:
-    """The job's name, the time and four random digits."""
+    """Returns the job's name, the time and four random digits."""
     return f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
 async def connect(*, task_queue: str = c.DEFAULT_TASK_QUEUE) -> Connection:
-    """A connection by the environment: `TEMPORAL_*`, `AWS_*`. Raises `TemporalUnreachable`."""
+    """Returns a connection by the environment: `TEMPORAL_*`, `AWS_*`. Raises `TemporalUnreachable`."""
     return Connection(await connect_temporal(), Storage(), task_queue)
 
 
@@ -164,7 +167,7 @@ class Connection:
         )
 
     async def _claimed(self, run_id: str) -> WorkflowExecutionDescription:
-        """The run's execution; unless no worker claims it in time, with its folder in the memo."""
+        """Returns the run's execution; unless no worker claims it in time, with its folder in the memo."""
         deadline = asyncio.get_running_loop().time() + CLAIMED_WITHIN
         while True:
             description = await self.temporal.get_workflow_handle(run_id).describe()
@@ -183,7 +186,7 @@ class Connection:
         return f"run {description.id!r} ended before it began: {await failure_of(self.temporal, description.id)}"
 
     async def list(self, *, job: str | None = None, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """The latest runs, newest first; see `visibility.list_runs`."""
+        """Returns the latest runs, newest first; see `visibility.list_runs`."""
         return await visibility.list_runs(self.temporal, job=job, state=state, limit=limit)
 
 
@@ -219,7 +222,7 @@ class Run:
         return await self._reader.status(examples=examples)
 
     async def watch(self, *, every: float = 1.0, every_shard: float = 0.0) -> AsyncIterator[RunResult]:
-        """The status again and again, until the run has ended; the last one is the end.
+        """Yields the status again and again, until the run has ended; the last one is the end.
 
         Args:
             every: seconds between two of them.
@@ -248,11 +251,11 @@ class Run:
         return await self.status()
 
     def results(self) -> pl.LazyFrame:
-        """All rows so far, lazily: the columns of `row_schema`, `result` typed by the job's schema."""
+        """Returns all rows so far, lazily: the columns of `row_schema`, `result` typed by the job's schema."""
         return scan(self.output_uri, self.run_id)
 
     async def uncommitted_results(self) -> pl.DataFrame:
-        """Rows of what is answered and not committed yet, with the columns of `results`, read from the ledgers.
+        """Returns rows of what is answered and not committed yet, with the columns of `results`, read from the ledgers.
 
         Each gets into `results` with its partition's commit, or when the run is cancelled. Raises `RunMissing`,
         `StorageError`.
@@ -318,7 +321,7 @@ class Run:
         return self
 
     async def rerun_scope(self, *, all_errors: bool = False, partitions: list[int] | None = None) -> RerunScope | None:
-        """What a rerun would ask again; None for a run that ended without a manifest."""
+        """Returns what a rerun would ask again; None for a run that ended without a manifest."""
         manifest = await self.manifest()
         if manifest is None:
             return None
@@ -387,18 +390,26 @@ async def rerun(
     return await run.rerun(all_errors=all_errors, partitions=partitions)
 
 
-def run_blocking(
+def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Makes of a coroutine function one for scripts without an event loop."""
+
+    @wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        return asyncio.run(function(*args, **options))
+
+    return run
+
+
+@blocking
+async def run_blocking(
     job: Job, *, run_id: str | None = None, day: date | None = None, task_queue: str = c.DEFAULT_TASK_QUEUE
 ) -> RunResult:
     """Starts a run and waits for its end; for scripts without an event loop."""
-
-    async def go() -> RunResult:
-        return await (await start(job, run_id=run_id, day=day, task_queue=task_queue)).wait()
-
-    return asyncio.run(go())
+    return await (await start(job, run_id=run_id, day=day, task_queue=task_queue)).wait()
 
 
-def rerun_blocking(
+@blocking
+async def rerun_blocking(
     run_id: str,
     *,
     all_errors: bool = False,
@@ -406,9 +417,4 @@ def rerun_blocking(
     task_queue: str = c.DEFAULT_TASK_QUEUE,
 ) -> RunResult:
     """Does again what failed in a run, and waits for its end."""
-
-    async def go() -> RunResult:
-        run = await rerun(run_id, all_errors=all_errors, partitions=partitions, task_queue=task_queue)
-        return await run.wait()
-
-    return asyncio.run(go())
+    return await (await rerun(run_id, all_errors=all_errors, partitions=partitions, task_queue=task_queue)).wait()

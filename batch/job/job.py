@@ -167,7 +167,7 @@ class Job(Part):
         return self
 
     def _named(self, place: S3Uri) -> S3Uri | str:
-        """A prefix of the source as the job writes it, if there is but one."""
+        """Returns a prefix of the source as the job writes it, if there is but one."""
         return self.source.uri if isinstance(self.source.uri, str) else place
 
     def _check_duplicates(self) -> None:
@@ -187,7 +187,7 @@ class Job(Part):
 
     @property
     def shares_answers(self) -> bool:
-        """Whether documents of the same bytes are asked about once: not where the prompt tells them apart."""
+        """Tells whether documents of the same bytes are asked about once: not where the prompt tells them apart."""
         if self.source.duplicates == "ask" or self.model.mode == "batch":
             return False
         return not self._prompt_variables() & _OF_ONE_DOCUMENT
@@ -211,7 +211,7 @@ class Job(Part):
 
     @property
     def state_layout(self) -> StateLayout:
-        """Where incremental runs of this job keep their state."""
+        """Tells where incremental runs of this job keep their state."""
         uri = self.state.uri
         if uri is None:
             plain = re.split(r"\{\{|\{%|\{#", self.output.uri, maxsplit=1)
@@ -260,11 +260,11 @@ class Job(Part):
 
     @property
     def source_is_dated(self) -> bool:
-        """Whether the source is another one for each run: what is not there today may be there tomorrow."""
+        """Tells whether the source is another one for each run: what is not there today may be there tomorrow."""
         return any(map(is_template, [*self.source.uris, self.source.manifest or ""]))
 
     def resolved(self, nominal: Nominal) -> Job:
-        """The job of one run: the URIs of source and output with their dates filled in. Raises `JobError`.
+        """Returns the job of one run: the URIs of source and output with their dates filled in. Raises `JobError`.
 
         The prompt stays a template; it is rendered for each document, with the same dates.
         """
@@ -287,7 +287,7 @@ class Job(Part):
 
     @classmethod
     def parse(cls, data: object, *, where: str = "job") -> Job:
-        """A job from plain data. `where` names its origin in messages, for example the file."""
+        """Returns a job from plain data. `where` names its origin in messages, for example the file."""
         if not isinstance(data, dict):
             raise JobError(f"{where}: a job is a mapping of keys such as name, source, prompt; this is {_kind(data)}")
         try:
@@ -297,7 +297,7 @@ class Job(Part):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Job:
-        """The job of a YAML file."""
+        """Returns the job of a YAML file."""
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")

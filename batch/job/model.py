@@ -51,7 +51,7 @@ class Model(Part):
 
     @property
     def most_output_tokens(self) -> int | None:
-        """How long an answer may be at most, by whichever key says it."""
+        """Tells how long an answer may be at most, by whichever key says it."""
         found = self.max_output_tokens or self.parameters.get("max_tokens")
         return found if isinstance(found, int) and found > 0 else None
 

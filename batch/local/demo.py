@@ -52,7 +52,7 @@ class Demo:
 
 
 def simulated_demo() -> Demo:
-    """All documents, by the simulated provider: slow enough that there is progress to see."""
+    """Returns all documents, by the simulated provider: slow enough that there is progress to see."""
     return Demo(
         job=_job(
             model={"name": "simulated-small", "temperature": 0, "max_output_tokens": 300},
@@ -180,7 +180,7 @@ async def _run(console: Console, job: Job, said: str) -> int:
 
 
 async def _problems(run: Run, ended: RunResult) -> list[str]:
-    """Why the run does not reconcile; empty: it does."""
+    """Tells why the run does not reconcile; empty: it does."""
     manifest = await run.manifest()
     if manifest is None:
         return [ended.message or "the run has no manifest"]

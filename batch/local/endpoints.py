@@ -50,7 +50,7 @@ class Endpoints:
 
     @property
     def provider_url(self) -> str | None:
-        """The provider's root; `OPENAI_BASE_URL` is its `/v1`."""
+        """Returns the provider's root; `OPENAI_BASE_URL` is its `/v1`."""
         return f"http://{LOOPBACK}:{self.ports['provider']}" if self.options.provider else None
 
     @property
@@ -67,7 +67,7 @@ class Endpoints:
         return f"{self._token('temporal')}.docbatch.invalid"
 
     def _token(self, purpose: str) -> str:
-        """What no web page can guess, the same at every start on this data folder."""
+        """Returns what no web page can guess, the same at every start on this data folder."""
         secret = self.credentials["AWS_SECRET_ACCESS_KEY"].encode()
         return blake2b(purpose.encode(), key=secret, digest_size=12).hexdigest()
 
@@ -75,7 +75,7 @@ class Endpoints:
         return f"http://{LOOPBACK}:{self.ports[worker.name]}/metrics"
 
     def environment(self) -> dict[str, str]:
-        """The endpoints and credentials, under the ecosystem's own names, and what keeps settings files out."""
+        """Returns the endpoints and credentials, under the ecosystem's own names, and what keeps settings files out."""
         variables = own_settings() | {
             "TEMPORAL_ADDRESS": self.temporal_address,
             "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
@@ -87,7 +87,7 @@ class Endpoints:
         return variables | dict(self.options.environment or {})
 
     def child_environment(self) -> dict[str, str]:
-        """What `isolated_environment` lets pass of ours, plus `environment()`."""
+        """Returns what `isolated_environment` lets pass of ours, plus `environment()`."""
         return isolated_environment() | self.environment()
 
     @contextlib.contextmanager

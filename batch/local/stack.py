@@ -163,14 +163,6 @@ class LocalStack(Endpoints):
             self.check()
             time.sleep(min(0.2, left))
 
-    def restart_temporal(self, number: int = signal.SIGTERM) -> None:
-        """End Temporal by the signal and start it again: same ports, same data."""
-        self.temporal.restart(number)
-
-    def restart_s3(self, number: int = signal.SIGTERM) -> None:
-        """End the S3 server by the signal and start it again: same ports, same data (moto's forgets everything)."""
-        self.s3.restart(number)
-
     def start_worker(self, index: int | None = None, extra_args: Sequence[str] = (), *, wait: bool = True) -> Process:
         """Start a worker, by default a new one, and (with `wait`) return once it is healthy.
 

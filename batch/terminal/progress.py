@@ -235,7 +235,7 @@ async def follow(run: Run, shown: Display, *, every: float = 1.0) -> RunResult:
 
 
 def display(console: Console, *, simulated: bool, plain_every: float = PLAIN_EVERY) -> Display:
-    """The display that fits: live on a terminal, elsewhere a plain line every `plain_every` seconds."""
+    """Returns the display that fits: live on a terminal, elsewhere a plain line every `plain_every` seconds."""
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveDisplay(console, simulated=simulated)
     return PlainDisplay(lambda line: plain(console, line), simulated=simulated, every=plain_every)
@@ -267,7 +267,7 @@ def _committed(status: RunResult) -> int:
 
 
 def _errors(status: RunResult) -> str:
-    """The types of the errors so far, those of partitions still at work apart; empty when there are none."""
+    """Returns the types of the errors so far, those of partitions still at work apart; empty when there are none."""
     known = f"errors: {by_type(status.errors_by_type)}" if status.errors_by_type else ""
     new = f"in progress: {by_type(status.errors_in_progress)}" if status.errors_in_progress else ""
     return "; ".join(part for part in (known, new) if part)
@@ -294,7 +294,7 @@ class Speed:
 
     @property
     def per_second(self) -> float | None:
-        """None until there is something to tell."""
+        """Returns None until there is something to tell."""
         if len(self._seen) < 2:
             return None
         (start, before), (end, after) = self._seen[0], self._seen[-1]

@@ -19,7 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from batch.local.corpus import Uploaded, synthetic_documents, upload
+from batch.local.corpus import Uploaded, upload
 from batch.local.endpoints import BUCKETS
 from batch.local.isolation import isolated_environment, own_settings
 from batch.local.options import StackError, StackOptions
@@ -27,6 +27,7 @@ from batch.local.ports import choose_ports
 from batch.local.processes import Process, ProcessError, http_answers
 from batch.local.stack import LocalStack
 from batch.network.connection import connect_temporal
+from benchmarks.synthetic import synthetic_documents
 
 
 def options(**more: object) -> StackOptions:
@@ -141,8 +142,8 @@ async def test_restarts_keep_ports_and_data(stack: LocalStack, number: int) -> N
     client = await Client.connect(address)
     await client.start_workflow("Nobody", id=name, task_queue="nobody")
 
-    await asyncio.to_thread(stack.restart_s3, number)
-    await asyncio.to_thread(stack.restart_temporal, number)
+    await asyncio.to_thread(stack.s3.restart, number)
+    await asyncio.to_thread(stack.temporal.restart, number)
 
     assert (address, endpoint) == (stack.temporal_address, stack.s3_endpoint)
     assert stack.s3_client().get_object(Bucket="results", Key=name)["Body"].read() == b"kept"

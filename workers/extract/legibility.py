@@ -89,7 +89,7 @@ def legible(text: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether all characters are assigned and have a shape, spaces and line ends apart: in one fast look."""
+    """Tells whether all characters are assigned and have a shape, spaces and line ends apart: in one fast look."""
     return text.replace("\n", "").replace("\t", "").replace("\xa0", "").isprintable()
 
 
@@ -126,7 +126,7 @@ def _stepped_back(text: str) -> str:
 
 
 def _shows(text: str) -> bool:
-    """Whether any character can be seen: not only spaces, marks that need a letter, and what has no width."""
+    """Tells whether any character can be seen: not only spaces, marks that need a letter, and what has no width."""
     start = text.lstrip()[:1]
     if start.isascii() and start.isprintable():
         return bool(start)

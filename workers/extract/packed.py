@@ -74,7 +74,7 @@ def _gunzipped(data: bytes) -> bytes:
 
 
 def is_epub(archive: Archive) -> bool:
-    """Whether an archive is an EPUB, as its type says; one without a type may be a package of Office.
+    """Tells whether an archive is an EPUB, as its type says; one without a type may be a package of Office.
 
     Raises `Unreadable` for archives of other types, and for those that are neither.
     """

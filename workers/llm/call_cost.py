@@ -28,7 +28,7 @@ class Expected:
 
     @property
     def is_guess(self) -> bool:
-        """Whether no call has told yet."""
+        """Tells whether no call has told yet."""
         return not self._calls
 
     def tokens(self, size: int) -> tuple[int, int, int]:

@@ -81,11 +81,11 @@ class Chat:
         return await probe(self._job, self._transport)
 
     def payload(self, messages: list[dict[str, str]]) -> bytes:
-        """The request's body."""
+        """Returns the request's body."""
         return self.questions.payload(messages)
 
     def sent(self, payload: bytes) -> list[dict[str, str]]:
-        """The messages of a body as the server takes them, for who wants to see them."""
+        """Returns the messages of a body as the server takes them, for who wants to see them."""
         return self.questions.messages(payload)
 
     async def ask(
@@ -97,7 +97,7 @@ class Chat:
         *,
         about: str = "",
     ) -> Answer | None:
-        """The answer, or None when the caller was stopped before there was one: the document stays unanswered.
+        """Returns the answer, or None when the caller was stopped before there was one: the document stays unanswered.
 
         No call begins while it is `held`; each waits until the lane lets it out.
 
@@ -133,7 +133,7 @@ class Chat:
             asked = self.questions.reask(payload, answer.text or "", problem)
 
     def _problem(self, answer: Answer) -> str | None:
-        """What is wrong with a usable answer by the schema; None if nothing is: then its result is taken."""
+        """Tells what is wrong with a usable answer by the schema; None if nothing is: then its result is taken."""
         if answer.error is not None:
             return None
         return self.fit(answer)
@@ -235,7 +235,7 @@ class Chat:
         return None
 
     async def _is_limited_alone(self, limited: int, calls: int) -> bool:
-        """Whether others are answered while a document is refused for a rate limit for long.
+        """Tells whether others are answered while a document is refused for a rate limit for long.
 
         Where no others are asked a short question stands in for them, now and then.
         """
@@ -258,7 +258,7 @@ class Chat:
         return False
 
     async def _is_its_own(self, verdict: Verdict, since: float, calls: int) -> bool:
-        """Whether a transient failure is the document's own, because the provider answers others meanwhile.
+        """Tells whether a transient failure is the document's own, because the provider answers others meanwhile.
 
         Where no others are asked (at the end of a run, say), a very short question stands in for them: not answered
         either, it is an outage, which never makes an error row.
@@ -301,7 +301,7 @@ def after_reask(answer: Answer, invalid: Answer) -> Answer:
 
 
 def backoff(calls: int, retry_after: float | None) -> float:
-    """Seconds to wait, with jitter: what the provider asks for, up to a limit, else twice as long each time."""
+    """Returns seconds to wait, with jitter: what the provider asks for, up to a limit, else twice as long each time."""
     if not retry_after:  # none, or at once: servers say 0 for hours
         return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(calls - 1, 30)) * random.uniform(0.5, 1.0)
     asked = min(RETRY_AFTER_MOST, retry_after)

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def pricer(model: Model, *, batch: bool = False) -> Pricer:
-    """The price function of a model, online or for answers of the provider's Batch API.
+    """Returns the price function of a model, online or for answers of the provider's Batch API.
 
     Simulated models cost nothing unless the job says a price; a model without a known price gives None, and so does one
     of an endpoint (`OPENAI_BASE_URL`) that is no known provider's.

@@ -34,7 +34,7 @@ class ShortQuestion:
         self._next: asyncio.Task[Verdict | None] | None = None
 
     async def ask(self) -> Verdict | None:
-        """None when a short question that went out after this call is answered, else what is wrong."""
+        """Returns None when a short question that went out after this call is answered, else what is wrong."""
         if self._next is None:
             self._next = asyncio.create_task(self._in_turn())
         return await asyncio.shield(self._next)

@@ -53,7 +53,7 @@ class KnownEntries:
             self._disk.execute("INSERT OR REPLACE INTO entry VALUES (?, ?)", (entry.document_id, value))
 
     def take(self, document_id: str) -> Entry | None:
-        """The entry of a document, which is known no more from here on."""
+        """Returns the entry of a document, which is known no more from here on."""
         entry = self._entries.pop(document_id, None)
         if entry is not None or self._disk is None:
             return entry
@@ -61,7 +61,7 @@ class KnownEntries:
         return Entry(*pickle.loads(row[0])) if row is not None else None
 
     def take_rest(self) -> Iterator[Entry]:
-        """All that was not taken."""
+        """Yields all that was not taken."""
         yield from self._entries.values()
         self._entries = {}
         if self._disk is not None:
@@ -172,7 +172,7 @@ class Comparison:
         self._unread = False
 
     def finish(self, *, last: bool, whole: bool = True) -> tuple[bytes, int]:
-        """The file of what is gone, and how many documents that is.
+        """Returns the file of what is gone, and how many documents that is.
 
         `last`: nothing more is listed after the shard; `whole`: it has all of its last object, not only the first rows.
         """

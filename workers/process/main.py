@@ -69,7 +69,7 @@ LONG_LATENCIES = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The worker's options; `docbatch worker` hands its arguments over to this."""
+    """Returns the worker's options; `docbatch worker` hands its arguments over to this."""
     options = argparse.ArgumentParser(
         prog="docbatch worker",
         description="Runs partitions and the control of runs until it is told to stop (SIGTERM, Ctrl-C). Temporal, S3 "

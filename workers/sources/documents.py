@@ -30,7 +30,7 @@ CACHE_KIB = 16 * 1024
 def row_documents(
     source: SourceObject, rows: Iterator[SourceRow], seen: Occurrences, *, leave_refused: bool = False
 ) -> Iterator[tuple[PlannedDocument, str]]:
-    """Each of the rows, and one more document for the object itself if it cannot be read to its end.
+    """Yields each of the rows, and one more document for the object itself if it cannot be read to its end.
 
     `seen` has the rows before. `leave_refused`: that it may not be read is the object's own, too. Blocking. Raises
     `StorageError` for what is not this object's own.
@@ -61,7 +61,7 @@ def row_documents(
 
 
 def object_problem(key: str, uri: str, etag: str, problem: str) -> PlannedDocument:
-    """The error row of an object as a whole; `problem` is `TYPE: message`."""
+    """Returns the error row of an object as a whole; `problem` is `TYPE: message`."""
     return PlannedDocument(key, uri, etag, 0, problem=problem)
 
 
@@ -128,7 +128,7 @@ class Occurrences:
         self._database.execute("BEGIN")
 
     def add(self, identity: str) -> int:
-        """Which occurrence this is, from 1."""
+        """Tells which occurrence this is, from 1."""
         key = int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), signed=True)
         found = self._database.execute(
             "INSERT INTO seen VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET count = count + 1 RETURNING count", (key,)

@@ -45,7 +45,7 @@ def text_of(chunks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
 
 
 def _begun(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The beginning of a stream, enough to tell what it is, and all of it."""
+    """Returns the beginning of a stream, enough to tell what it is, and all of it."""
     first = b""
     try:
         while len(first) < BEGINNING and (piece := next(pieces, None)) is not None:
@@ -79,7 +79,7 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def by_lines(pieces: Iterator[bytes], limit: int) -> tuple[bool, Iterator[bytes]]:
-    """Whether each line is a row, else objects follow one another somehow; and the pieces, of which none is lost.
+    """Tells whether each line is a row, else objects follow one another somehow; and the pieces, of which none is lost.
 
     Raises `Broken` where no line of the beginning is JSON.
     """
@@ -148,7 +148,7 @@ def _of_other_beginning(head: bytes, at: int, *, ended: bool) -> bool | None:
 
 
 def is_object(data: bytes) -> bool:
-    """Whether it is one JSON object, with a comma behind it at most."""
+    """Tells whether it is one JSON object, with a comma behind it at most."""
     try:
         return isinstance(orjson.loads(data.strip().removesuffix(b",")), dict)
     except orjson.JSONDecodeError:
@@ -189,7 +189,7 @@ def holds_json_lines(source: SourceObject) -> bool:
 
 
 def _beginning(data: bytes, most: int) -> bytes:
-    """The text of an object's first bytes; what breaks off breaks off."""
+    """Returns the text of an object's first bytes; what breaks off breaks off."""
     pieces: list[bytes] = []
     try:
         _, text = text_of(iter([data]))

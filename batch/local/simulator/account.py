@@ -14,7 +14,7 @@ JOURNAL_INTERVAL = 0.1
 
 
 def document_key(user_message: str) -> str:
-    """The name under which a document (the text of its user message) is accounted for."""
+    """Returns the name under which a document (the text of its user message) is accounted for."""
     return sha256(user_message.encode()).hexdigest()[:32]
 
 

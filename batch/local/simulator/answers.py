@@ -75,7 +75,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """One schema for what two ask for together (both without references and combinations)."""
+    """Returns one schema for what two ask for together (both without references and combinations)."""
     merged = base | other
     for key in base.keys() & other.keys():
         if key in _TIGHTER:
@@ -97,7 +97,7 @@ def _property(schema: dict[str, Any], name: str) -> Any:
 
 
 def _rooted(schema: Any) -> Any:
-    """The schema as it stands below `#/$defs/root` of another document."""
+    """Returns the schema as it stands below `#/$defs/root` of another document."""
     if isinstance(schema, list):
         return [_rooted(each) for each in schema]
     if not isinstance(schema, dict):
@@ -122,7 +122,7 @@ class _Compiler:
         self._nodes: list[Node] = []
 
     def compiled(self) -> tuple[Node, Callable[[Any], bool]]:
-        """The tree of nodes, and the check that an answer is valid."""
+        """Returns the tree of nodes, and the check that an answer is valid."""
         top = {"$ref": "#/$defs/root"}
         accepts = self._validator(top)
         root = self._node(top, "")
@@ -198,7 +198,7 @@ class _Compiler:
         return node
 
     def _any(self, makers: Iterable[Callable[[], Node]], exclusive: list[Callable[[Any], bool]]) -> Node:
-        """A choice of the branches that can be answered at all."""
+        """Returns a choice of the branches that can be answered at all."""
         branches, error = [], SchemaError("it has no branches")
         for maker in makers:
             try:
@@ -271,7 +271,7 @@ class Answerer:
             raise SchemaError(f"it is nested too deeply or has a keyword of the wrong type ({error})") from error
 
     def answer(self, text: Text) -> Any:
-        """The answer for a text: always the same one, and valid against the schema."""
+        """Returns the answer for a text: always the same one, and valid against the schema."""
         for attempt in range(ATTEMPTS):
             draft = Draft(text, lean=attempt >= ATTEMPTS // 2, plain=attempt >= ATTEMPTS - 2)
             try:

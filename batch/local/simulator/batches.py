@@ -127,7 +127,7 @@ class Batches:
         self._ends.clear()
 
     async def handle(self, request: BaseRequest, by: str) -> bytes:
-        """The body of the answer to a request below `/v1/files` or `/v1/batches`. Raises `Refused`."""
+        """Returns the body of the answer to a request below `/v1/files` or `/v1/batches`. Raises `Refused`."""
         what, *steps = request.path.removeprefix("/v1/").strip("/").split("/")
         route = (request.method, what, len(steps), steps[1] if len(steps) == 2 else "")
         if route == ("POST", "files", 0, ""):
@@ -240,7 +240,7 @@ class Batches:
         return hashlib.blake2b(b"%d/%d" % (id(self), next(self._numbers)), digest_size=12).hexdigest()
 
     async def _problems(self, batch: _Batch) -> list[dict[str, Any]]:
-        """What is wrong with the input, by line; a single such line fails the whole batch."""
+        """Returns what is wrong with the input, by line; a single such line fails the whole batch."""
         behaviour = self._behaviour()
         if (code := behaviour.batch_fail_code) is not None:
             lines = range(1, behaviour.batch_fail_lines + 1) or [None]
@@ -380,7 +380,7 @@ def _metadata(given: Any) -> dict[str, str] | None:
 
 
 def _page(newest_first: list[dict[str, Any]], request: BaseRequest, *, most: int, usual: int) -> bytes:
-    """A list object of those after the id `after`."""
+    """Returns a list object of those after the id `after`."""
     try:
         limit = int(request.query.get("limit", usual))
     except ValueError:

@@ -39,7 +39,7 @@ class Text:
 
     @cached_property
     def _parts(self) -> tuple[str, str]:
-        """The title and what stands below it: the first heading, else the first line that is no instruction."""
+        """Returns the title and what stands below it: the first heading, else the first line that is no instruction."""
         head = self._head
         if "</" in head:
             markup = _HTML_HEADING.search(head)
@@ -58,12 +58,12 @@ class Text:
 
     @property
     def title(self) -> str:
-        """The title without markup, at most 120 characters."""
+        """Returns the title without markup, at most 120 characters."""
         return self._parts[0] or "Empty document"
 
     @cached_property
     def summary(self) -> str:
-        """The first sentence below the title, without markup and at most 300 characters."""
+        """Returns the first sentence below the title, without markup and at most 300 characters."""
         first = _SENTENCE.search(self._parts[1])
         return (_clean(first[0], 300) if first else "") or self.title
 
@@ -73,12 +73,12 @@ class Text:
         return [sentence for each in found if (sentence := _clean(each, 300))] or [self.title]
 
     def sentence(self, place: int) -> str:
-        """One of the first sentences below the title."""
+        """Returns one of the first sentences below the title."""
         return self._sentences[place % len(self._sentences)]
 
     @cached_property
     def words(self) -> list[str]:
-        """The most frequent longer words, lower case, most frequent first (never empty)."""
+        """Returns the most frequent longer words, lower case, most frequent first (never empty)."""
         counts = Counter(self._parts[1][:WORDS_READ].lower().split())
         often = [token for token, count in counts.items() if count > 1]
         often.sort(key=counts.__getitem__, reverse=True)
@@ -98,7 +98,7 @@ def _clean(line: str, longest: int) -> str:
 
 
 def _label(markup: re.Match[str]) -> str:
-    """What is left of a piece of markup: the text of a link."""
+    """Tells what is left of a piece of markup: the text of a link."""
     return markup[1] or ""
 
 

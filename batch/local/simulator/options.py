@@ -73,7 +73,7 @@ class ProviderOptions:
             raise ValueError("the rates of faults add up to more than 1")
 
     def rates(self) -> dict[str, float]:
-        """The rate of each fault, in the order in which a draw is spent on them."""
+        """Returns the rate of each fault, in the order in which a draw is spent on them."""
         return {name: getattr(self, f"rate_{name}") for name in (*UNANSWERED, *ODD_ANSWERS)}
 
     def changed(self, changes: object) -> Self:

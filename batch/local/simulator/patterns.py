@@ -43,7 +43,7 @@ class Pattern:
         return self._compiled.search(value) is not None
 
     def make(self, seed: int, stretch: int) -> str:
-        """One string; `stretch` is how many more times than its least each part is repeated."""
+        """Returns one string; `stretch` is how many more times than its least each part is repeated."""
         self._state, self._groups = seed, dict[int, str]()
         return self._sequence(self._tree, stretch)
 
@@ -79,7 +79,7 @@ class Pattern:
                 return ""
 
     def _matching(self, node: Any) -> list[str]:
-        """The characters that a class of them, a dot or a negated character stands for."""
+        """Returns the characters that a class of them, a dot or a negated character stands for."""
         single = import_module("re._compiler").compile(import_module("re._parser").SubPattern(self._tree.state, [node]))
         ranges = [argument for op, argument in node[1] if str(op) == "RANGE"] if str(node[0]) == "IN" else []
         return [each for each in _PRINTABLE if single.match(each)] or [chr(first) for first, _ in ranges] or [""]

@@ -201,7 +201,7 @@ class Provider:
             return 200, answer.decode(errors="replace")
 
     def _accept(self, asked: Asked, account: Account, *, limited: bool = True) -> tuple[bytes, bytes]:
-        """The key and the body of an answer that is now paid for, or one of the exceptions above."""
+        """Returns the key and the body of an answer that is now paid for, or one of the exceptions above."""
         digest = sha256(asked.user.encode()).digest()
         key = digest[:16]
         try:
@@ -396,7 +396,7 @@ def run(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: `python -m batch.local.simulator.provider --port 0 --latency 0.05`."""
+    """Runs command line: `python -m batch.local.simulator.provider --port 0 --latency 0.05`."""
     parser = argparse.ArgumentParser(
         prog="docbatch simulate-provider", description="A simulated OpenAI-compatible API."
     )

@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> Refused:
-    """A 400 of a request that is not as the API wants it."""
+    """Returns a 400 of a request that is not as the API wants it."""
     return Refused("invalid_request", message=message, param=param, code=code)
 
 

@@ -5,7 +5,7 @@ import time
 
 
 def duration(seconds: float) -> str:
-    """A duration as OpenAI's x-ratelimit-reset headers write it: `12ms`, `1s`, `6m0s`."""
+    """Writes a duration as OpenAI's x-ratelimit-reset headers write it: `12ms`, `1s`, `6m0s`."""
     milliseconds = math.ceil(max(0.0, seconds) * 1000)
     if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
@@ -23,7 +23,7 @@ class TokenBucket:
         self._at = time.monotonic()
 
     def wait(self, amount: float) -> float:
-        """Seconds until an amount could be had; 0 for now."""
+        """Returns seconds until an amount could be had; 0 for now."""
         now = time.monotonic()
         self.level = min(self.full, self.level + (now - self._at) * self.rate)
         self._at = now

@@ -141,12 +141,12 @@ class Number(Node):
 
 
 def _exact(number: float) -> Fraction:
-    """The decimal that the schema's author wrote, not the binary float nearest to it."""
+    """Returns the decimal that the schema's author wrote, not the binary float nearest to it."""
     return Fraction(repr(number))
 
 
 def common_multiple(one: float, other: float) -> float:
-    """The least common multiple of two decimals."""
+    """Returns the least common multiple of two decimals."""
     first, second = _exact(one), _exact(other)
     numerator = math.lcm(first.numerator * second.denominator, second.numerator * first.denominator)
     multiple = Fraction(numerator, first.denominator * second.denominator)
@@ -186,7 +186,7 @@ _FORMATS: dict[str, Callable[[Text, int], str]] = {
 
 
 def _code(seed: int) -> str:
-    """A short string that differs for small seeds that differ, already in its first characters."""
+    """Returns a short string that differs for small seeds that differ, already in its first characters."""
     digits = ""
     while True:
         seed, digit = divmod(seed, 62)

@@ -26,7 +26,7 @@ class Extracted:
 
     @property
     def counts(self) -> dict[str, int | None]:
-        """The columns of a row that say so."""
+        """Returns the columns of a row that say so."""
         return {"pages": self.pages, "pages_without_text": self.pages_without_text}
 
 

@@ -55,7 +55,7 @@ def mail_to_text(key: str, data: bytes) -> str:
 
 
 def _message(key: str, data: bytes) -> str:
-    """One message; without headers of one, the text that it is."""
+    """Returns one message; without headers of one, the text that it is."""
     message = _parsed(data)
     if not any(name in message for name in (*_HEADERS, "Content-Type", "MIME-Version")):
         return decode(key, data)
@@ -84,7 +84,7 @@ class _Reader:
         return "\n".join([*lines, "", "\n\n".join(texts)]).strip()
 
     def _texts(self, part: Message, *, alone: bool = False) -> Iterator[str]:
-        """The texts of a part and of those in it. `alone`: it is a message's only one, or holds all others."""
+        """Yields the texts of a part and of those in it. `alone`: it is a message's only one, or holds all others."""
         kind = part.get_content_type()
         if part.get_content_maintype() == "multipart":
             yield from self._parts(part, kind, alone)
@@ -155,7 +155,7 @@ class _Reader:
         return [*chosen, *events]
 
     def _enclosed(self, part: Message, kind: str) -> Iterator[str]:
-        """A message, or a report, in a part of its own."""
+        """Yields a message, or a report, in a part of its own."""
         payload = part.get_payload()
         enclosed = [each for each in payload if isinstance(each, Message)] if isinstance(payload, list) else []
         if not enclosed:

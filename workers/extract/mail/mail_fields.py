@@ -70,7 +70,7 @@ def _text(data: bytes, charset: str) -> str:
 
 
 def _eight_bit(text: str) -> str:
-    """A header with bytes beyond ASCII in it, which Python hands out as surrogates."""
+    """Returns a header with bytes beyond ASCII in it, which Python hands out as surrogates."""
     try:
         data = text.encode("ascii", "surrogateescape")
     except UnicodeEncodeError:  # text already

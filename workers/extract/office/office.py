@@ -98,7 +98,7 @@ def _text(data: bytes, kind: Format) -> str:
 
 
 def _is_empty(document: Document, text: str) -> bool:
-    """Whether a workbook's text is nothing but the names of its sheets."""
+    """Tells whether a workbook's text is nothing but the names of its sheets."""
     if text.count("\n") > MOST_LINES:
         return False
     lines = [line.strip() for line in text.split("\n") if line.strip()]

@@ -31,7 +31,7 @@ _NOTHING = re.compile(rb"<((?:[\w.-]+:)?)v\s*(?:/>|></\1v\s*>)")
 
 
 def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
-    """The sheets that have such cells, as the library reads them right. Raises `Unreadable`."""
+    """Returns the sheets that have such cells, as the library reads them right. Raises `Unreadable`."""
     found = package.targets(package.main)
     styles = next(iter(found.get("styles", [])), None)
     changed = {}
@@ -54,7 +54,7 @@ def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
 
 
 def _plainer(styles: bytes) -> bytes:
-    """The styles with codes that the library takes."""
+    """Returns the styles with codes that the library takes."""
 
     def plain(found: re.Match[bytes]) -> bytes:
         code = unescape(found[3].decode(errors="replace"), _QUOTES)

@@ -124,7 +124,7 @@ class _Walk:
             self._styled[node.mem_id] = (_CELL, "") if "cell" in styles else (_BREAK, _BREAK)
 
     def text_of(self, root: LexborNode) -> str:
-        """The text of an element with all that is in it."""
+        """Returns the text of an element with all that is in it."""
         parts, hidden, styled = self._parts, self._hidden, self._styled
         looks, formulas = bool(hidden or styled), self._formulas
         opened: list[tuple[LexborNode, str, bool, bool]] = []
@@ -172,7 +172,7 @@ class _Walk:
 
 
 def _value(node: LexborNode) -> str:
-    """What an <input> shows."""
+    """Tells what an <input> shows."""
     attributes = node.attributes
     if (attributes.get("type") or "").strip().lower() in _VALUE_NOT_SHOWN:
         return ""
@@ -180,7 +180,7 @@ def _value(node: LexborNode) -> str:
 
 
 def _between(node: LexborNode, signs: str) -> str:
-    """What stands before a part of a formula: the sign that is for it, none before the first."""
+    """Tells what stands before a part of a formula: the sign that is for it, none before the first."""
     count, before = 0, node.prev
     while before is not None and count < len(signs):
         count += not (before.tag or "").startswith("-")
