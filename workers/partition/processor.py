@@ -61,6 +61,7 @@ from workers.documents.rows import Row, RowMaker, carried, shared
 from workers.extract import Extracted, Unreadable
 from workers.llm.answer import Answer
 from workers.llm.limits.stop import Stop
+from workers.llm.limits.waiting import sleep_unless
 from workers.llm.prices import Pricer, cost_of
 from workers.observe.metrics import Metrics
 from workers.partition.earlier_rows import EarlierRows
@@ -769,7 +770,10 @@ class Attempt:
     # -- the commit ----------------------------------------------------------------------------------------------------
 
     async def _commit(self, rows: list[Row]) -> c.PartitionOutcome:
-        """One conditional PUT. Whoever lost it, or does not know, believes what the stored file says."""
+        """One conditional PUT. Whoever lost it, or does not know, believes what the stored file says.
+
+        A stop ends the tries, but not before the first: the ledger holds the rows, and another attempt commits them.
+        """
         task = self._task
         footer = ResultFooter(
             task.run.run_id,
@@ -796,7 +800,8 @@ class Attempt:
                     if stored.token != footer.token:
                         return self._outcome(Outcome.COMMITTED, totals=stored.totals)
                     break
-            await asyncio.sleep(pause)
+            if await sleep_unless(self._must_stop, pause):
+                return self._outcome(c.YIELDED, stop=self._stopping())
             pause = min(pause * 2, 5.0)
         self._count(rows, footer.totals)
         return self._outcome(Outcome.COMMITTED, totals=footer.totals)

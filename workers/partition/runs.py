@@ -15,7 +15,7 @@ from temporalio.client import Client
 from batch.files.run_file import RunFile, load_run
 from batch.storage.layout import RunLayout
 from batch.storage.records import read_record
-from batch.storage.store import Storage, StorageError
+from batch.storage.store import Storage
 from batch.workflows import contracts as c
 from workers.documents.long_documents import LongDocuments
 from workers.documents.prompt import CompiledPrompt
@@ -152,16 +152,25 @@ class Runs:
         )
 
     async def _watch(self, run: ActiveRun) -> None:
+        """Follows the run's control for ever. While it cannot be read, for whatever reason, the last state holds."""
+        failing = False
         while True:
-            await self._read_control(run)
+            try:
+                found = await self._storage.get_entry(run.layout.output.bucket, run.layout.control)
+                if found is not None:
+                    run.brakes.follow(_control(found[0]))
+                failing = False
+            except Exception as error:
+                if not failing:
+                    log.warning("control of %s not read, trying again: %r", run.layout.run_id, error)
+                failing = True
             run.followed.set()
             await asyncio.sleep(CONTROL_EVERY)
 
-    async def _read_control(self, run: ActiveRun) -> None:
-        try:
-            found = await self._storage.get_entry(run.layout.output.bucket, run.layout.control)
-        except StorageError as error:
-            log.warning("control of %s not read, trying again: %s", run.layout.run_id, error)
-            return
-        if found is not None:
-            run.brakes.follow(read_record(c.Control, orjson.loads(found[0])))
+
+def _control(data: bytes) -> c.Control:
+    """What a control file says. Raises `TypeError` or `ValueError` for one that is damaged."""
+    control = read_record(c.Control, orjson.loads(data))
+    if not (isinstance(control.epoch, int) and isinstance(control.state, str) and isinstance(control.message, str)):
+        raise TypeError(f"{control} has values of wrong types")
+    return control

@@ -1,0 +1,201 @@
+"""An attempt at a small partition, over storage in a dictionary and a model that answers from a script."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import IO, Any
+
+import orjson
+from temporalio.testing import ActivityEnvironment
+
+from batch.corpus.planning import PlannedDocument, ShardCutter
+from batch.files.run_file import RunFile
+from batch.job.job import Job
+from batch.job.logical_date import Nominal
+from batch.storage.layout import RunLayout
+from batch.storage.listing import ObjectEntry
+from batch.storage.store import ObjectMissing, PreconditionFailed, Storage, StorageUnreachable
+from batch.workflows import contracts as c
+from tests.unit.workers.llm.limits.lanes import open_lane
+from workers.documents.long_documents import LongDocuments
+from workers.documents.prompt import CompiledPrompt
+from workers.extract.pool import Extractors
+from workers.llm.chat import Chat
+from workers.llm.limits.stop import Brakes
+from workers.llm.prices import pricer
+from workers.llm.transport.transport import Reply
+from workers.observe.metrics import Metrics
+from workers.partition.memory_gate import Room
+from workers.partition.processor import Attempt
+from workers.partition.runs import ActiveRun
+
+RUN, SOURCE = c.RunRef("r", "s3://results/t/"), "s3://corpus/t/"
+LAYOUT = RunLayout.of(RUN.output_uri, RUN.run_id)
+JOB = {
+    "name": "t",
+    "source": {"uri": SOURCE},
+    "prompt": {"user": "{{ text }}"},
+    "model": {"name": "simulated-small"},
+    "output": {"uri": RUN.output_uri},
+}
+
+
+class Memory(Storage):
+    """All buckets are one. `away`: keys for which this holds do not answer; one that `arrives` is written all the same.
+
+    `before_put` is called before each PUT: another writer may come in between.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: dict[str, bytes] = {}
+        self.away: Callable[[str], bool] = lambda key: False
+        self.arrives = False
+        self.before_put: Callable[[str], None] = lambda key: None
+        self.failures = 0
+
+    def _check(self, key: str) -> None:
+        if self.away(key):
+            self.failures += 1
+            raise StorageUnreachable(key)
+
+    async def get(self, bucket: str, key: str, **_: Any) -> bytes:
+        return (await self.get_version(bucket, key))[0]
+
+    async def get_version(
+        self, bucket: str, key: str, *, etag: str = "", max_bytes: int | None = None
+    ) -> tuple[bytes, ObjectEntry]:
+        del max_bytes
+        self._check(key)
+        if key not in self.objects:
+            raise ObjectMissing(key)
+        entry = self._entry(key)
+        if etag and etag != entry.etag:
+            raise PreconditionFailed(key)
+        return self.objects[key], entry
+
+    async def get_entry(self, bucket: str, key: str, **_: Any) -> tuple[bytes, ObjectEntry] | None:
+        self._check(key)
+        return (self.objects[key], self._entry(key)) if key in self.objects else None
+
+    async def get_many(
+        self, bucket: str, entries: list[ObjectEntry], *, max_bytes: int | None = None
+    ) -> list[bytes | Any | None]:
+        return [self.objects.get(entry.key) for entry in entries]
+
+    async def create(self, bucket: str, key: str, data: bytes) -> str:
+        return self._put(key, data, lambda: key not in self.objects)
+
+    async def replace(self, bucket: str, key: str, data: bytes, *, etag: str) -> str:
+        return self._put(key, data, lambda: key in self.objects and self._entry(key).etag == etag)
+
+    def _put(self, key: str, data: bytes, is_free: Callable[[], bool]) -> str:
+        self.before_put(key)
+        if not (self.arrives and self.away(key)):
+            self._check(key)
+        if not is_free():
+            raise PreconditionFailed(key)
+        self.objects[key] = data
+        self._check(key)
+        return self._entry(key).etag
+
+    async def delete(self, bucket: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.objects.pop(key, None)
+
+    async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[ObjectEntry]]:
+        yield [self._entry(key) for key in sorted(self.objects) if key.startswith(prefix)]
+
+    @contextmanager
+    def reading(self, bucket: str, key: str) -> Iterator[IO[bytes]]:
+        yield io.BytesIO(self.objects[key])
+
+    def _entry(self, key: str) -> ObjectEntry:
+        return ObjectEntry(key, len(self.objects[key]), hashlib.md5(self.objects[key]).hexdigest())
+
+
+class Model:
+    """Answers each question with what `says` makes of the document's text; `asked` are the texts."""
+
+    base_url = "http://simulated/v1/"
+
+    def __init__(self, says: Callable[[str], str | Exception] = str.upper) -> None:
+        self._says = says
+        self.asked: list[str] = []
+
+    async def post(self, path: str, payload: bytes, *, timeout: float) -> Reply:
+        del path, timeout
+        text = orjson.loads(payload)["messages"][-1]["content"]
+        self.asked.append(text)
+        said = self._says(text)
+        if isinstance(said, Exception):
+            raise said
+        choice = {"message": {"content": said}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 9, "completion_tokens": 1}
+        return Reply(200, {}, {"choices": [choice], "usage": usage})
+
+
+class Pulse:
+    """Tells what it is set to."""
+
+    def __init__(self) -> None:
+        self.late = False
+        self.details: Callable[[], Any] = dict
+
+    def superseded(self) -> bool:
+        return self.late
+
+
+class Partition:
+    """One partition of a run, in which attempts are made; what is durable of it lies in `storage`."""
+
+    def __init__(self, texts: dict[str, str], **source: Any) -> None:
+        """`texts`: of its documents, by key. `source`: more of the job's source."""
+        self.storage, self.model, self.metrics = Memory(), Model(), Metrics()
+        self.drain, self.pulse = asyncio.Event(), Pulse()
+        self.job = Job.parse({**JOB, "source": {**JOB["source"], **source}})  # type: ignore[dict-item]
+        self.documents = []
+        for key, text in texts.items():
+            self.storage.objects[key] = text.encode()
+            self.documents.append(PlannedDocument.of("corpus", self.storage._entry(key)))
+        self.plan()
+
+    def plan(self) -> None:
+        """Writes the plan of `documents`."""
+        cutter = ShardCutter(shard=0, first_partition=0, start_cursor="", documents=100, size=2**20, partitions=1)
+        for document in self.documents:
+            cutter.add(document, document.document_id)
+        self.storage.objects[LAYOUT.plan(0)], _ = cutter.finish(last=True)
+
+    def run(self) -> ActiveRun:
+        """The run as a fresh process has it."""
+        file = RunFile.of("r", self.job, "execution", "2026-01-01T00:00:00Z", Nominal.parse("2026-01-01T00:00:00Z"))
+        brakes = Brakes(max_error_rate=1.0, drain=self.drain)
+        lane: Any = open_lane(concurrency=8)
+        transport: Any = self.model
+        return ActiveRun(
+            layout=LAYOUT,
+            file=file,
+            fingerprint=file.fingerprint,
+            dates=file.nominal.values,
+            prompt=CompiledPrompt(self.job.prompt),
+            long=LongDocuments(self.job),
+            chat=Chat(self.job, transport, brakes, self.metrics, lane),
+            price=pricer(self.job.model),
+            brakes=brakes,
+            lane=lane,
+            room=Room(documents=8),
+            extractors=Extractors(),
+        )
+
+    def attempt(self, number: int = 1, *, generation: int = 1, run: ActiveRun | None = None) -> Attempt:
+        task = c.PartitionInput(RUN, 0, 0, 0, generation, dispatch=1, epoch=1, max_barren_attempts=3)
+        environment = ActivityEnvironment()
+        environment.info = replace(environment.info, attempt=number)
+        pulse: Any = self.pulse
+        return environment.run(lambda: Attempt(task, run or self.run(), self.storage, self.metrics, pulse))
