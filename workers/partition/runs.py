@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from temporalio.client import Client
 from batch.files.run_file import RunFile, load_run
 from batch.storage.layout import RunLayout
 from batch.storage.records import read_record
-from batch.storage.store import Storage
+from batch.storage.store import Storage, StorageError
 from batch.workflows import contracts as c
 from workers.documents.long_documents import LongDocuments
 from workers.documents.prompt import CompiledPrompt
@@ -30,7 +31,6 @@ from workers.llm.prices import Pricer, pricer
 from workers.llm.transport.transport import Transport
 from workers.observe.metrics import Metrics
 from workers.partition.memory_gate import Room
-from workers.partition.source_health import Reads
 
 CONTROL_EVERY = 2.5
 """Seconds between two looks at `control.json`, once a process and run while partitions of it are worked on."""
@@ -38,6 +38,28 @@ KEPT = 16
 """Idle runs that stay loaded."""
 
 log = logging.getLogger(__name__)
+
+
+class Reads:
+    """The last document that one run could read from its source in this process."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._where: tuple[str, str] | None = None
+
+    def note(self, bucket: str, key: str) -> None:
+        self._at, self._where = time.monotonic(), (bucket, key)
+
+    async def others_work(self, storage: Storage, since: float) -> bool:
+        """Whether another document was read since (monotonic seconds), or the last one that was is still there."""
+        if self._at > since:
+            return True
+        if self._where is None:
+            return False
+        try:
+            return await storage.head(*self._where) is not None
+        except StorageError:
+            return False
 
 
 @dataclass

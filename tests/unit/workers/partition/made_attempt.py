@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import IO, Any
+from collections.abc import Callable
+from typing import Any
 
 import orjson
-from temporalio.testing import ActivityEnvironment
 
 from batch.corpus.planning import PlannedDocument, ShardCutter
 from batch.files.run_file import RunFile
@@ -19,8 +14,9 @@ from batch.job.job import Job
 from batch.job.logical_date import Nominal
 from batch.storage.layout import RunLayout
 from batch.storage.listing import ObjectEntry
-from batch.storage.store import ObjectMissing, PreconditionFailed, Storage, StorageUnreachable
+from batch.storage.store import StorageUnreachable
 from batch.workflows import contracts as c
+from tests.memory_storage import MemoryStorage
 from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.documents.long_documents import LongDocuments
 from workers.documents.prompt import CompiledPrompt
@@ -30,8 +26,9 @@ from workers.llm.limits.stop import Brakes
 from workers.llm.prices import pricer
 from workers.llm.transport.transport import Reply
 from workers.observe.metrics import Metrics
+from workers.partition.asker import AskerMaker, Online
+from workers.partition.attempt import Attempt
 from workers.partition.memory_gate import Room
-from workers.partition.processor import Attempt
 from workers.partition.runs import ActiveRun
 
 RUN, SOURCE = c.RunRef("r", "s3://results/t/"), "s3://corpus/t/"
@@ -45,78 +42,34 @@ JOB = {
 }
 
 
-class Memory(Storage):
-    """All buckets are one. `away`: keys for which this holds do not answer; one that `arrives` is written all the same.
-
-    `before_put` is called before each PUT: another writer may come in between.
-    """
+class Memory(MemoryStorage):
+    """`away`: keys for which this holds do not answer; where it `arrives`, a PUT to one is carried out all the same."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.objects: dict[str, bytes] = {}
         self.away: Callable[[str], bool] = lambda key: False
         self.arrives = False
-        self.before_put: Callable[[str], None] = lambda key: None
-        self.failures = 0
+        self.failed = asyncio.Event()
 
     def _check(self, key: str) -> None:
         if self.away(key):
-            self.failures += 1
+            self.failed.set()
             raise StorageUnreachable(key)
 
-    async def get(self, bucket: str, key: str, **_: Any) -> bytes:
-        return (await self.get_version(bucket, key))[0]
-
-    async def get_version(
-        self, bucket: str, key: str, *, etag: str = "", max_bytes: int | None = None
-    ) -> tuple[bytes, ObjectEntry]:
-        del max_bytes
+    async def get_entry(
+        self, bucket: str, key: str, *, max_bytes: int | None = None
+    ) -> tuple[bytes, ObjectEntry] | None:
         self._check(key)
-        if key not in self.objects:
-            raise ObjectMissing(key)
-        entry = self._entry(key)
-        if etag and etag != entry.etag:
-            raise PreconditionFailed(key)
-        return self.objects[key], entry
+        return await super().get_entry(bucket, key, max_bytes=max_bytes)
 
-    async def get_entry(self, bucket: str, key: str, **_: Any) -> tuple[bytes, ObjectEntry] | None:
+    async def get_many(self, bucket: str, wanted: list[ObjectEntry], *, max_bytes: int) -> list[Any]:
+        return [self.objects.get(entry.key) for entry in wanted]
+
+    def _write(self, key: str, data: bytes, check: Callable[[], None]) -> str:
+        if self.arrives:
+            super()._write(key, data, check)
         self._check(key)
-        return (self.objects[key], self._entry(key)) if key in self.objects else None
-
-    async def get_many(
-        self, bucket: str, entries: list[ObjectEntry], *, max_bytes: int | None = None
-    ) -> list[bytes | Any | None]:
-        return [self.objects.get(entry.key) for entry in entries]
-
-    async def create(self, bucket: str, key: str, data: bytes) -> str:
-        return self._put(key, data, lambda: key not in self.objects)
-
-    async def replace(self, bucket: str, key: str, data: bytes, *, etag: str) -> str:
-        return self._put(key, data, lambda: key in self.objects and self._entry(key).etag == etag)
-
-    def _put(self, key: str, data: bytes, is_free: Callable[[], bool]) -> str:
-        self.before_put(key)
-        if not (self.arrives and self.away(key)):
-            self._check(key)
-        if not is_free():
-            raise PreconditionFailed(key)
-        self.objects[key] = data
-        self._check(key)
-        return self._entry(key).etag
-
-    async def delete(self, bucket: str, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.objects.pop(key, None)
-
-    async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[ObjectEntry]]:
-        yield [self._entry(key) for key in sorted(self.objects) if key.startswith(prefix)]
-
-    @contextmanager
-    def reading(self, bucket: str, key: str) -> Iterator[IO[bytes]]:
-        yield io.BytesIO(self.objects[key])
-
-    def _entry(self, key: str) -> ObjectEntry:
-        return ObjectEntry(key, len(self.objects[key]), hashlib.md5(self.objects[key]).hexdigest())
+        return super()._write(key, data, check)
 
 
 class Model:
@@ -162,7 +115,7 @@ class Partition:
         self.documents = []
         for key, text in texts.items():
             self.storage.objects[key] = text.encode()
-            self.documents.append(PlannedDocument.of("corpus", self.storage._entry(key)))
+            self.documents.append(PlannedDocument.of("corpus", self.storage.entry(key)))
         self.plan()
 
     def plan(self) -> None:
@@ -193,9 +146,18 @@ class Partition:
             extractors=Extractors(),
         )
 
-    def attempt(self, number: int = 1, *, generation: int = 1, run: ActiveRun | None = None) -> Attempt:
+    def attempt(
+        self, number: int = 1, *, generation: int = 1, run: ActiveRun | None = None, asker: AskerMaker = Online
+    ) -> Attempt:
+        """An attempt in that run, or in a fresh process."""
         task = c.PartitionInput(RUN, 0, 0, 0, generation, dispatch=1, epoch=1, max_barren_attempts=3)
-        environment = ActivityEnvironment()
-        environment.info = replace(environment.info, attempt=number)
         pulse: Any = self.pulse
-        return environment.run(lambda: Attempt(task, run or self.run(), self.storage, self.metrics, pulse))
+        return Attempt(
+            task,
+            number,
+            run or self.run(),
+            storage=self.storage,
+            metrics=self.metrics,
+            pulse=pulse,
+            asker=asker,
+        )

@@ -9,6 +9,7 @@ import pytest
 
 from batch.files import result_file
 from batch.workflows import contracts as c
+from batch.workflows.states import Outcome, Reason, State
 from tests.unit.workers.partition.made_attempt import LAYOUT, Partition
 
 RESULT = LAYOUT.result(0, 0)
@@ -26,7 +27,7 @@ def partition() -> Partition:
 
 async def test_documents_are_asked_and_committed(partition: Partition) -> None:
     outcome = await partition.attempt().run()
-    assert (outcome.outcome, outcome.totals.ok) == (c.COMMITTED, 3)
+    assert (outcome.outcome, outcome.totals.ok) == (Outcome.COMMITTED, 3)
     assert {key: row["output_text"] for key, row in rows(partition).items()} == {
         "t/a.txt": "ONE",
         "t/b.txt": "TWO",
@@ -41,8 +42,7 @@ async def test_a_commit_that_storage_does_not_take_ends_with_the_attempt(partiti
     storage.away = lambda key: key == RESULT and bool(partition.model.asked)
     attempt = partition.attempt(run=run)
     work = asyncio.create_task(attempt.run())
-    while not storage.failures and not work.done():
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(storage.failed.wait(), 3)
     match ends_by:
         case "drain":
             partition.drain.set()
@@ -53,19 +53,19 @@ async def test_a_commit_that_storage_does_not_take_ends_with_the_attempt(partiti
         case "cut":
             attempt.cut()
         case "pause":
-            run.brakes.follow(c.Control(c.PAUSED, 1))
+            run.brakes.follow(c.Control(State.PAUSED, 1))
     outcome = await asyncio.wait_for(work, 3)
-    assert outcome.outcome == c.YIELDED
-    assert outcome.reason == (c.BY_USER if ends_by == "pause" else c.DRAIN)
+    assert outcome.outcome == Outcome.YIELDED
+    assert outcome.reason == (Reason.BY_USER if ends_by == "pause" else Reason.DRAIN)
     storage.away = lambda key: False
     partition.drain.clear()
     partition.pulse.late = False
     outcome = await partition.attempt(2).run()
-    assert (outcome.outcome, outcome.totals.ok) == (c.COMMITTED, 3)
+    assert (outcome.outcome, outcome.totals.ok) == (Outcome.COMMITTED, 3)
     assert sorted(partition.model.asked) == ["one", "three", "two"]
 
 
 async def test_a_commit_is_tried_once_also_by_who_drains(partition: Partition) -> None:
     attempt = partition.attempt()
     partition.storage.before_put = lambda key: partition.drain.set()
-    assert (await attempt.run()).outcome == c.COMMITTED
+    assert (await attempt.run()).outcome == Outcome.COMMITTED

@@ -47,8 +47,10 @@ async def followed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Parti
 
 async def until_paused(run: ActiveRun) -> str:
     async with asyncio.timeout(2):
-        while (stop := run.brakes.stop()) is None:
-            await asyncio.sleep(0.01)
+        while not await run.brakes.wait_stopped(1):
+            pass
+    stop = run.brakes.stop()
+    assert stop is not None
     return stop.message
 
 
