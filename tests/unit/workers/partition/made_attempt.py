@@ -78,14 +78,14 @@ class Model:
     base_url = "http://simulated/v1/"
 
     def __init__(self, says: Callable[[str], str | Exception] = str.upper) -> None:
-        self._says = says
+        self.says = says
         self.asked: list[str] = []
 
     async def post(self, path: str, payload: bytes, *, timeout: float) -> Reply:
         del path, timeout
         text = orjson.loads(payload)["messages"][-1]["content"]
         self.asked.append(text)
-        said = self._says(text)
+        said = self.says(text)
         if isinstance(said, Exception):
             raise said
         choice = {"message": {"content": said}, "finish_reason": "stop"}
