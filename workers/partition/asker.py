@@ -92,7 +92,7 @@ class Asker(Protocol):
 AskerMaker = Callable[[Work], Asker]
 
 
-class Online:
+class Online(Asker):
     """Asks online: a task a document, as many at once as the run has room for in this process."""
 
     def __init__(self, work: Work, *, finish: Callable[[Row], Row] = lambda row: row) -> None:
@@ -100,9 +100,6 @@ class Online:
         self._work, self._finish = work, finish
         self._asking: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-
-    def begin(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
-        """Needs to know nothing."""
 
     async def ask(self, documents: list[PlannedDocument]) -> None:
         """Asks in the order of the plan; where partitions share the room, the first one's documents come first."""
@@ -131,9 +128,6 @@ class Online:
         """Ends the calls in flight."""
         for task in self._asking:
             task.cancel()
-
-    async def tidy(self) -> None:
-        """Leaves nothing behind."""
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
         """A mistake of ours in one document's task ends the attempt, after the others' answers are kept."""

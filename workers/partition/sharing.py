@@ -66,8 +66,7 @@ class Sharing:
         return content_of(like.etag, like.uri)
 
     def _is_proven(self, document: PlannedDocument) -> bool:
-        """Whether its etag is of its content: a row's is the row's hash, that of a text was found so when it was
-        read."""
+        """Whether its etag is known to be of its content: a row's is its hash, a text's was found so when read."""
         return document.is_planned or document.document_id in self._reader.likes
 
     async def _ask_unproven(self, documents: list[PlannedDocument]) -> list[PlannedDocument]:
@@ -140,8 +139,8 @@ class Sharing:
 
     async def _ask_in_place_of_others(self, documents: list[PlannedDocument]) -> None:
         """Of documents whose answer nobody has: asks about the first of each content, and shares its answer."""
-        firsts = {self._content(document): document for document in reversed(documents)}
         self._reader.by_themselves.update(document.document_id for document in documents)
+        firsts = {self._content(document): document for document in reversed(documents)}
         await self._asker.ask([*firsts.values()])
         left = []
         for document in documents:
