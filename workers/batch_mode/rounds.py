@@ -43,7 +43,7 @@ from workers.llm.answers.errors import Kind, Verdict, judge_status
 from workers.llm.limits.waiting import sleep_while
 from workers.llm.prices import Pricer, cost_of, pricer
 from workers.partition.answered import marked
-from workers.partition.asker import Asker, Online, Work
+from workers.partition.asker import Online, Work
 from workers.partition.attempt_stop import Stopped
 from workers.partition.ledger import Replayed
 from workers.partition.reader import Unchanged
@@ -56,8 +56,8 @@ GROUPS_AT_ONCE = 4
 log = logging.getLogger(__name__)
 
 
-class BatchRounds(Asker):
-    """Asks about the documents of one attempt in batches, and online what is left at the deadline."""
+class BatchRounds:
+    """Asks about the documents of one attempt in batches (an `Asker`), and online what is left at the deadline."""
 
     def __init__(self, work: Work, *, api: BatchApi) -> None:
         task, job = work.task, work.run.file.job

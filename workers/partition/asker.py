@@ -92,7 +92,7 @@ class Asker(Protocol):
 AskerMaker = Callable[[Work], Asker]
 
 
-class Online(Asker):
+class Online:
     """Asks online: a task a document, as many at once as the run has room for in this process."""
 
     def __init__(self, work: Work, *, finish: Callable[[Row], Row] = lambda row: row) -> None:
@@ -100,6 +100,12 @@ class Online(Asker):
         self._work, self._finish = work, finish
         self._asking: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+
+    def begin(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
+        """Needs to know nothing."""
+
+    async def tidy(self) -> None:
+        """Leaves nothing behind."""
 
     async def ask(self, documents: list[PlannedDocument]) -> None:
         """Asks in the order of the plan; where partitions share the room, the first one's documents come first."""

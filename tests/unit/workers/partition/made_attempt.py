@@ -62,8 +62,14 @@ class Memory(MemoryStorage):
         self._check(key)
         return await super().get_entry(bucket, key, max_bytes=max_bytes)
 
+    async def get_version(
+        self, bucket: str, key: str, *, etag: str = "", max_bytes: int | None = None
+    ) -> tuple[bytes, ObjectEntry]:
+        self._check(key)
+        return await super().get_version(bucket, key, etag=etag, max_bytes=max_bytes)
+
     async def get_many(self, bucket: str, wanted: list[ObjectEntry], *, max_bytes: int) -> list[Any]:
-        return [self.objects.get(entry.key) for entry in wanted]
+        return [None if self.away(entry.key) else self.objects.get(entry.key) for entry in wanted]
 
     def _write(self, key: str, data: bytes, check: Callable[[], None]) -> str:
         if self.arrives:
