@@ -25,6 +25,7 @@ from batch.cli.app import (
 )
 from batch.cli.watching import attend, connect, find, is_run_simulated, show, watch_to_end
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import Run, RunResult
@@ -157,7 +158,7 @@ def resume(
     async def go() -> None:
         found = await find(run_id, None)
         now = await _require_open(found)
-        if now.state != "paused" and max_cost_usd is None:
+        if now.state != State.PAUSED and max_cost_usd is None:
             say(f"run {run_id} is not paused: {now.state}")
             return
         await found.resume(max_cost_usd=max_cost_usd)

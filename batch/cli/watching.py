@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from batch.cli.app import EXIT_FAILURES, CliError, open_console, print_json, say
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import Connection, Run, RunResult
@@ -82,4 +83,4 @@ def show(result: RunResult, *, simulated: bool, as_json: bool) -> int:
         from batch.terminal.ending import print_account
 
         print_account(open_console(), result, simulated=simulated)
-    return EXIT_FAILURES if result.ended and result.state != "completed" else 0
+    return EXIT_FAILURES if result.ended and result.state != State.COMPLETED else 0
