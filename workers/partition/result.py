@@ -30,35 +30,35 @@ class PartitionResult:
         self.settled = 0
 
     async def found(self) -> tuple[ResultFooter, list[Row]] | None:
-        """What stands: its footer, and of an earlier generation the rows; None where it is nothing of ours."""
-        found = await self._storage.get_entry(self._bucket, self._key)
-        self._replaces = found[1].etag if found else None
+        """What stands before the attempt: its footer, and an earlier generation's rows; None where there is none."""
+        found = await self._read()
         if found is None:
             return None
-        try:
-            footer = result_file.read_footer(found[0])
-        except NotOurs as error:
-            log.warning("replacing %s: %s", self._run.layout.uri(self._key), error)
-            return None
+        footer, data = found
         self.settled = footer.generation if footer.settles else 0
-        if self.is_of_now(footer):
-            return footer, []
-        table, _ = result_file.decode(found[0])
-        return footer, [packed(row) for row in table.to_pylist()]
+        rows = [] if self.is_of_now(footer) else result_file.decode(data)[0].to_pylist()
+        return footer, [packed(row) for row in rows]
 
     def is_of_now(self, footer: ResultFooter) -> bool:
         """Whether nothing is left to be done for this generation."""
         return footer.generation >= self._task.generation
 
     async def standing(self) -> ResultFooter | None:
-        """The footer of what stands for this generation; notes the etag of what does not, which a commit replaces."""
+        """The footer of what stands for this generation by now."""
+        found = await self._read()
+        return found[0] if found is not None and self.is_of_now(found[0]) else None
+
+    async def _read(self) -> tuple[ResultFooter, bytes] | None:
+        """The file, if it is ours; notes the etag of what stands, which a commit replaces."""
         found = await self._storage.get_entry(self._bucket, self._key)
         self._replaces = found[1].etag if found else None
-        with suppress(NotOurs):
-            footer = result_file.read_footer(found[0]) if found else None
-            if footer is not None and self.is_of_now(footer):
-                return footer
-        return None
+        if found is None:
+            return None
+        try:
+            return result_file.read_footer(found[0]), found[0]
+        except NotOurs as error:
+            log.warning("replacing %s: %s", self._run.layout.uri(self._key), error)
+            return None
 
     async def commit(self, rows: list[Row], stop: AttemptStop) -> ResultFooter | None:
         """One conditional PUT. Whoever lost it, or does not know, believes what the stored file says: its footer.

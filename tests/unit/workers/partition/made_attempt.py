@@ -43,12 +43,11 @@ JOB = {
 
 
 class Memory(MemoryStorage):
-    """`away`: keys for which this holds do not answer; where it `arrives`, a PUT to one is carried out all the same."""
+    """`away`: keys for which this holds do not answer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away: Callable[[str], bool] = lambda key: False
-        self.arrives = False
         self.failed = asyncio.Event()
 
     def _check(self, key: str) -> None:
@@ -72,8 +71,6 @@ class Memory(MemoryStorage):
         return [None if self.away(entry.key) else self.objects.get(entry.key) for entry in wanted]
 
     def _write(self, key: str, data: bytes, check: Callable[[], None]) -> str:
-        if self.arrives:
-            super()._write(key, data, check)
         self._check(key)
         return super()._write(key, data, check)
 
