@@ -33,7 +33,7 @@ from workers.partition.runs import ActiveRun
 
 RUN, SOURCE = c.RunRef("r", "s3://results/t/"), "s3://corpus/t/"
 LAYOUT = RunLayout.of(RUN.output_uri, RUN.run_id)
-JOB = {
+JOB: dict[str, Any] = {
     "name": "t",
     "source": {"uri": SOURCE},
     "prompt": {"user": "{{ text }}"},
@@ -110,11 +110,12 @@ class Pulse:
 class Partition:
     """One partition of a run, in which attempts are made; what is durable of it lies in `storage`."""
 
-    def __init__(self, texts: dict[str, str], **source: Any) -> None:
-        """`texts`: of its documents, by key. `source`: more of the job's source."""
+    def __init__(self, texts: dict[str, str], *, model: dict[str, Any] | None = None, **source: Any) -> None:
+        """`texts`: of its documents, by key. `model`, `source`: more of those of the job."""
         self.storage, self.model, self.metrics = Memory(), Model(), Metrics()
         self.drain, self.pulse = asyncio.Event(), Pulse()
-        self.job = Job.parse({**JOB, "source": {**JOB["source"], **source}})  # type: ignore[dict-item]
+        more = {"model": {**JOB["model"], **(model or {})}, "source": {**JOB["source"], **source}}
+        self.job = Job.parse({**JOB, **more})
         self.documents = []
         for key, text in texts.items():
             self.storage.objects[key] = text.encode()
