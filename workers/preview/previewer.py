@@ -57,7 +57,7 @@ from workers.llm.prices import cost_of, pricer
 from workers.llm.transport.transport import Transport
 from workers.observe.metrics import Metrics
 from workers.partition.memory_gate import Room
-from workers.partition.planned_reads import read_planned
+from workers.partition.reader import read_planned
 from workers.sources.planned import first_rows, holds_rows
 
 AT_ONCE = 16

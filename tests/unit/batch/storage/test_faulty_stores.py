@@ -29,7 +29,7 @@ from tests.jobs import job
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
 from tests.unit.batch.files.test_state import compared, entry
 from workers.extract import Unreadable
-from workers.partition.planned_reads import read_planned
+from workers.partition.reader import read_planned
 from workers.process.control import storage_problem
 
 WORDS = b"The invoice is wrong."
