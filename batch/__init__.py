@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from batch.client.run import rerun_blocking as rerun_blocking
     from batch.client.run import run_blocking as run_blocking
     from batch.client.run import start as start
+    from batch.client.schedule_timing import Overlap as Overlap
+    from batch.client.schedule_timing import Timing as Timing
     from batch.client.schedules import Schedule as Schedule
     from batch.client.schedules import create_schedule as create_schedule
     from batch.client.schedules import find_schedule as find_schedule
     from batch.client.schedules import list_schedules as list_schedules
     from batch.client.status import RunResult as RunResult
-    from batch.client.timing import Overlap as Overlap
-    from batch.client.timing import Timing as Timing
     from batch.job.job import Job as Job
     from batch.job.limits import Limits as Limits
     from batch.job.limits import Partitions as Partitions
@@ -51,7 +51,7 @@ _HOMES = {
         "batch.client.run": "BudgetTooSmall Run RunBusy RunNotFound connect rerun rerun_blocking run_blocking start",
         "batch.client.schedules": "Schedule create_schedule find_schedule list_schedules",
         "batch.client.status": "RunResult",
-        "batch.client.timing": "Overlap Timing",
+        "batch.client.schedule_timing": "Overlap Timing",
         "batch.job.job": "Job",
         "batch.job.limits": "Limits Partitions",
         "batch.job.model": "Model",

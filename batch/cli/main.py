@@ -64,8 +64,8 @@ def _expected_errors() -> tuple[type[Exception], ...]:
 
     from batch.client.checks import CheckFailed
     from batch.client.run import BudgetTooSmall, RunBusy, RunNotFound
+    from batch.client.schedule_timing import ScheduleError
     from batch.client.schedules import ScheduleForeign, ScheduleNotFound
-    from batch.client.timing import ScheduleError
     from batch.files.results import UnknownFormat
     from batch.files.run_file import RunMissing
     from batch.job.part import JobError

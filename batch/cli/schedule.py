@@ -24,8 +24,8 @@ from batch.cli.watching import connect
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 
 if TYPE_CHECKING:
+    from batch.client.schedule_timing import Overlap, Timing
     from batch.client.schedules import Schedule
-    from batch.client.timing import Overlap, Timing
 
 group = typer.Typer(
     help="Nightly runs: a job, frozen, again and again.",
@@ -228,7 +228,7 @@ async def _find(name: str) -> Schedule:
 def _timing(
     *, cron: str | None, every: str | None, offset: str, time_zone: str, overlap: str, jitter: str, catch_up: str
 ) -> Timing:
-    from batch.client.timing import Timing
+    from batch.client.schedule_timing import Timing
 
     if (cron is None) == (every is None):
         raise CliError('say when: --cron EXPR, such as "0 2 * * *", or --every SPAN, such as 6h')
@@ -252,7 +252,7 @@ def _span(where: str, text: str) -> timedelta:
 
 
 def _overlap(text: str) -> Overlap:
-    from batch.client.timing import Overlap
+    from batch.client.schedule_timing import Overlap
 
     try:
         return Overlap(text)

@@ -27,7 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from batch.client import checks, visibility
 from batch.client.run import Connection, connect
-from batch.client.timing import Overlap, ScheduleError, Timing
+from batch.client.schedule_timing import Overlap, ScheduleError, Timing
 from batch.job.job import Job
 from batch.job.logical_date import Nominal, find_zone
 from batch.workflows import contracts as c

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.files.kept_text import unpack
-from batch.schema.arrow import ROW_SCHEMA_VERSION, TEXT
+from batch.schema.row_schema import ROW_SCHEMA_VERSION, TEXT
 from batch.storage.records import read_record
 from batch.workflows.contracts import Totals
 

@@ -18,7 +18,7 @@ _FILE = "_result_file"
 
 
 def scan(output_uri: str, run_id: str) -> pl.LazyFrame:
-    """All rows of a run: the columns of `batch.schema.arrow.row_schema`, `result` typed by the job's JSON schema."""
+    """Returns all rows of a run: the columns of `row_schema`, `result` typed by the job's JSON schema, lazily."""
     layout = RunLayout.of(output_uri, run_id)
     return pl.scan_parquet(f"{layout.uri(layout.results)}**/*.parquet", storage_options=storage_options())
 

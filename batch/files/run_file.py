@@ -12,7 +12,7 @@ from batch.files.state import StatePointer
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
 from batch.job.stored import stored_job
-from batch.schema.arrow import ROW_SCHEMA_VERSION, row_schema, schema_from_json, schema_to_json
+from batch.schema.row_schema import ROW_SCHEMA_VERSION, row_schema, schema_from_json, schema_to_json
 from batch.storage.layout import RunLayout
 from batch.storage.records import read_record
 from batch.storage.store import ObjectMissing, Storage

@@ -23,7 +23,7 @@ from batch.files.ledger_segment import LedgerName, Newest, decode_segment
 from batch.files.result_file import ERROR, OK
 from batch.files.run_file import RunFile
 from batch.schema.answer_reader import AnswerReader, InvalidAnswer
-from batch.schema.arrow import TEXT
+from batch.schema.row_schema import TEXT
 from batch.storage.layout import RunLayout, place_of_result
 from batch.storage.store import ObjectMissing, Storage
 

@@ -59,7 +59,7 @@ def _types(job: Job) -> dict[str, str]:
         return {}
     import polars as pl
 
-    from batch.schema.arrow import row_schema
+    from batch.schema.row_schema import row_schema
 
     return field_types(pl.DataFrame(row_schema(job.output.json_schema).empty_table()).schema)
 

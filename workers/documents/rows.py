@@ -1,4 +1,4 @@
-"""One document's row, with the columns of `batch.schema.arrow.row_schema`; a column left out is null."""
+"""One document's row, with the columns of `batch.schema.row_schema.row_schema`; a column left out is null."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from temporalio import client as t
 
 from batch.cli.main import command_line
-from batch.client.timing import Overlap, ScheduleError, Timing
+from batch.client.schedule_timing import Overlap, ScheduleError, Timing
 from batch.storage.layout import RunLayout
 
 JOB = """

@@ -11,7 +11,7 @@ from batch.files.kept_text import pack, unpack
 from batch.files.run_file import RunFile
 from batch.job.job import Job
 from batch.job.part import JobError
-from batch.schema.arrow import row_schema
+from batch.schema.row_schema import row_schema
 from batch.workflows.contracts import Totals
 
 JOB: dict[str, Any] = {

@@ -12,7 +12,7 @@ import pytest
 
 from batch.files.ledger_segment import LedgerName, encode_segment
 from batch.files.result_file import ResultFooter, encode
-from batch.schema.arrow import row_schema
+from batch.schema.row_schema import row_schema
 from batch.storage.layout import RunLayout
 from batch.storage.store import ObjectEntry
 from batch.workflows.contracts import Totals

@@ -11,17 +11,10 @@ import pyarrow as pa
 import pytest
 
 from batch.schema.answer_reader import AnswerReader
-from batch.schema.arrow import (
-    JSON_TEXT,
-    ROW_SCHEMA_VERSION,
-    arrow_type,
-    check_schema,
-    row_schema,
-    schema_from_json,
-    schema_to_json,
-)
+from batch.schema.arrow import JSON_TEXT, arrow_type, check_schema
 from batch.schema.columns import MAX_DEPTH, MAX_PROPERTIES
 from batch.schema.problems import SchemaError
+from batch.schema.row_schema import ROW_SCHEMA_VERSION, row_schema, schema_from_json, schema_to_json
 from tests.unit.batch.schema.json_schemas import (
     DATE,
     DATE_TIME,

@@ -30,7 +30,7 @@ from batch.job.part import JobError
 from batch.previews.estimation import Estimate, Range
 from batch.previews.exchange import PreviewedDocument, PreviewRequest, PreviewResult
 from batch.previews.sample import Picked
-from batch.schema.arrow import row_schema
+from batch.schema.row_schema import row_schema
 from batch.storage.layout import RunLayout, S3Uri, StateLayout
 from batch.storage.records import read_record
 from batch.workflows import contracts as c

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from rich.console import Console, RenderableType
 
+from batch.client.schedule_timing import Overlap, Timing
 from batch.client.schedules import ScheduleStatus
-from batch.client.timing import Overlap, Timing
 from batch.job.job import Job
 from batch.terminal.run_tables import age, runs_table, schedule_account, scheduled_runs_table, schedules_table
 from batch.workflows.states import State

@@ -20,7 +20,7 @@ from batch.job import strict_yaml
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
 from batch.job.part import JobError
-from batch.schema.arrow import row_schema
+from batch.schema.row_schema import row_schema
 from batch.storage.layout import RunLayout
 from tests.unit.workers.llm.limits.lanes import open_lane
 from tests.unit.workers.partition.test_ledger import NAME, Memory, row

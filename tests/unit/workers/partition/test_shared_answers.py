@@ -12,7 +12,7 @@ from batch.corpus.planning import PlannedDocument
 from batch.files import result_file
 from batch.files.ledger_segment import LedgerName, encode_segment
 from batch.files.result_file import ResultFooter, totals_of
-from batch.schema.arrow import row_schema
+from batch.schema.row_schema import row_schema
 from batch.storage.layout import RunLayout
 from batch.storage.listing import ObjectEntry
 from workers.documents.rows import Row, RowMaker, failed, shared
