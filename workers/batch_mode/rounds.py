@@ -40,7 +40,7 @@ from workers.documents.rows import TOKENS, Row
 from workers.extract import Extracted, Unreadable
 from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind, Verdict, judge_status
-from workers.llm.limits.waiting import sleep_while
+from workers.llm.limits.waiting import doubled, sleep_while
 from workers.llm.prices import Pricer, cost_of, pricer
 from workers.partition.answered import marked
 from workers.partition.asker import Online, Work
@@ -360,7 +360,7 @@ class BatchRounds:
                 for each in (spool, *self._ready):
                     each.remove()
                 self._ready.clear()
-        pause = min(QUEUE_MOST, QUEUE_FIRST * 2.0 ** min(self._queue_full - 1, 30))
+        pause = doubled(QUEUE_FIRST, self._queue_full, QUEUE_MOST)
         await self._batches.wait(max(0.05, min(pause, self._seconds_left())))
 
     # -- rows ----------------------------------------------------------------------------------------------------------

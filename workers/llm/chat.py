@@ -21,7 +21,7 @@ from workers.llm.answers.json_text import dug_out
 from workers.llm.call import PATH, Brake, Caller, Calls, FieldUnknown
 from workers.llm.call_cost import CallBudget, Expected
 from workers.llm.limits.limiter import RETRY_AFTER_MOST, Lane
-from workers.llm.limits.waiting import sleep_unless
+from workers.llm.limits.waiting import doubled, sleep_unless
 from workers.llm.question import Questions
 from workers.llm.short_question import ShortQuestion, probe
 from workers.llm.transport.transport import Transport
@@ -303,6 +303,6 @@ def after_reask(answer: Answer, invalid: Answer) -> Answer:
 def backoff(calls: int, retry_after: float | None) -> float:
     """Returns seconds to wait, with jitter: what the provider asks for, up to a limit, else twice as long each time."""
     if not retry_after:  # none, or at once: servers say 0 for hours
-        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(calls - 1, 30)) * random.uniform(0.5, 1.0)
+        return doubled(BACKOFF_FIRST, calls, BACKOFF_MOST) * random.uniform(0.5, 1.0)
     asked = min(RETRY_AFTER_MOST, retry_after)
     return asked + random.uniform(0.0, 0.1 + 0.1 * asked)

@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable
 
 
+def doubled(first: float, times: int, most: float) -> float:
+    """Returns `first` seconds the first of `times`, twice as long each further time, `most` at most."""
+    return min(most, first * 2.0 ** min(times - 1, 30))
+
+
 async def sleep_unless(stopped: Callable[[], bool], seconds: float) -> bool:
     """Sleeps, but at most until stopped, which is asked four times a second; tells which."""
     deadline = time.monotonic() + seconds
