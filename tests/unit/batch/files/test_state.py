@@ -6,7 +6,6 @@ import hashlib
 import io
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +15,8 @@ from hypothesis import strategies as st
 
 from batch.corpus.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
 from batch.files.state import STATE_SCHEMA, Entry, StatePointer, read_entries
-from batch.storage.store import Storage
-from tests.unit.workers.sources.row_corpus import Memory, job
+from tests.memory_storage import MemoryStorage
+from tests.unit.workers.sources.row_corpus import job
 from workers.finish.state_merge import merged
 from workers.plan import known_entries
 from workers.plan.comparison import Comparison, UnsortedListing
@@ -232,7 +231,7 @@ def test_states_of_older_versions_are_read() -> None:
     table = pa.Table.from_pylist([each._asdict() for each in known], schema=STATE_SCHEMA.remove(at))
     part = io.BytesIO()
     pq.write_table(table, part)
-    memory, layout = Memory(), job().state_layout
+    memory, layout = MemoryStorage(), job().state_layout
     memory.objects[layout.part("before", 0)] = part.getvalue()
     pointer = StatePointer("before", 1, 2, "n", 1, DAY.isoformat())
-    assert list(read_entries(cast(Storage, memory), layout, pointer)) == known
+    assert list(read_entries(memory, layout, pointer)) == known
