@@ -24,7 +24,7 @@ from batch.job.prefixes import Prefixes
 from batch.previews.sample import named_documents, sample_of_source, spread_over_source
 from batch.storage.store import ObjectArchived, ObjectEntry, ObjectMissing, StorageRefused
 from tests.memory_storage import MemoryStorage
-from tests.unit.batch.corpus.test_keys import listed, memory_of
+from tests.unit.batch.corpus.listings import listed, memory_of
 from tests.unit.workers.sources.row_corpus import LAYOUT, job, parquet, plan
 from workers.plan.planner import REFUSALS
 

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import io
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
 
@@ -30,6 +29,7 @@ from batch.storage.layout import place_of
 from batch.storage.store import BucketMissing, StorageRefused
 from batch.workflows import contracts as c
 from tests.memory_storage import MemoryStorage
+from tests.unit.batch.corpus.listings import listed, memory_of
 from tests.unit.workers.sources.row_corpus import job, jsonl, parquet, plan, shards
 from workers.observe.metrics import Metrics
 from workers.plan.planner import REFUSALS
@@ -41,20 +41,8 @@ FOLDERS = ["a/", "a-/", "a.txt/", "b/a/", "b/a-/", "b/b/", "é/", "~/"]
 """None within another; their orders differ between servers."""
 
 
-def memory_of(keys: list[str], *, by_folders: bool = False) -> MemoryStorage:
-    memory = MemoryStorage(by_folders=by_folders)
-    memory.objects = {key: f"text of {key}".encode() for key in keys}
-    return memory
-
-
 def source_of(prefixes: list[str], **more: Any) -> Source:
     return Source(uri=[f"s3://corpus/{prefix}" for prefix in prefixes], **more)
-
-
-async def listed(memory: MemoryStorage, source: Source, after: str = "", etag: str = "") -> list[str]:
-    keys = SourceKeys(memory, source, manifest_etag=etag)
-    async with aclosing(keys.documents(after=after)) as pages:
-        return [entry.key async for page in pages for entry in page]
 
 
 def test_a_key_lies_under_one_prefix() -> None:

@@ -12,7 +12,7 @@ import pytest
 from batch.job.job import Job, JobError
 from batch.job.parameters import MOST_BYTES
 from tests.jobs import job
-from tests.unit.workers.llm.test_chat import OK, Scripted
+from tests.unit.workers.llm.scripted_model import OK, Scripted
 from workers.llm.chat import probe
 from workers.llm.question import Questions
 

@@ -27,7 +27,7 @@ from batch.storage.store import (
 from batch.workflows import contracts as c
 from tests.jobs import job
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
-from tests.unit.batch.files.test_state import compared, entry
+from tests.unit.batch.files.states import compared, entry
 from workers.extract import Unreadable
 from workers.partition.planned_reads import read_planned
 from workers.process.storage_probe import storage_problem

@@ -7,11 +7,10 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from batch.storage.layout import RunLayout
 from tests.memory_storage import MemoryStorage
+from tests.unit.workers.batch_mode.records import LAYOUT
 from workers.batch_mode.batch_records import CREATED, UPLOADED, BatchRecord, BatchRecords, Held, TakenOver, metadata_of
 
-LAYOUT = RunLayout.of("s3://results/x/", "run-1")
 RECORD = BatchRecord(partition=7, generation=1, number=1, token="", created_at=1.0, documents=[0, 1])
 
 

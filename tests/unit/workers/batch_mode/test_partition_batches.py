@@ -12,7 +12,7 @@ from openai.types import Batch
 
 from batch.storage.store import PreconditionFailed
 from tests.memory_storage import MemoryStorage
-from tests.unit.workers.batch_mode.test_batch_records import LAYOUT
+from tests.unit.workers.batch_mode.records import LAYOUT
 from workers.batch_mode import partition_batches
 from workers.batch_mode.api import BatchApiError, InputFile
 from workers.batch_mode.batch_records import CREATED, BatchRecords, Held, TakenOver

@@ -23,7 +23,7 @@ from batch.schema.arrow import row_schema
 from batch.storage.layout import RunLayout
 from tests.memory_storage import MemoryStorage
 from tests.unit.workers.llm.limits.lanes import open_lane
-from tests.unit.workers.partition.test_ledger import NAME, row
+from tests.unit.workers.partition.ledgers import NAME, row
 from workers.documents.long_documents import (
     AT_ONCE,
     ChunkedQuestion,

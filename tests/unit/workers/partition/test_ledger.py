@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from batch.files.ledger_segment import LedgerName, decode_segment, encode_segment
-from batch.storage.layout import RunLayout
 from batch.storage.store import StorageRefused, StorageUnreachable
 from tests.memory_storage import MemoryStorage
+from tests.unit.workers.partition.ledgers import LAYOUT, NAME, row
 from workers.observe.metrics import Metrics
 from workers.partition import ledger as ledger_module
 from workers.partition.ledger import Ledger, read_ledger
-
-LAYOUT = RunLayout.of("s3://results/x/", "run-1")
-NAME = LedgerName("run-1", "f00d", 7, 1, 1, 1)
-
-
-def row(number: int, *, generation: int = 1, at: str = "2026-01-01T00:00:00+00:00") -> dict[str, Any]:
-    return {"document_id": f"d{number}", "output_text": f"t{number}", "generation": generation, "processed_at": at}
 
 
 async def test_many_bytes_wait_for_no_company(monkeypatch: pytest.MonkeyPatch) -> None:
