@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from batch.cli import previews, results, runs, schedule, stack  # noqa: F401 - each adds its commands
 from batch.cli.app import EXIT_WRONG, CliError, app, say
 from batch.cli.interrupt import INTERRUPTED, STOPPED
 from batch.terminal.printable import LineFormatter

@@ -46,8 +46,8 @@ def preview(
     """
     from batch.job.job import Job
     from batch.previews.client import preview as look
-    from batch.terminal import is_simulated
     from batch.terminal.preview_tables import print_preview
+    from batch.terminal.quantities import is_simulated
 
     job = Job.from_yaml(job_file)
     for_day = parse_day("--date", day) if day is not None else None
@@ -86,8 +86,8 @@ def estimate(
     """
     from batch.job.job import Job
     from batch.previews.client import estimate as look
-    from batch.terminal import is_simulated
     from batch.terminal.preview_tables import print_estimate
+    from batch.terminal.quantities import is_simulated
 
     job = Job.from_yaml(job_file)
     for_day = parse_day("--date", day) if day is not None else None

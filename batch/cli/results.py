@@ -145,7 +145,8 @@ def _export(frame: pl.LazyFrame, path: Path) -> None:
 def _print_rows(frame: pl.LazyFrame, shown: pl.LazyFrame, *, errors: bool) -> None:
     import polars as pl
 
-    from batch.terminal import field_types, plain, rows_table
+    from batch.terminal.ending import plain
+    from batch.terminal.row_tables import field_types, rows_table
 
     rows = shown.collect().to_dicts()
     console = open_console()
@@ -237,7 +238,7 @@ async def _verified(found: Run, manifest: Manifest) -> Account:
 
 
 def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json: bool) -> int:
-    from batch.terminal import equation
+    from batch.terminal.ending import equation
 
     totals = account.totals
     clean = account.problem_count == 0
@@ -251,7 +252,7 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
                 "partitions": len(account.files),
                 "missing_partitions": account.missing,
                 "partial_partitions": account.partial,
-                **{name: getattr(totals, name) for name in ("documents", "ok", "errors", "skipped")},
+                **{name: getattr(totals, name) for name in ("documents", "ok", "errors")},
                 "errors_by_type": totals.errors_by_type,
                 "problem_count": account.problem_count,
                 "problems": account.problems,
@@ -259,7 +260,7 @@ def _show_verified(run_id: str, manifest: Manifest, account: Account, *, as_json
         )
         return 0 if clean else EXIT_FAILURES
     say(f"run {run_id}, {manifest.state}: {account.planned_documents:,} documents planned")
-    say(equation(totals.documents, totals.ok, totals.errors, totals.skipped))
+    say(equation(totals.documents, totals.ok, totals.errors))
     for count, what in ((account.missing, "no rows yet"), (account.partial, "only what was answered by then")):
         if count:
             say(f"{count:,} partitions have {what}; docbatch rerun {run_id} goes on with them")

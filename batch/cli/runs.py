@@ -25,6 +25,7 @@ from batch.cli.app import (
 )
 from batch.cli.watching import attend, connect, find, is_run_simulated, show, watch_to_end
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import Run, RunResult
@@ -52,7 +53,7 @@ def run(
     Ctrl-C ends the watching only: the run goes on.
     """
     from batch.job.job import Job
-    from batch.terminal import is_simulated
+    from batch.terminal.quantities import is_simulated
 
     job = Job.from_yaml(job_file)
     _check_run_id(run_id)
@@ -157,7 +158,7 @@ def resume(
     async def go() -> None:
         found = await find(run_id, None)
         now = await _require_open(found)
-        if now.state != "paused" and max_cost_usd is None:
+        if now.state != State.PAUSED and max_cost_usd is None:
             say(f"run {run_id} is not paused: {now.state}")
             return
         await found.resume(max_cost_usd=max_cost_usd)
@@ -178,7 +179,8 @@ def cancel(
     """
 
     async def go() -> int:
-        from batch.terminal import display, follow, print_account
+        from batch.terminal.ending import print_account
+        from batch.terminal.progress import display, follow
 
         found = await find(run_id, None)
         if (await found.status()).ended:
@@ -254,7 +256,7 @@ def rerun(
 
 
 def _show_scope(run_id: str, scope: RerunScope | None, *, simulated: bool, as_json: bool) -> int:
-    from batch.terminal import money
+    from batch.terminal.quantities import money
 
     if scope is None:
         raise CliError(f"run {run_id!r} ended without a manifest: what a rerun would ask is not known")

@@ -122,7 +122,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         if as_json:
             print_json(status.to_dict())
             return
-        from batch.terminal import plain
+        from batch.terminal.ending import plain
         from batch.terminal.run_tables import schedule_account, scheduled_runs_table
 
         console = open_table_console()

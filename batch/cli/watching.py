@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from batch.cli.app import EXIT_FAILURES, CliError, open_console, print_json, say
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import Connection, Run, RunResult
@@ -33,7 +34,7 @@ async def find(run_id: str, output: str | None, task_queue: str = DEFAULT_TASK_Q
 async def is_run_simulated(found: Run) -> bool:
     """Whether the run's model is one of the simulated provider; its costs are then none."""
     from batch.files.run_file import RunMissing, load_run
-    from batch.terminal import is_simulated
+    from batch.terminal.quantities import is_simulated
     from batch.workflows.contracts import RunRef
 
     try:
@@ -58,7 +59,7 @@ async def attend(started: Run, *, simulated: bool, detach: bool, as_json: bool) 
 
 async def watch_to_end(watched: Run, *, simulated: bool, as_json: bool) -> int:
     """To the run's end; Ctrl-C ends only the watching."""
-    from batch.terminal import display, follow
+    from batch.terminal.progress import display, follow
 
     run_id = watched.run_id
     try:
@@ -79,7 +80,7 @@ def show(result: RunResult, *, simulated: bool, as_json: bool) -> int:
     if as_json:
         print_json(result.to_dict())
     else:
-        from batch.terminal import print_account
+        from batch.terminal.ending import print_account
 
         print_account(open_console(), result, simulated=simulated)
-    return EXIT_FAILURES if result.ended and result.state != "completed" else 0
+    return EXIT_FAILURES if result.ended and result.state != State.COMPLETED else 0

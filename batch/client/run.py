@@ -35,6 +35,8 @@ from batch.network.connection import connect_temporal
 from batch.storage.layout import RunLayout, check_run_id
 from batch.storage.store import Storage, StorageError
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
+from batch.workflows.states import ENDED, Reason, State
 
 if TYPE_CHECKING:
     import polars as pl
@@ -79,7 +81,6 @@ class RunResult:
     documents: int
     ok: int
     errors: int
-    skipped: int
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
@@ -121,7 +122,7 @@ class RunResult:
 
     @property
     def ended(self) -> bool:
-        return self.state in c.ENDED
+        return self.state in ENDED
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -177,7 +178,7 @@ class Connection:
         starting = asyncio.ensure_future(
             self.temporal.start_workflow(
                 c.RUN_WORKFLOW,
-                c.RunInput(
+                RunInput(
                     tuning=tuning or c.Tuning(),
                     partitions_queue=self.task_queue,
                     job_json=job.to_json(),
@@ -306,10 +307,10 @@ class Run:
             if found is not None:
                 live.add_shard(*found)
         message = progress.control.message or _failing(description)
-        at_work = progress.state in (c.PLANNING, c.RUNNING) and bool(progress.shards_open)
+        at_work = progress.state in (State.PLANNING, State.RUNNING) and bool(progress.shards_open)
         if not message and at_work and not live.beating:
             message = await self._unpolled(description.task_queue.removesuffix(c.control_queue("")))
-        with_examples = examples or progress.state == c.PAUSED
+        with_examples = examples or progress.state == State.PAUSED
         return self._result(
             progress.state,
             live.all,
@@ -370,7 +371,7 @@ class Run:
             f"no worker answers for the run, though one polled the task queue {description.task_queue!r} lately"
         )
         return self._result(
-            str(memo.get("state", c.RUNNING if planned else c.WAITING)),
+            str(memo.get("state", State.RUNNING if planned else State.WAITING)),
             totals,
             seconds=(datetime.now(UTC) - description.start_time).total_seconds(),
             planned=planned,
@@ -410,11 +411,11 @@ class Run:
     async def _ended_status(self, status: WorkflowExecutionStatus | None, failure: str) -> RunResult:
         manifest = await self.manifest()
         if manifest is None:
-            state = c.CANCELLED if status == WorkflowExecutionStatus.CANCELED else c.FAILED
-            return self._blank(state, failure or "the run ended without a manifest; `docbatch rerun` goes on with it")
+            ended = State.CANCELLED if status == WorkflowExecutionStatus.CANCELED else State.FAILED
+            return self._blank(ended, failure or "the run ended without a manifest; `docbatch rerun` goes on with it")
         state = manifest.state
-        if state == c.RERUNNING:
-            state, failure = c.FAILED, failure or "the rerun did not end; `docbatch rerun` goes on with it"
+        if state == State.RERUNNING:
+            state, failure = State.FAILED, failure or "the rerun did not end; `docbatch rerun` goes on with it"
         if status in (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT):
             failure = failure or f"the coordinator was {status.name.lower()}; `docbatch rerun` goes on with it"
         return replace(
@@ -453,7 +454,6 @@ class Run:
             documents=totals.documents,
             ok=totals.ok,
             errors=totals.errors,
-            skipped=totals.skipped,
             prompt_tokens=totals.prompt_tokens,
             cached_tokens=totals.cached_tokens,
             completion_tokens=totals.completion_tokens,
@@ -531,7 +531,7 @@ class Run:
             _check_budget(now, max_cost_usd)
             await self.handle.signal("resume", max_cost_usd)
             return
-        if now.state == c.PAUSED and now.reason == c.MAX_COST:
+        if now.state == State.PAUSED and now.reason == Reason.MAX_COST:
             raise BudgetTooSmall(
                 f"run {self.run_id!r} has used up its limits.max_cost_usd, {_budget(now)}; it goes on with a higher "
                 f"one: docbatch resume {self.run_id} --max-cost-usd X"
@@ -550,7 +550,7 @@ class Run:
         try:
             await self.connection.temporal.start_workflow(
                 c.RUN_WORKFLOW,
-                c.RunInput(
+                RunInput(
                     tuning=tuning or c.Tuning(),
                     partitions_queue=self.connection.task_queue,
                     run=c.RunRef(self.run_id, self.output_uri),

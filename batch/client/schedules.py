@@ -31,6 +31,7 @@ from batch.client.timing import Overlap, ScheduleError, Timing
 from batch.job.job import Job
 from batch.job.logical_date import Nominal, find_zone
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
 
 NEXT_TIMES = 5
 JUST_BEFORE = timedelta(milliseconds=1)
@@ -209,7 +210,7 @@ class Schedule:
         info = description.info
         try:
             timing = Timing.of(description.schedule)
-            (start,) = await description.data_converter.decode(_action(description).args, [c.RunInput])
+            (start,) = await description.data_converter.decode(_action(description).args, [RunInput])
         except (ValueError, LookupError, TypeError) as error:
             raise ScheduleForeign(
                 f"schedule {self.name!r} starts runs of docbatch, but was not made by docbatch: {error}"
@@ -269,7 +270,7 @@ async def create_schedule(
     await _check(connection, job, timing, check_model=check_model)
     searchable = await visibility.registered(connection.temporal)
     attributes = visibility.attributes_of(job.name) if searchable else None
-    start = c.RunInput(
+    start = RunInput(
         tuning=c.Tuning(),
         partitions_queue=connection.task_queue,
         job_json=job.to_json(),

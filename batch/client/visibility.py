@@ -16,8 +16,9 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 from temporalio.service import RPCError, RPCStatusCode
 
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 
-STATES = (c.RUNNING, c.PAUSED, c.COMPLETED, c.COMPLETED_WITH_FAILURES, c.CANCELLED, c.FAILED)
+STATES = (State.RUNNING, State.PAUSED, State.COMPLETED, State.COMPLETED_WITH_FAILURES, State.CANCELLED, State.FAILED)
 """The states that a list knows: planning is running, and so is a rerun."""
 REGISTER = " && ".join(
     f"temporal operator search-attribute create --name {name} --type Keyword"
@@ -59,7 +60,7 @@ async def list_runs(client: Client, *, job: str | None, state: str | None, limit
     errors, cost_usd (None where not known yet), output_uri.
     """
     query = f"WorkflowType = '{c.RUN_WORKFLOW}'"
-    if state in (c.RUNNING, c.PAUSED):
+    if state in (State.RUNNING, State.PAUSED):
         query += " AND ExecutionStatus = 'Running'"
     if job is not None:
         if await registered(client):
@@ -115,10 +116,10 @@ async def open_shards(client: Client, run_id: str) -> list[str]:
 
 def _state(status: WorkflowExecutionStatus | None, state: str) -> str:
     if status == WorkflowExecutionStatus.RUNNING:
-        return state if state == c.PAUSED else c.RUNNING
+        return state if state == State.PAUSED else State.RUNNING
     if status == WorkflowExecutionStatus.COMPLETED:
-        return state or c.COMPLETED
-    return c.CANCELLED if status == WorkflowExecutionStatus.CANCELED else c.FAILED
+        return state or State.COMPLETED
+    return State.CANCELLED if status == WorkflowExecutionStatus.CANCELED else State.FAILED
 
 
 def _text(at: datetime | None) -> str | None:

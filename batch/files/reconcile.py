@@ -23,6 +23,7 @@ from batch.files.result_file import NotOurs
 from batch.storage.layout import RunLayout, place_of_result
 from batch.storage.store import Storage
 from batch.workflows.contracts import Totals
+from batch.workflows.states import State
 
 MOST_PROBLEMS = 100
 PROBLEM = 1000
@@ -72,10 +73,10 @@ async def verify(
 ) -> Account:
     """Holds a run that has ended against its manifest: plan, rows, files, checksums and totals."""
     expected = {entry.partition: entry for entry in manifest.files}
-    cancelled = manifest.state == "cancelled"
+    cancelled = manifest.state == State.CANCELLED
     reconciler = Reconciler(storage, layout, expected=expected, on_progress=on_progress, may_lack=cancelled)
     account = await reconciler.run(plan_complete=not cancelled)
-    for name in ("documents", "ok", "errors", "skipped"):
+    for name in ("documents", "ok", "errors"):
         counted, written = getattr(account.totals, name), getattr(manifest.totals, name)
         if counted != written:
             account.problem(f"the manifest says {written} {name}, the files hold {counted}")

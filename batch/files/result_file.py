@@ -21,7 +21,7 @@ from batch.schema.arrow import ROW_SCHEMA_VERSION, TEXT
 from batch.storage.records import read_record
 from batch.workflows.contracts import Totals
 
-OK, ERROR, SKIPPED = "ok", "error", "skipped"
+OK, ERROR = "ok", "error"
 _KEY = b"docbatch.result"
 GROUP_CHARACTERS = 16 * 2**20
 """Of kept text, about, in one row group."""
@@ -57,7 +57,7 @@ class Tally:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._documents = self._ok = self._errors = self._skipped = self._retryable = self._carried = 0
+        self._documents = self._ok = self._errors = self._retryable = self._carried = 0
         self._prompt = self._cached = self._completion = self._unpriced = 0
         self._cost = 0.0
         self._types: dict[str, int] = {}
@@ -72,8 +72,6 @@ class Tally:
             self._errors += 1
             self._types[row["error_type"]] = self._types.get(row["error_type"], 0) + 1
             self._retryable += bool(row["retryable"])
-        elif status == SKIPPED:
-            self._skipped += 1
         if row["run_id"] != self._run_id:
             self._carried += 1
             return
@@ -81,7 +79,7 @@ class Tally:
         self._cached += row["cached_tokens"] or 0
         self._completion += row["completion_tokens"] or 0
         self._cost += row["cost_usd"] or 0.0
-        uncounted = row["completion_tokens"] is None and status != SKIPPED
+        uncounted = row["completion_tokens"] is None
         self._unpriced += row["cost_usd"] is None and (uncounted or bool(row["completion_tokens"]))
 
     def totals(self, *, partitions: int) -> Totals:
@@ -90,7 +88,6 @@ class Tally:
             documents=self._documents,
             ok=self._ok,
             errors=self._errors,
-            skipped=self._skipped,
             retryable_errors=self._retryable,
             partitions=partitions,
             prompt_tokens=self._prompt,

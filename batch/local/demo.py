@@ -24,8 +24,11 @@ from batch.job.job import Job
 from batch.local import llama
 from batch.local.corpus import demo_documents, upload
 from batch.local.stack import LocalStack, StackOptions
-from batch.terminal import account, display, field_types, follow, plain, rows_table
 from batch.terminal.consoles import SafeConsole
+from batch.terminal.ending import account, plain
+from batch.terminal.progress import display, follow
+from batch.terminal.row_tables import field_types, rows_table
+from batch.workflows.states import State
 
 ROWS_SHOWN = 6
 LLM_DOCUMENTS = 20
@@ -171,7 +174,7 @@ async def _run(console: Console, job: Job, said: str) -> int:
         plain(console, f"problem: {problem}", style="red")
     if not problems:
         plain(console, "verified: each document has exactly one row, in files with the manifest's checksums")
-    return 0 if not problems and ended.state == "completed" else 1
+    return 0 if not problems and ended.state == State.COMPLETED else 1
 
 
 async def _problems(run: Run, ended: RunResult) -> list[str]:

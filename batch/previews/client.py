@@ -30,6 +30,7 @@ from batch.storage.errors import ObjectMissing, StorageError
 from batch.storage.layout import PreviewLayout, preview_token
 from batch.storage.records import read_record
 from batch.workflows import contracts as c
+from batch.workflows.preview import ESTIMATE_WORKFLOW, PREVIEW_WORKFLOW, PreviewInput, PreviewOutcome
 
 if TYPE_CHECKING:
     from batch.client.run import Connection
@@ -94,7 +95,7 @@ async def preview(
     request = PreviewRequest(
         job, nominal, [Picked(document) for document in picked], asks=n, characters=UNCUT if full else CUT
     )
-    found = read_record(PreviewResult, orjson.loads(await _look(connection, c.PREVIEW_WORKFLOW, request)))
+    found = read_record(PreviewResult, orjson.loads(await _look(connection, PREVIEW_WORKFLOW, request)))
     if found.stopped and not any(document.attempts for document in found.documents):
         raise checks.model_silent(job, found.stopped)
     return replace(found, listed=listed, whole=whole)
@@ -139,7 +140,7 @@ async def estimate(
         too_large=corpus.too_large,
         processes=await checks.pollers(connection.temporal, connection.task_queue),
     )
-    found = read_record(Estimate, orjson.loads(await _look(connection, c.ESTIMATE_WORKFLOW, request)))
+    found = read_record(Estimate, orjson.loads(await _look(connection, ESTIMATE_WORKFLOW, request)))
     if not corpus.left_out:
         return found
     told = ", ".join(f"{count:,} {rule}" for rule, count in sorted(corpus.left_out.items()))
@@ -191,12 +192,12 @@ async def _look(connection: Connection, workflow: str, request: PreviewRequest) 
     await storage.put(bucket, key, asked)
     try:
         within = ASK_WITHIN + request.job.model.timeout_seconds + OVERHEAD
-        handle: WorkflowHandle[object, c.PreviewOutcome] = await connection.temporal.start_workflow(
+        handle: WorkflowHandle[object, PreviewOutcome] = await connection.temporal.start_workflow(
             workflow,
-            c.PreviewInput(request.job.output.uri, token, request.asks, ASK_WITHIN, within),
+            PreviewInput(request.job.output.uri, token, request.asks, ASK_WITHIN, within),
             id=f"{workflow}-{request.job.name}-{token}",
             task_queue=c.control_queue(connection.task_queue),
-            result_type=c.PreviewOutcome,
+            result_type=PreviewOutcome,
             execution_timeout=timedelta(seconds=within + OVERHEAD),
             static_summary=f"{request.job.name}: {len(request.picked)} documents by {request.job.model.name}",
         )
@@ -212,7 +213,7 @@ async def _look(connection: Connection, workflow: str, request: PreviewRequest) 
             await storage.delete(bucket, [key])
 
 
-async def _ended(handle: WorkflowHandle[object, c.PreviewOutcome], request: PreviewRequest) -> None:
+async def _ended(handle: WorkflowHandle[object, PreviewOutcome], request: PreviewRequest) -> None:
     """Waits for the end, or until there is no worker any more that could tell of it."""
     ending = asyncio.ensure_future(handle.result())
     try:
@@ -237,7 +238,7 @@ async def _ended(handle: WorkflowHandle[object, c.PreviewOutcome], request: Prev
         ending.cancel()
 
 
-async def _is_abandoned(handle: WorkflowHandle[object, c.PreviewOutcome]) -> bool:
+async def _is_abandoned(handle: WorkflowHandle[object, PreviewOutcome]) -> bool:
     """Whether the workflow has something to do that nobody takes up. (Polls are remembered for minutes: no help.)"""
     description = (await handle.describe()).raw_description
     if not description.HasField("pending_workflow_task"):

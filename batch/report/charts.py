@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from batch.report.measures import BINS_PER_DOUBLING, Latencies, Measures
-from batch.terminal import duration
+from batch.terminal.quantities import duration
 
 GREEN, RED, GREY, BLUE, ORANGE = "#2e8b57", "#c0392b", "#9aa0a6", "#2f6fb2", "#d98324"
 MERGED = 4
@@ -38,7 +38,7 @@ def _throughput(measures: Measures) -> Any:
     steps = measures.timeline
     times = [step.start.isoformat() for step in steps]
     figure = _figure(f"Documents in {_step(measures)} (UTC)", barmode="stack", bargap=0)
-    for name, colour in (("ok", GREEN), ("errors", RED), ("skipped", GREY)):
+    for name, colour in (("ok", GREEN), ("errors", RED)):
         counts = [getattr(step, name) for step in steps]
         if name == "ok" or any(counts):
             figure.add_bar(x=times, y=counts, name=name, marker_color=colour, marker_line_width=0)

@@ -35,7 +35,6 @@ class Step:
     start: datetime
     ok: int = 0
     errors: int = 0
-    skipped: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
@@ -89,7 +88,6 @@ class Measures:
     documents: int = 0
     ok: int = 0
     errors: int = 0
-    skipped: int = 0
     retryable_errors: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -113,7 +111,7 @@ def own_work(frame: pl.LazyFrame, run_id: str) -> pl.LazyFrame:
 def _is_unpriced() -> pl.Expr:
     """Of rows that a model answered in this run: no cost, because the price is not known, or the tokens (then null)."""
     completion = pl.col("completion_tokens")
-    uncounted = completion.is_null() & pl.col("processed_at").is_not_null() & (pl.col("status") != "skipped")
+    uncounted = completion.is_null() & pl.col("processed_at").is_not_null()
     return pl.col("cost_usd").is_null() & ((completion > 0).fill_null(value=False) | uncounted)
 
 
@@ -129,7 +127,6 @@ def measure(frame: pl.LazyFrame) -> Measures:
                     pl.len().alias("documents"),
                     (status == "ok").sum().alias("ok"),
                     (status == "error").sum().alias("errors"),
-                    (status == "skipped").sum().alias("skipped"),
                     (pl.col("retryable") & (status == "error")).sum().alias("retryable_errors"),
                     *_sums("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd"),
                     _is_unpriced().sum().alias("unpriced"),
@@ -205,7 +202,6 @@ def _timeline(frame: pl.LazyFrame, width: int) -> list[Step]:
         .agg(
             (status == "ok").sum().alias("ok"),
             (status == "error").sum().alias("errors"),
-            (status == "skipped").sum().alias("skipped"),
             *_sums("prompt_tokens", "completion_tokens", "cost_usd"),
         )
         .collect(engine="streaming")

@@ -17,8 +17,9 @@ from batch.client.run import RunResult
 from batch.files.manifest import Manifest
 from batch.report.charts import QUANTILES, charts
 from batch.report.measures import Measures
-from batch.terminal import duration, equation, is_simulated, money, tokens, total, why
+from batch.terminal.ending import equation
 from batch.terminal.printable import printable
+from batch.terminal.quantities import duration, is_simulated, money, tokens, total, why
 
 DRAW = """
 const figures = JSON.parse(document.getElementById("figures").textContent);
@@ -47,7 +48,6 @@ class Report:
             "ok": ("ok", measures.ok),
             "errors": ("errors", measures.errors),
             "retryable_errors": ("of them retryable", measures.retryable_errors),
-            "skipped": ("skipped", measures.skipped),
         }
         spent = {
             "prompt_tokens": ("tokens in", measures.prompt_tokens),
@@ -78,7 +78,7 @@ class Report:
         if self.manifest is None or not self.status.ended:
             return "open", "the run has not ended: all that is answered by now"
         totals = self.manifest.totals
-        names = ("documents", "ok", "errors", "skipped", "prompt_tokens", "completion_tokens")
+        names = ("documents", "ok", "errors", "prompt_tokens", "completion_tokens")
         different = [
             f"{getattr(totals, name):,} {name.replace('_', ' ')}"
             for name in names
@@ -104,7 +104,7 @@ def render(report: Report) -> str:
         status=status,
         because=why(status),
         simulated=is_simulated(report.model),
-        equation=equation(measures.documents, measures.ok, measures.errors, measures.skipped),
+        equation=equation(measures.documents, measures.ok, measures.errors),
         verdict={"kind": kind, "text": text},
         planned=f"{total(status)} documents planned",
         facts=[(name, text, value) for name, (text, value, _) in facts.items()],

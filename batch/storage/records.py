@@ -5,11 +5,11 @@ A field that a newer version has added must not make its files foreign, or a rol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, partial
 from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 Read = Callable[[Any], Any]
@@ -24,7 +24,8 @@ def read_record(kind: type[T], found: Any) -> T:
         return found
     if not isinstance(found, dict):
         raise ValueError(f"{kind.__name__}: {type(found).__name__} in place of an object")
-    required, readers = _fields(cast(Hashable, kind))
+    wanted: Any = kind
+    required, readers = _fields(wanted)
     if lacking := required - found.keys():
         raise ValueError(f"{kind.__name__}: no field {', '.join(sorted(lacking))}")
     values = {name: read(found[name]) if read else found[name] for name, read in readers.items() if name in found}
@@ -40,8 +41,9 @@ def _fields(kind: Any) -> tuple[frozenset[str], dict[str, Read | None]]:
 
 
 def _reader(hint: Any) -> Read | None:
-    if isinstance(hint, type) and is_dataclass(hint):
-        return partial(read_record, hint)
+    if is_dataclass(hint):
+        kind: Any = hint
+        return partial(read_record, kind)
     within = [read for each in get_args(hint) if (read := _reader(each)) is not None]
     if not within:
         return None

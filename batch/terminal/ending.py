@@ -10,15 +10,15 @@ from rich.text import Text
 from batch.corpus.hidden import TABLE_LOGS
 from batch.terminal.printable import printable
 from batch.terminal.quantities import COLOURS, budget, by_type, money, partitions_and_shards, total, why
-from batch.workflows import contracts as c
+from batch.workflows.states import Reason, State
 
 if TYPE_CHECKING:
     from batch.client.run import RunResult
 
 
-def equation(documents: int, ok: int, errors: int, skipped: int) -> str:
+def equation(documents: int, ok: int, errors: int) -> str:
     """The line that every account of a run has."""
-    return f"documents = ok + error + skipped: {documents} = {ok} + {errors} + {skipped}"
+    return f"documents = ok + error: {documents} = {ok} + {errors}"
 
 
 def account(status: RunResult, *, simulated: bool) -> list[str]:
@@ -28,7 +28,7 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
         lines.append(fact("because", why(status)))
     if status.generation > 1:
         lines.append(fact("generation", str(status.generation)))
-    lines.append(equation(status.documents, status.ok, status.errors, status.skipped))
+    lines.append(equation(status.documents, status.ok, status.errors))
     if status.reasons:
         lines.append(fact("incremental", f"{by_type(status.reasons)}; {status.deleted:,} deleted"))
     if status.left_out:
@@ -80,15 +80,15 @@ def next_steps(status: RunResult) -> list[str]:
     run_id = status.run_id
     if not status.ended:
         steps = [f"docbatch status {run_id} --watch"]
-        if status.state == c.PAUSED:
-            higher = " --max-cost-usd X   (higher than now)" if status.reason == c.MAX_COST else ""
+        if status.state == State.PAUSED:
+            higher = " --max-cost-usd X   (higher than now)" if status.reason == Reason.MAX_COST else ""
             steps += [f"docbatch results {run_id} --errors"] if status.errors else []
             steps.append(f"docbatch resume {run_id}{higher}")
         return steps
     steps = [f"docbatch results {run_id}"] if status.ok else []
     if status.errors:
         steps.append(f"docbatch results {run_id} --errors")
-    if status.retryable_errors or status.documents < status.planned or status.state in (c.CANCELLED, c.FAILED):
+    if status.retryable_errors or status.documents < status.planned or status.state in (State.CANCELLED, State.FAILED):
         steps.append(f"docbatch rerun {run_id}")
     elif status.errors:
         steps.append(f"docbatch rerun {run_id} --all-errors   (none is retryable)")

@@ -29,7 +29,7 @@ from batch.terminal.quantities import (
     why,
 )
 from batch.terminal.speed import Speed, per_second
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import Run, RunResult
@@ -107,7 +107,7 @@ class PlainDisplay(Display):
         self._write(self.line(status))
         if why(status) and not status.ended:
             self._write(f"  {why(status)}")
-        if begins and status.state == c.PAUSED:
+        if begins and status.state == State.PAUSED:
             self._write(f"  docbatch resume {status.run_id} goes on with it, docbatch cancel {status.run_id} ends it")
         errors = _errors(status)
         if errors != self._errors:
@@ -129,8 +129,6 @@ class PlainDisplay(Display):
             f"ok {status.ok:,}",
             f"errors {status.errors:,}",
         ]
-        if status.skipped:
-            parts.append(f"skipped {status.skipped:,}")
         if not status.ended:
             parts += [f"in flight {status.in_flight:,}", f"{per_second(self._speed)}/s"]
         parts.append(f"tokens {tokens(status.prompt_tokens + status.completion_tokens)}")
@@ -182,8 +180,7 @@ class LiveDisplay(Display):
             _headline(status),
             _bar(status),
             Text(
-                f"ok {status.ok:,}   errors {status.errors:,}   skipped {status.skipped:,}   "
-                f"in progress {status.in_progress:,}",
+                f"ok {status.ok:,}   errors {status.errors:,}   in progress {status.in_progress:,}",
                 style="yellow" if status.errors else "",
             ),
             Text(

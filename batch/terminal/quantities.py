@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from batch.job.job import SIMULATED_PREFIX
 from batch.terminal.printable import printable
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import RunResult
 
-COLOURS = {
-    c.COMPLETED: "green",
-    c.COMPLETED_WITH_FAILURES: "yellow",
-    c.PAUSED: "yellow",
-    c.CANCELLED: "red",
-    c.FAILED: "red",
+COLOURS: dict[str, str] = {
+    State.COMPLETED: "green",
+    State.COMPLETED_WITH_FAILURES: "yellow",
+    State.PAUSED: "yellow",
+    State.CANCELLED: "red",
+    State.FAILED: "red",
 }
 """Of the states of a run; any other is cyan."""
 ERROR_TYPES_SHOWN = 6

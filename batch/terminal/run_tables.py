@@ -13,12 +13,12 @@ from batch.terminal.ending import fact
 from batch.terminal.printable import printable
 from batch.terminal.quantities import COLOURS, duration, money, tokens
 from batch.terminal.row_tables import cell
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.schedules import ScheduleStatus
 
-_SHORT = {c.COMPLETED_WITH_FAILURES: "with failures"}
+_SHORT: dict[str, str] = {State.COMPLETED_WITH_FAILURES: "with failures"}
 """Of the one state whose name takes the room of the others."""
 GAP = 2
 NARROWEST_JOB = 6

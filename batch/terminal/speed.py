@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batch.terminal.quantities import duration
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 if TYPE_CHECKING:
     from batch.client.run import RunResult
@@ -47,7 +47,7 @@ class Speed:
     def eta(self, status: RunResult) -> str:
         """Time until the documents planned so far are done: `0:01:30`, `>0:01:30` while the plan grows, or `-`."""
         speed = self.per_second
-        if not speed or status.state == c.PAUSED:
+        if not speed or status.state == State.PAUSED:
             return "-"
         return ("" if status.plan_done else ">") + duration((status.planned - status.documents) / speed)
 

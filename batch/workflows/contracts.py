@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from batch.workflows.budget import Budget, BudgetView
+from batch.workflows.budget import BudgetView
+from batch.workflows.states import State
 
 RUN_WORKFLOW = "docbatch-run"
 SHARD_WORKFLOW = "docbatch-shard"
 CHECK_WORKFLOW = "docbatch-check"
-PREVIEW_WORKFLOW = "docbatch-preview"
-ESTIMATE_WORKFLOW = "docbatch-estimate"
-QUOTA_WORKFLOW = "docbatch-quota"
-LEASE_UPDATE = "lease"
 
 CLAIM_RUN = "claim_run"
 PLAN_SHARD = "plan_shard"
@@ -27,8 +24,6 @@ WRITE_CONTROL = "write_control"
 FIND_CLOSED_SHARDS = "find_closed_shards"
 FINISH_RUN = "finish_run"
 CHECK_MODEL = "check_model"
-PREVIEW_DOCUMENTS = "preview_documents"
-ESTIMATE_RUN = "estimate_run"
 
 RESERVE_BUDGET = "reserve_budget"
 """The coordinator's update by which worker processes draw on the run's budget (see `batch.workflows.budget`)."""
@@ -50,39 +45,6 @@ def control_queue(task_queue: str) -> str:
 def shard_workflow_id(run_id: str, generation: int, shard: int) -> str:
     """Deterministic, so that a shard that died is started again under the same id."""
     return f"{run_id}/g{generation}/shard-{shard:05d}"
-
-
-# The states of a run, as every face shows them. `waiting`: no worker has taken it up yet.
-WAITING = "waiting"
-PLANNING = "planning"
-RUNNING = "running"
-PAUSED = "paused"
-COMPLETED = "completed"
-COMPLETED_WITH_FAILURES = "completed_with_failures"
-CANCELLING = "cancelling"
-CANCELLED = "cancelled"
-FAILED = "failed"
-RERUNNING = "rerunning"
-ENDED = frozenset({COMPLETED, COMPLETED_WITH_FAILURES, CANCELLED, FAILED})
-
-# How an attempt at a partition ended, seen from its shard.
-COMMITTED = "committed"
-YIELDED = "yielded"
-GIVEN_UP = "given_up"
-
-# Why an attempt yielded, or a run is paused. Those of `PROBED` end by themselves once a probe succeeds.
-DRAIN = "drain"
-BY_USER = "by_user"
-PROVIDER_UNREACHABLE = "provider_unreachable"
-STORAGE_UNREACHABLE = "storage_unreachable"
-STORAGE_REFUSED = "storage_refused"
-PLANNING_FAILED = "planning_failed"
-SOURCE_REFUSED = "source_refused"
-ERROR_RATE = "max_error_rate"
-MAX_COST = "max_cost_usd"
-AWAITS_ANSWERS = "awaits_answers"
-"""Of a yield only: its documents share answers of a partition not committed yet. It comes again after the others."""
-PROBED = frozenset({PROVIDER_UNREACHABLE, STORAGE_UNREACHABLE})
 
 
 FIRST_SHARDS = (20, 100)
@@ -126,7 +88,6 @@ class Totals:
     documents: int = 0
     ok: int = 0
     errors: int = 0
-    skipped: int = 0
     retryable_errors: int = 0
     partitions: int = 0
     partitions_failed: int = 0
@@ -193,7 +154,6 @@ class Claimed:
 
     run: RunRef
     job_name: str
-    model: str
     priority: int
     in_flight: int
     generation: int = 1
@@ -312,7 +272,7 @@ class Beat:
 class Control:
     """Whether the run may call the model. Held by the coordinator alone; `epoch` rises with each resume."""
 
-    state: str = RUNNING
+    state: str = State.RUNNING
     epoch: int = 1
     reason: str = ""
     message: str = ""
@@ -334,6 +294,19 @@ class PauseRequest:
     message: str
 
 
+@dataclass
+class ShardState:
+    """How far a shard has come: what its workflow holds, and what one execution of it hands to the next."""
+
+    pending: list[int]
+    dispatches: dict[int, int] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    answered: dict[int, Totals] = field(default_factory=dict)
+    """Of partitions that have yielded or were given up: what their ledgers held by then."""
+    reported_tenth: int = 0
+    dispatched_told: bool = False
+
+
 @dataclass(frozen=True)
 class ShardInput:
     run: RunRef
@@ -346,6 +319,9 @@ class ShardInput:
     partitions_queue: str
     rerun: RerunRequest | None = None
     weight: float = 1.0
+    continues: bool = False
+    """Whether it continues as new. No in those that older versions started: their histories replay."""
+    carried: ShardState | None = None
 
 
 @dataclass(frozen=True)
@@ -378,54 +354,6 @@ class ShardReport:
 class OpenShard:
     planned: PlannedShard
     report: ShardReport
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What one execution of the coordinator hands to the next: bounded by the number of shards dispatching at once."""
-
-    claimed: Claimed
-    generation: int
-    control: Control
-    started_at: float
-    control_delivered: bool = True
-    cursor: str = ""
-    next_shard: int = 0
-    next_partition: int = 0
-    plan_done: bool = False
-    planned_documents: int = 0
-    planned_partitions: int = 0
-    totals: Totals = field(default_factory=Totals)
-    waiting: list[PlannedShard] = field(default_factory=list)
-    open: list[OpenShard] = field(default_factory=list)
-    rerun: RerunRequest | None = None
-    rerun_found: bool = False
-    finished_shards: int = 0
-    budget: Budget | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
-    deleted: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
-    answered: Totals = field(default_factory=Totals)
-
-
-@dataclass(frozen=True)
-class RunInput:
-    """Start of a run (`job_json`), of a rerun (of `run`), or its continuation (`carried`).
-
-    `nominal` is when the run is for (ISO 8601 with an offset); empty: when its schedule's slot is, or when it started.
-    `time_zone` is its schedule's, whose calendar gives the date.
-    """
-
-    tuning: Tuning
-    partitions_queue: str
-    job_json: str = ""
-    rerun: RerunRequest | None = None
-    run: RunRef | None = None
-    carried: Carried | None = None
-    nominal: str = ""
-    time_zone: str = ""
-    full: bool = False
-    """Whether an incremental run asks about all documents all the same."""
 
 
 @dataclass(frozen=True)
@@ -486,55 +414,6 @@ class ClosedShardsInput:
     workflow_ids: list[str]
 
 
-def quota_workflow_id(quota: str) -> str:
-    """Of the one workflow that deals out a quota."""
-    return f"docbatch-quota/{quota}"
-
-
-@dataclass(frozen=True)
-class QuotaInput:
-    """`continued`: another execution of the quota dealt out leases just before."""
-
-    continued: bool = False
-
-
-@dataclass(frozen=True)
-class LeaseClaim:
-    """What a run needs of a quota in one worker process. `share` and `demand` are parts (0 to 1) of the whole quota:
-    what it holds, and what it would use. Limits are those of the run's job, a minute."""
-
-    run_id: str
-    priority: int
-    weight: float
-    share: float
-    demand: float
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
-@dataclass(frozen=True)
-class LeaseRequest:
-    """Renews the lease of a worker process; without claims it gives the lease back. Limits that were `seen` are those
-    in the provider's headers."""
-
-    holder: str
-    claims: list[LeaseClaim] = field(default_factory=list)
-    seen_requests_per_minute: int | None = None
-    seen_tokens_per_minute: int | None = None
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Parts (0 to 1) of the quota by run, its limits a minute, and seconds until the lease should be renewed.
-    `disagree`: jobs that share the quota name different limits; the smallest hold."""
-
-    shares: dict[str, float] = field(default_factory=dict)
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    renew_after: float = 3.0
-    disagree: bool = False
-
-
 @dataclass(frozen=True)
 class CheckInput:
     """The model of a job that is about to start, or of a run that is there.
@@ -556,25 +435,3 @@ class CheckResult:
 
     problem: str = ""
     mistake: str = ""
-
-
-@dataclass(frozen=True)
-class PreviewInput:
-    """A preview or an estimate. The job and its documents lie in the output's `previews/`, under `token`."""
-
-    output_uri: str
-    token: str
-    asks: int
-    """Documents that the model may be asked about; 0: nothing is paid."""
-    ask_within: float
-    """Seconds in which questions may begin."""
-    within: float
-    """Seconds that a worker may take for all of it."""
-
-
-@dataclass(frozen=True)
-class PreviewOutcome:
-    """Documents that were read, and those that the model answered; all else lies where the input lay."""
-
-    documents: int
-    answered: int

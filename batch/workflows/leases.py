@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from batch.workflows import contracts as c
+QUOTA_WORKFLOW = "docbatch-quota"
+LEASE_UPDATE = "lease"
 
 LIFE = 7.2
 """Seconds that a lease lasts; it is renewed at a third of that, so what a dead process had is dealt out within 10."""
@@ -32,11 +33,60 @@ def weight_of(priority: int, weight: float) -> float:
     return weight * PRIORITY_FACTOR ** (5 - priority)
 
 
+def quota_workflow_id(quota: str) -> str:
+    """Of the one workflow that deals out a quota."""
+    return f"docbatch-quota/{quota}"
+
+
+@dataclass(frozen=True)
+class QuotaInput:
+    """`continued`: another execution of the quota dealt out leases just before."""
+
+    continued: bool = False
+
+
+@dataclass(frozen=True)
+class LeaseClaim:
+    """What a run needs of a quota in one worker process. `share` and `demand` are parts (0 to 1) of the whole quota:
+    what it holds, and what it would use. Limits are those of the run's job, a minute."""
+
+    run_id: str
+    priority: int
+    weight: float
+    share: float
+    demand: float
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True)
+class LeaseRequest:
+    """Renews the lease of a worker process; without claims it gives the lease back. Limits that were `seen` are those
+    in the provider's headers."""
+
+    holder: str
+    claims: list[LeaseClaim] = field(default_factory=list)
+    seen_requests_per_minute: int | None = None
+    seen_tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Parts (0 to 1) of the quota by run, its limits a minute, and seconds until the lease should be renewed.
+    `disagree`: jobs that share the quota name different limits; the smallest hold."""
+
+    shares: dict[str, float] = field(default_factory=dict)
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    renew_after: float = 3.0
+    disagree: bool = False
+
+
 @dataclass(frozen=True)
 class _Held:
     """A lease as it was last renewed."""
 
-    request: c.LeaseRequest
+    request: LeaseRequest
     shares: dict[str, float]
     ends_at: float
 
@@ -57,12 +107,12 @@ class Book:
         self._end_leases(now)
         return not self._held
 
-    def lease(self, now: float, request: c.LeaseRequest) -> c.Lease:
+    def lease(self, now: float, request: LeaseRequest) -> Lease:
         """Renews a holder's lease, or ends it where the request has no claims."""
         self._end_leases(now)
         self._held.pop(request.holder, None)
         if not request.claims:
-            return c.Lease()
+            return Lease()
         if len(self._held) >= MOST_HOLDERS:
             return replace(self._limits([request]), renew_after=RENEW)
         free = max(0.0, 1.0 - sum(sum(lease.shares.values()) for lease in self._held.values()))
@@ -81,7 +131,7 @@ class Book:
         for holder in [holder for holder, lease in self._held.items() if lease.ends_at <= now]:
             del self._held[holder]
 
-    def _due(self, request: c.LeaseRequest) -> dict[str, float]:
+    def _due(self, request: LeaseRequest) -> dict[str, float]:
         """The part of each run of one holder, if all leases were dealt out anew."""
         requests = [*(lease.request for lease in self._held.values()), request]
         demands: dict[str, dict[str, float]] = defaultdict(dict)
@@ -97,14 +147,14 @@ class Book:
             due[claim.run_id] = _dealt(of_runs[claim.run_id], wanted, dict.fromkeys(wanted, 1.0))[request.holder]
         return due
 
-    def _limits(self, requests: list[c.LeaseRequest]) -> c.Lease:
+    def _limits(self, requests: list[LeaseRequest]) -> Lease:
         """The quota's limits: the smallest that any job or the provider itself says."""
         claims = [claim for request in requests for claim in request.claims]
         of_requests = {claim.requests_per_minute for claim in claims if claim.requests_per_minute}
         of_tokens = {claim.tokens_per_minute for claim in claims if claim.tokens_per_minute}
         seen_requests = {request.seen_requests_per_minute for request in requests if request.seen_requests_per_minute}
         seen_tokens = {request.seen_tokens_per_minute for request in requests if request.seen_tokens_per_minute}
-        return c.Lease(
+        return Lease(
             requests_per_minute=min(of_requests | seen_requests, default=None),
             tokens_per_minute=min(of_tokens | seen_tokens, default=None),
             disagree=len(of_requests) > 1 or len(of_tokens) > 1,

@@ -11,23 +11,22 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from batch.workflows import contracts as c
-from batch.workflows.leases import RENEW, Book
+from batch.workflows.leases import LEASE_UPDATE, QUOTA_WORKFLOW, RENEW, Book, Lease, LeaseRequest, QuotaInput
 
 IDLE = timedelta(seconds=60)
 """How often it looks whether anybody still holds a lease."""
 
 
-@workflow.defn(name=c.QUOTA_WORKFLOW)
+@workflow.defn(name=QUOTA_WORKFLOW)
 class Quota:
     """Holds the book of leases."""
 
     @workflow.init
-    def __init__(self, start: c.QuotaInput) -> None:
+    def __init__(self, start: QuotaInput) -> None:
         self._book = Book(everyone_known_at=workflow.time() + RENEW + 1.0 if start.continued else 0.0)
 
     @workflow.run
-    async def run(self, start: c.QuotaInput) -> None:
+    async def run(self, start: QuotaInput) -> None:
         """Until nobody has held a lease for a while."""
         while True:
             try:
@@ -38,12 +37,12 @@ class Quota:
                 continue
             await workflow.wait_condition(workflow.all_handlers_finished)
             workflow.continue_as_new(
-                c.QuotaInput(continued=True),
+                QuotaInput(continued=True),
                 initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
             )
 
-    @workflow.update(name=c.LEASE_UPDATE)
-    def lease(self, request: c.LeaseRequest) -> c.Lease:
+    @workflow.update(name=LEASE_UPDATE)
+    def lease(self, request: LeaseRequest) -> Lease:
         """Renews a worker process's lease."""
         return self._book.lease(workflow.time(), request)
 

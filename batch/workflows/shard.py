@@ -1,26 +1,24 @@
 """The workflow of a shard: keeps a sliding window of partitions in flight, reports to the coordinator.
 
-Deterministic, and free of heavy imports. Bounded, so it never continues as new; it reports to the run's workflow id,
-whichever execution of the coordinator holds that.
+Deterministic, and free of heavy imports. A shard continues as new only where many of its partitions have yielded. It
+reports to the run's workflow id, whichever execution of the coordinator holds that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
-from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, TemporalError, is_cancelled_exception
 
 from batch.workflows import contracts as c
-
-R = TypeVar("R")
+from batch.workflows.awaiting import has_failed, minding_cancellation
+from batch.workflows.states import Outcome, Reason, State
 
 PROCESS_TIMEOUT = timedelta(hours=24)
 PROCESS_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
@@ -40,15 +38,10 @@ class Shard:
         self._planned = start.planned
         self._control = start.control
         stretch = range(start.planned.first_partition, start.planned.first_partition + start.planned.partitions)
-        self._pending = deque(stretch if start.planned.only is None else start.planned.only)
-        self._count = len(self._pending)
-        self._dispatches: dict[int, int] = {}
+        partitions = list(stretch if start.planned.only is None else start.planned.only)
+        self._count = len(partitions)
+        self._state = start.carried or c.ShardState(partitions)
         self._in_flight: dict[int, asyncio.Task[None]] = {}
-        self._totals = c.Totals()
-        self._answered: dict[int, c.Totals] = {}
-        """Of partitions that have yielded or were given up: what their ledgers held by then."""
-        self._reported_tenth = 0
-        self._dispatched_told = False
         self._cancelled = False
         self._failure: BaseException | None = None
 
@@ -56,14 +49,21 @@ class Shard:
     async def run(self, start: c.ShardInput) -> c.Totals:
         """Returns the totals of the shard; the coordinator has them by signal."""
         try:
-            while self._pending or self._in_flight:
+            while self._state.pending or self._in_flight:
                 await workflow.wait_condition(
-                    lambda: self._failure is not None or self._may_dispatch() or not (self._pending or self._in_flight)
+                    lambda: (
+                        self._failure is not None
+                        or self._may_dispatch()
+                        or not (self._state.pending or self._in_flight)
+                        or self._may_continue()
+                    )
                 )
                 if self._failure is not None:
                     raise self._failure
+                if self._may_continue():
+                    self._continue_as_new()
                 while self._may_dispatch():
-                    self._dispatch(self._pending.popleft())
+                    self._dispatch(self._state.pending.pop(0))
                 await self._report_if_due()
         except asyncio.CancelledError:
             self._cancelled = True
@@ -73,34 +73,52 @@ class Shard:
             await self._report(finished=True)
             raise
         await self._report(finished=True)
-        return self._totals
+        return self._state.totals
 
     @workflow.signal
     def control(self, control: c.Control) -> None:
         """The coordinator's word: go on, or dispatch nothing."""
-        if control.epoch > self._control.epoch or (control.epoch == self._control.epoch and control.state != c.RUNNING):
+        if control.epoch > self._control.epoch or (
+            control.epoch == self._control.epoch and control.state != State.RUNNING
+        ):
             self._control = control
 
     @workflow.query
     def totals(self) -> c.ShardReport:
         """Live numbers of this shard."""
-        report = self._make_report(finished=not (self._pending or self._in_flight))
-        held = [c.Held(each, answered) for each, answered in sorted(self._answered.items()) if each in self._in_flight]
-        at_rest = {each: answered for each, answered in self._answered.items() if each not in self._in_flight}
+        report = self._make_report(finished=not (self._state.pending or self._in_flight))
+        known = sorted(self._state.answered.items())
+        held = [c.Held(each, answered) for each, answered in known if each in self._in_flight]
+        at_rest = {each: answered for each, answered in self._state.answered.items() if each not in self._in_flight}
         failing = [each for each, answered in at_rest.items() if answered.errors][: c.FAILING_TOLD]
         return replace(report, answered=c.Totals.sum(at_rest.values()), held=held, failing=failing)
 
     def _may_dispatch(self) -> bool:
         return (
-            bool(self._pending)
+            bool(self._state.pending)
             and not self._cancelled
-            and self._control.state == c.RUNNING
+            and not self._is_long()
+            and self._control.state == State.RUNNING
             and len(self._in_flight) < self._start.window
         )
 
+    def _is_long(self) -> bool:
+        """Whether the history is so long that what is pending is for the next execution."""
+        return self._start.continues and workflow.info().is_continue_as_new_suggested()
+
+    def _may_continue(self) -> bool:
+        """Nothing may be in flight: the next execution would hear nothing of it."""
+        return self._is_long() and bool(self._state.pending) and not self._in_flight
+
+    def _continue_as_new(self) -> None:
+        workflow.continue_as_new(
+            replace(self._start, control=self._control, carried=self._state),
+            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
+        )
+
     def _dispatch(self, partition: int) -> None:
-        self._dispatches[partition] = self._dispatches.get(partition, 0) + 1
-        task = asyncio.create_task(self._process(partition, self._dispatches[partition]))
+        dispatch = self._state.dispatches[partition] = self._state.dispatches.get(partition, 0) + 1
+        task = asyncio.create_task(self._process(partition, dispatch))
         self._in_flight[partition] = task
         task.add_done_callback(lambda done: self._ended(partition, done))
 
@@ -137,45 +155,46 @@ class Shard:
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
-                outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
+                outcome = c.PartitionOutcome(partition, Outcome.YIELDED, reason=Reason.BY_USER)
             else:  # an activity that cannot be retried: the partition failed, the shard goes on
                 workflow.logger.error("partition %s failed: %s", partition, error.cause)
-                outcome = c.PartitionOutcome(partition, c.GIVEN_UP, message=str(error.cause))
+                outcome = c.PartitionOutcome(partition, Outcome.GIVEN_UP, message=str(error.cause))
         except asyncio.CancelledError:
-            outcome = c.PartitionOutcome(partition, c.YIELDED, reason=c.BY_USER)
+            outcome = c.PartitionOutcome(partition, Outcome.YIELDED, reason=Reason.BY_USER)
         await self._take(outcome)
 
     async def _take(self, outcome: c.PartitionOutcome) -> None:
         if outcome.answered.documents:  # an attempt that got not so far says nothing against what the ledger has
-            self._answered[outcome.partition] = outcome.answered
-        if outcome.outcome == c.COMMITTED:
-            self._answered.pop(outcome.partition, None)
-            self._totals += outcome.totals
-        elif outcome.outcome == c.GIVEN_UP:
-            self._totals += replace(c.Totals(), partitions=1, partitions_failed=1)
-        elif outcome.reason == c.AWAITS_ANSWERS:
-            self._pending.append(outcome.partition)
+            self._state.answered[outcome.partition] = outcome.answered
+        if outcome.outcome == Outcome.COMMITTED:
+            self._state.answered.pop(outcome.partition, None)
+            self._state.totals += outcome.totals
+        elif outcome.outcome == Outcome.GIVEN_UP:
+            self._state.totals += replace(c.Totals(), partitions=1, partitions_failed=1)
+        elif outcome.reason == Reason.AWAITS_ANSWERS:
+            self._state.pending.append(outcome.partition)
         else:
-            self._pending.appendleft(outcome.partition)
+            self._state.pending.insert(0, outcome.partition)
             await self._hold(outcome)
 
     async def _hold(self, outcome: c.PartitionOutcome) -> None:
         """After a yield that was no drain: asks for a pause, and dispatches nothing until the coordinator says so."""
-        if outcome.reason == c.DRAIN or self._cancelled or outcome.epoch < self._control.epoch:
+        if outcome.reason == Reason.DRAIN or self._cancelled or outcome.epoch < self._control.epoch:
             return
-        if self._control.state == c.RUNNING:
-            self._control = c.Control(c.PAUSED, outcome.epoch, outcome.reason, outcome.message)
-            if outcome.reason != c.BY_USER:
+        if self._control.state == State.RUNNING:
+            self._control = c.Control(State.PAUSED, outcome.epoch, outcome.reason, outcome.message)
+            if outcome.reason != Reason.BY_USER:
                 await self._tell("request_pause", c.PauseRequest(outcome.epoch, outcome.reason, outcome.message))
 
     async def _report_if_due(self) -> None:
         """At most ten reports of progress, and one when the last partition is dispatched: history stays bounded."""
-        tenth = self._totals.partitions * 10 // max(1, self._count)
-        dispatched = not self._pending
-        if (tenth > self._reported_tenth or (dispatched and not self._dispatched_told)) and (
-            self._pending or self._in_flight
+        state = self._state
+        tenth = state.totals.partitions * 10 // max(1, self._count)
+        dispatched = not state.pending
+        if (tenth > state.reported_tenth or (dispatched and not state.dispatched_told)) and (
+            state.pending or self._in_flight
         ):
-            self._reported_tenth, self._dispatched_told = tenth, dispatched or self._dispatched_told
+            state.reported_tenth, state.dispatched_told = tenth, dispatched or state.dispatched_told
             await self._report(finished=False)
 
     async def _report(self, *, finished: bool) -> None:
@@ -184,10 +203,10 @@ class Shard:
     def _make_report(self, *, finished: bool) -> c.ShardReport:
         return c.ShardReport(
             shard=self._planned.shard,
-            totals=self._totals,
-            dispatched=not self._pending,
+            totals=self._state.totals,
+            dispatched=not self._state.pending,
             finished=finished,
-            answered=c.Totals.sum(self._answered.values()),
+            answered=c.Totals.sum(self._state.answered.values()),
         )
 
     async def _tell(self, signal: str, argument: Any) -> None:
@@ -197,21 +216,3 @@ class Shard:
             await minding_cancellation(run.signal(signal, argument))
         except TemporalError as error:
             workflow.logger.warning("the coordinator could not be told %s: %s", signal, error)
-
-
-async def minding_cancellation(awaited: Awaitable[R]) -> R:
-    """The result; raises for a task that is cancelled in the moment when the result arrives.
-
-    The SDK then hands over the result and forgets the cancellation: a loop would go on for ever.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    done = await awaited
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return done
-
-
-def has_failed(task: asyncio.Task[None]) -> bool:
-    """Whether a part of a workflow ended by an exception that is no cancellation."""
-    return task.done() and not task.cancelled() and task.exception() is not None

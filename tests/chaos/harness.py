@@ -40,6 +40,7 @@ from batch.local.simulator.provider import document_key
 from batch.local.stack import LocalStack
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from benchmarks.figures import Figure, print_table, write
 from tests.chaos.journal import Journal, Loss
 from tests.chaos.s3_proxy import S3Proxy
@@ -334,7 +335,7 @@ class Chaos:
             f"{result.errors_by_type or ''} in {result.seconds:.1f} s (waited {time.monotonic() - began:.1f} s)"
         )
         assert (result.state, result.documents, result.ok, result.errors) == (
-            c.COMPLETED,
+            State.COMPLETED,
             len(corpus),
             len(corpus),
             0,

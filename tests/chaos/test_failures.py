@@ -14,7 +14,7 @@ from temporalio.service import RPCError
 
 from batch.client.run import Run, RunBusy
 from batch.storage.store import Storage
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.chaos.harness import TUNING, Chaos, Corpus, say
 
 POISON = "POISON-41"
@@ -33,7 +33,7 @@ async def test_a_rerun_pays_for_what_failed_and_nothing_else(chaos: Chaos) -> No
     run = await chaos.start(chaos.job(corpus, documents=10), tuning=replace(TUNING, max_barren_attempts=2))
     result = await chaos.wait(run)
     say(f"first pass: {result.state} {result.ok} ok {result.errors_by_type}")
-    assert (result.state, result.documents, result.ok) == (c.COMPLETED_WITH_FAILURES, 250, 100)
+    assert (result.state, result.documents, result.ok) == (State.COMPLETED_WITH_FAILURES, 250, 100)
     assert result.errors_by_type == {"partition_failed": 100, "bad_request": 50}
     assert result.partitions["failed"] == len(doomed)
     await chaos.check_rows(run, corpus)
@@ -47,7 +47,7 @@ async def test_a_rerun_pays_for_what_failed_and_nothing_else(chaos: Chaos) -> No
     result = await chaos.wait(run)
     asked = chaos.ask("/stats?documents=1")
     say(f"rerun: {result.state} {result.ok} ok, {asked['requests']} calls for {asked['distinct']} documents")
-    assert (result.state, result.ok, result.generation) == (c.COMPLETED, 250, 2)
+    assert (result.state, result.ok, result.generation) == (State.COMPLETED, 250, 2)
     assert set(asked["documents"]) == expected
     assert asked["requests"] == len(expected)
     await chaos.check_rows(run, corpus)
@@ -55,7 +55,7 @@ async def test_a_rerun_pays_for_what_failed_and_nothing_else(chaos: Chaos) -> No
     chaos.ask("/stats/reset", {})
     await run.rerun(tuning=TUNING)
     result = await chaos.wait(run)
-    assert (result.state, result.ok, chaos.requests()) == (c.COMPLETED, 250, 0)
+    assert (result.state, result.ok, chaos.requests()) == (State.COMPLETED, 250, 0)
 
 
 async def going(chaos: Chaos) -> tuple[Run, Corpus]:
@@ -101,14 +101,14 @@ async def test_shards_without_a_coordinator_end_and_a_rerun_takes_over(chaos: Ch
 async def test_a_rerun_killed_midway_goes_on_when_asked_again(chaos: Chaos) -> None:
     run, corpus = await going(chaos)
     await run.cancel()
-    assert (await chaos.wait(run)).state == c.CANCELLED
+    assert (await chaos.wait(run)).state == State.CANCELLED
     await run.rerun(tuning=TUNING)
     before = chaos.requests()
     await chaos.until(lambda: chaos.requests() > before + 30, within=30, every=0.1)
     await run.handle.terminate("chaos")
     manifest = await run.manifest()
     assert manifest is not None
-    assert manifest.state == c.RERUNNING
+    assert manifest.state == State.RERUNNING
     await until_idle(chaos, run)
     await run.rerun(tuning=TUNING)
     result = await chaos.complete(run, corpus)

@@ -10,7 +10,7 @@ import pytest
 
 from batch import Job
 from batch.storage.store import Storage
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from benchmarks.figures import Figure
 from tests.chaos.harness import Chaos, measured, say
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
@@ -130,7 +130,7 @@ async def faulty_run(chaos: Chaos, monkeypatch: pytest.MonkeyPatch, *, documents
                 "more of them than a kill may cost", sum(loss.paid_again > loss.bound for loss in losses), exactly=0
             ),
         )
-        assert result.state == c.COMPLETED_WITH_FAILURES
+        assert result.state == State.COMPLETED_WITH_FAILURES
 
 
 @pytest.mark.soak

@@ -10,7 +10,7 @@ import pytest
 from batch import Job
 from batch.client.run import BudgetTooSmall, Run, RunResult
 from batch.local.corpus import synthetic_documents
-from batch.workflows import contracts as c
+from batch.workflows.states import Reason, State
 from benchmarks.figures import Figure
 from tests.chaos.harness import USER_PROMPT, Chaos, Corpus, measured, say
 from workers.llm.question import settings_of
@@ -59,9 +59,9 @@ def cost_of_one(chaos: Chaos, job: Job) -> float:
 
 
 async def paused(chaos: Chaos, run: Run, *, within: float) -> RunResult:
-    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=within)
+    status = await chaos.until_status(run, lambda status: status.state == State.PAUSED, within=within)
     await chaos.until(lambda: chaos.ask("/stats")["in_flight"] == 0, say_what="the end of calls in flight")
-    assert status.reason == c.MAX_COST, status
+    assert status.reason == Reason.MAX_COST, status
     return await run.status()
 
 
@@ -97,7 +97,7 @@ async def half_then_all(
         await run.resume()
     with pytest.raises(BudgetTooSmall, match="too little"):
         await run.resume(max_cost_usd=most * 0.5)
-    assert (await run.status()).state == c.PAUSED
+    assert (await run.status()).state == State.PAUSED
     asked = await requests(run)
     await run.resume(max_cost_usd=one * documents * 2)
     result = await chaos.complete(run, corpus, within=within)
@@ -106,7 +106,7 @@ async def half_then_all(
     say(f"rows ${rows:.6f} while paused; at the end rows ${result.cost_usd:.6f}, charged ${result.charged_usd:.6f}")
     assert result.charged_usd is not None and total * 0.999 <= result.charged_usd <= one * documents * 2
     again_run = await (await run.rerun(all_errors=True)).wait()
-    assert (again_run.generation, again_run.state) == (2, c.COMPLETED)
+    assert (again_run.generation, again_run.state) == (2, State.COMPLETED)
     assert again_run.max_cost_usd == result.max_cost_usd
     assert again_run.charged_usd == pytest.approx(result.charged_usd)
     measured(

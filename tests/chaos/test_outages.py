@@ -16,7 +16,7 @@ import pytest
 from batch import Job
 from batch.client.run import Run
 from batch.storage.store import Storage
-from batch.workflows import contracts as c
+from batch.workflows.states import Reason, State
 from benchmarks.figures import Figure
 from tests.chaos.harness import TUNING, Chaos, measured, sampled, say
 from tests.chaos.s3_proxy import Mode
@@ -101,7 +101,7 @@ async def test_storage_that_refuses_pauses_the_run_until_somebody_resumes_it(cha
     await chaos.until(lambda: chaos.journal.refresh().accepted() >= 60, within=60)
     chaos.proxy.set("403")
     began = time.monotonic()
-    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=60)
+    status = await chaos.until_status(run, lambda status: status.state == State.PAUSED, within=60)
     say(f"S3 answers 403: paused after {time.monotonic() - began:.1f} s: {status.reason}: {status.message}")
     assert status.reason in ("storage_refused", "source_refused")
     chaos.proxy.set("pass")
@@ -133,7 +133,7 @@ async def test_an_output_bucket_that_goes_pauses_the_run(chaos: Chaos) -> None:
 
     await asyncio.to_thread(remove)
     say(f"bucket {bucket} is gone after {time.monotonic() - began:.1f} s")
-    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=60)
+    status = await chaos.until_status(run, lambda status: status.state == State.PAUSED, within=60)
     say(f"output bucket gone: paused after {time.monotonic() - began:.1f} s: {status.reason}: {status.message}")
     await asyncio.sleep(3)  # control.json went with the bucket: each partition finds out by its next flush
     calls = chaos.requests()
@@ -226,23 +226,23 @@ async def provider_away(chaos: Chaos, seconds: float, *, documents: int, outage_
         await asyncio.sleep(seconds)
         status = await run.status()
         say(f"provider away for {seconds:g} s: {status.state} {status.reason}")
-        assert (status.state, status.reason) == (c.PAUSED, c.PROVIDER_UNREACHABLE)
+        assert (status.state, status.reason) == (State.PAUSED, Reason.PROVIDER_UNREACHABLE)
         chaos.provider(fail_all=None)
-        await chaos.until_status(run, lambda status: status.state == c.RUNNING, within=60)
+        await chaos.until_status(run, lambda status: status.state == State.RUNNING, within=60)
         stood = accepted()
         await chaos.until(lambda: accepted() >= max(stood + 40, documents // 2), within=60)
 
     chaos.provider(fail_all="insufficient_quota")
     before = chaos.requests()
     began = time.monotonic()
-    status = await chaos.until_status(run, lambda status: status.state == c.PAUSED, within=10)
+    status = await chaos.until_status(run, lambda status: status.state == State.PAUSED, within=10)
     paused = time.monotonic() - began
     assert status.reason == "insufficient_quota"
     await asyncio.sleep(2.0)
     failing = chaos.requests() - before
     chaos.provider(fail_all=None)
     await asyncio.sleep(1.0)
-    assert (await run.status()).state == c.PAUSED, "a run that waits for a person does not resume by itself"
+    assert (await run.status()).state == State.PAUSED, "a run that waits for a person does not resume by itself"
     await run.resume()
     result = await chaos.complete(run, corpus)
     measured(
@@ -268,7 +268,7 @@ async def test_pause_and_cancel_by_hand(chaos: Chaos) -> None:
     last = await last_call(chaos, 10.0)
     after_pause = last
     status = await run.status()
-    assert (status.state, status.message) == (c.PAUSED, "a look at the prompt")
+    assert (status.state, status.message) == (State.PAUSED, "a look at the prompt")
     await run.resume()
     stood = chaos.requests()
     await chaos.until(lambda: chaos.requests() > stood + 30, within=30, every=0.2)
@@ -276,7 +276,7 @@ async def test_pause_and_cancel_by_hand(chaos: Chaos) -> None:
     await run.cancel()
     last = await last_call(chaos, 10.0)
     result = await chaos.wait(run)
-    assert result.state == c.CANCELLED
+    assert result.state == State.CANCELLED
     assert 0 < result.documents < len(corpus)
     await run.rerun(tuning=TUNING)
     await chaos.complete(run, corpus)

@@ -105,16 +105,16 @@ FAULTS = {
 
 def _shorten() -> None:
     sticky = timedelta(seconds=2)
-    vars(workers.main)["Worker"] = partial(Worker, sticky_queue_schedule_to_start_timeout=sticky)
-    workers.batching.QUEUE_FIRST = 0.5
-    workers.partition_batches.POLL_FIRST, workers.partition_batches.FENCE_PAUSE = 0.2, 1.0
+    vars(workers.process.main)["Worker"] = partial(Worker, sticky_queue_schedule_to_start_timeout=sticky)
+    workers.batch_mode.attempt.QUEUE_FIRST = 0.5
+    workers.batch_mode.partition_batches.POLL_FIRST, workers.batch_mode.partition_batches.FENCE_PAUSE = 0.2, 1.0
     if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
-        workers.brakes.OUTAGE_AFTER = float(seconds)
+        workers.llm.limits.stop.OUTAGE_AFTER = float(seconds)
     if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):
-        workers.processor.SOURCE_OUTAGE_AFTER = float(seconds)
+        workers.partition.processor.SOURCE_OUTAGE_AFTER = float(seconds)
 
 
 if __name__ == "__main__":
     FAULTS[sys.argv[1]]()
     _shorten()
-    workers.main.main(sys.argv[3:])
+    workers.process.main.main(sys.argv[3:])

@@ -8,7 +8,7 @@ from batch import Job
 from batch.client.run import Run
 from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.stack import LocalStack
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 SCHEMA = {
     "type": "object",
@@ -47,6 +47,6 @@ def texts(count: int, seed: int) -> dict[str, bytes]:
 async def reason_of_pause(run: Run) -> str:
     """Why the run pauses, once it does."""
     async for status in run.watch(every=0.1):
-        if status.state == c.PAUSED:
+        if status.state == State.PAUSED:
             return status.reason
     raise AssertionError("it ended without a pause")

@@ -21,7 +21,7 @@ from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
 from batch.storage.store import Storage
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.integration.runs import reason_of_pause
 from tests.provider import ask, behave, forget
 
@@ -116,7 +116,7 @@ async def test_the_rows_are_those_of_online_mode_at_half_the_price(env: LocalSta
     runs = [await start(job("batch-rows", mode)) for mode in ("online", "batch")]
     frames: list[pl.DataFrame] = []
     for run in runs:
-        assert (await run.wait()).state == c.COMPLETED
+        assert (await run.wait()).state == State.COMPLETED
         frames.append(run.results().collect().sort("document_id"))
     online, batch = frames
     assert online.schema == batch.schema
@@ -149,7 +149,7 @@ async def test_each_line_that_fails_becomes_the_right_row(env: LocalStack) -> No
     behave(env, poison_marker="POISON", rate_500=0.05, rate_timeout=0.03, rate_malformed=0.03, **rates)
     run = await start(job("batch-lines"))
     result = await run.wait()
-    assert (result.state, result.documents) == (c.COMPLETED_WITH_FAILURES, 304)
+    assert (result.state, result.documents) == (State.COMPLETED_WITH_FAILURES, 304)
     rows = run.results().collect()
     odd = Counter(stats(env)["odd_answers"])
     kinds = Counter(rows["error_type"].drop_nulls().to_list())
@@ -210,7 +210,7 @@ async def test_a_quota_that_ends_midway_pauses_the_run_once(env: LocalStack) -> 
     behave(env, fail_all=None)
     await run.resume()
     result = await run.wait()
-    assert (result.state, result.ok) == (c.COMPLETED, 80)
+    assert (result.state, result.ok) == (State.COMPLETED, 80)
     found = stats(env)
     assert (found["batches"], found["batch_lines"]) == (2, 80 + 80 - paid)
     # One more was paid: the short question whether what the lines said of the quota still holds.
@@ -239,7 +239,7 @@ async def test_what_does_not_fit_into_the_enqueued_tokens_is_cut_and_waits(env: 
     result = await run.wait()
     found = stats(env)
     assert found["prompt_tokens"] > 4000, "all of it would have fitted"
-    assert (result.state, result.ok) == (c.COMPLETED, 60)
+    assert (result.state, result.ok) == (State.COMPLETED, 60)
     assert 1 <= found["batch_ends"]["failed"] <= 3
     assert found["batches"] <= 10
     assert (found["accepted"], found["paid_more_than_once"], found["files"]) == (60, 0, 0)

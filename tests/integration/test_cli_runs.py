@@ -88,14 +88,14 @@ def test_a_run_from_start_to_export(docbatch: Docbatch, tmp_path: Path) -> None:
     code, out, err = docbatch("run", "job.yaml", "--run-id", "cli-1", "--json")
     assert code == 0
     result = json.loads(out)
-    assert (result["documents"], result["ok"], result["errors"], result["skipped"]) == (DOCUMENTS, DOCUMENTS, 0, 0)
+    assert (result["documents"], result["ok"], result["errors"]) == (DOCUMENTS, DOCUMENTS, 0)
     assert result["results_uri"] == "s3://results/cli/runs/cli-1/results/"
     assert result["prompt_tokens"] > 0 and result["seconds"] > 0
     assert err.startswith("run cli-1\n")
 
     code, out, _ = docbatch("status", "cli-1")
     assert code == 0
-    assert "documents = ok + error + skipped: 60 = 60 + 0 + 0" in out.splitlines()
+    assert "documents = ok + error: 60 = 60 + 0" in out.splitlines()
     assert "cost         $0.00 (simulated)" in out.splitlines()
     assert state(docbatch, "cli-1") == result | {"seconds": state(docbatch, "cli-1")["seconds"]}
 
@@ -171,7 +171,7 @@ def test_pause_resume_cancel_and_go_on(docbatch: Docbatch, provider: Callable[..
     assert planned["without_row"] == before["planned"] - before["documents"] > 0
     code, out, _ = docbatch("rerun", "cli-3")
     assert code == 0
-    assert "documents = ok + error + skipped: 60 = 60 + 0 + 0" in out.splitlines()
+    assert "documents = ok + error: 60 = 60 + 0" in out.splitlines()
 
 
 def test_failures_are_counted_shown_and_asked_again(docbatch: Docbatch, provider: Callable[..., None]) -> None:
@@ -193,7 +193,7 @@ def test_failures_are_counted_shown_and_asked_again(docbatch: Docbatch, provider
     code, out, _ = docbatch("rerun", "cli-4", "--all-errors")
     assert code == 0
     assert "generation   2" in out
-    assert "documents = ok + error + skipped: 60 = 60 + 0 + 0" in out.splitlines()
+    assert "documents = ok + error: 60 = 60 + 0" in out.splitlines()
 
 
 def test_ctrl_c_leaves_the_run_alone(docbatch: Docbatch, provider: Callable[..., None]) -> None:
@@ -215,7 +215,7 @@ def test_ctrl_c_leaves_the_run_alone(docbatch: Docbatch, provider: Callable[...,
     assert "detached; the run goes on. Watch it again: docbatch status cli-5 --watch" in err
     code, out, _ = docbatch("status", "cli-5", "--watch")
     assert code == 0
-    assert "documents = ok + error + skipped: 60 = 60 + 0 + 0" in out.splitlines()
+    assert "documents = ok + error: 60 = 60 + 0" in out.splitlines()
 
 
 def test_run_says_when_no_worker_polls(docbatch: Docbatch) -> None:

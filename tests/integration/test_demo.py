@@ -62,7 +62,7 @@ def test_demo(environment: dict[str, str], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     out = done.stdout
-    assert "documents = ok + error + skipped: 30 = 30 + 0 + 0" in out.splitlines()
+    assert "documents = ok + error: 30 = 30 + 0" in out.splitlines()
     assert "6 of 30 rows. The answers are simulated: no model was asked" in out
     for heading in ("title", "summary", "category", "keywords", "list[string]"):
         assert heading in out
@@ -153,7 +153,7 @@ upload(os.environ, "corpus", "up", synthetic_documents(5, 200)); sys.stdout.flus
                 ["bash", "-ec", script], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False
             )
             assert run.returncode == 0, run.stderr
-            assert "documents = ok + error + skipped: 5 = 5 + 0 + 0" in run.stdout.splitlines()
+            assert "documents = ok + error: 5 = 5 + 0" in run.stdout.splitlines()
         finally:
             up.send_signal(signal.SIGINT)
             code = up.wait(60)

@@ -12,6 +12,7 @@ import polars as pl
 from batch import Job, connect
 from batch.local.stack import LocalStack
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.integration.runs import job, put, reason_of_pause, texts
 from tests.provider import ask, behave, forget
 
@@ -40,7 +41,7 @@ async def test_a_thousand_documents_with_a_third_of_duplicates_cost_seven_hundre
     connection = await connect()
     run = await connection.start(job(name), tuning=replace(c.Tuning(), shard_partitions=15), check_model=False)
     result = await run.wait()
-    assert (result.state, result.documents, result.ok) == (c.COMPLETED, 1000, 1000)
+    assert (result.state, result.documents, result.ok) == (State.COMPLETED, 1000, 1000)
     assert result.shards["finished"] == 3
     stats = ask(env, "/stats")
     assert (stats["answered"], stats["paid"]) == (700, 700)
@@ -72,7 +73,7 @@ async def test_a_duplicate_of_what_failed_is_asked_about_itself(env: LocalStack)
     assert (failed.errors, failed.retryable_errors) == (40, 40)
     forget(env)
     again = await (await run.rerun()).wait()
-    assert (again.state, again.ok) == (c.COMPLETED, 40)
+    assert (again.state, again.ok) == (State.COMPLETED, 40)
     assert ask(env, "/stats")["answered"] == 40
     assert run.results().collect()["same_as"].null_count() == 40
 
@@ -85,7 +86,7 @@ async def test_in_a_rerun_nobody_shares_the_answer_of_a_version_that_came_later(
     run = await (await connect()).start(job(name), check_model=False)
     assert await reason_of_pause(run) == "insufficient_quota"
     await run.cancel()
-    assert (await run.wait()).state == c.CANCELLED
+    assert (await run.wait()).state == State.CANCELLED
     behave(env, fail_all=None)
     await put(env, name, {"a.txt": b"Another ticket.", "b.txt": b"And another."})
     forget(env)
@@ -122,7 +123,7 @@ async def test_documents_of_the_same_text_are_asked_about_once_where_the_job_say
     data["partitions"]["documents"] = 10
     run = await connection.start(Job.parse(data), tuning=replace(c.Tuning(), shard_partitions=3), check_model=False)
     result = await run.wait()
-    assert (result.state, result.documents, result.ok) == (c.COMPLETED, 120, 120)
+    assert (result.state, result.documents, result.ok) == (State.COMPLETED, 120, 120)
     assert ask(env, "/stats")["answered"] == 60
     rows = run.results().collect()
     assert rows["same_as"].null_count() == 60

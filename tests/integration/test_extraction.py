@@ -12,7 +12,7 @@ import pytest
 from batch import Job, connect, preview
 from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from benchmarks import made_documents as f
 from tests.unit.workers.extract.made_pdf import SCAN, line, pdf
 
@@ -84,7 +84,7 @@ async def test_each_document_is_a_row_with_its_text_or_a_true_error(stack: Local
     run = await (await connect()).start(job(name, keep_text=True), check_model=False)
     result = await run.wait()
     assert (result.state, result.documents, result.ok) == (
-        c.COMPLETED_WITH_FAILURES,
+        State.COMPLETED_WITH_FAILURES,
         len(documents),
         len(READABLE),
     )

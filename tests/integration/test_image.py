@@ -27,7 +27,7 @@ from batch.local.corpus import synthetic_documents, upload_async
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.integration.dockerfile import Stage, build, stages
 from tests.workflow.releases import make_current
 
@@ -213,7 +213,7 @@ async def test_the_charts_containers_run_a_job_and_end_cleanly(image: Image, sta
         await make_current(connection.temporal, name, build_id)
         run = await connection.start(job())
         result = await run.wait()
-        assert (result.state, result.documents, result.ok) == (c.COMPLETED, 60, 60)
+        assert (result.state, result.documents, result.ok) == (State.COMPLETED, 60, 60)
         described = await connection.temporal.get_workflow_handle(run.run_id).describe()
         version = described.raw_description.workflow_execution_info.versioning_info.deployment_version
         assert (version.deployment_name, version.build_id) == (name, build_id)

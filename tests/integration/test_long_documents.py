@@ -12,7 +12,7 @@ import pytest
 from batch import Job, connect, estimate, preview
 from batch.local.corpus import synthetic_documents, upload
 from batch.local.stack import LocalStack
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.provider import ask, behave, forget
 
 PAGES = [f"# Page {n}\n\n{text.decode()}" for n, (_, text) in enumerate(synthetic_documents(500, 3000, 5), 1)]
@@ -64,7 +64,7 @@ async def run(
     """The table, its rows by document, and the provider's account; they agree on all that was paid."""
     started = await (await connect()).start(job, check_model=False)
     result = await started.wait()
-    assert result.documents == 2 and result.state in (c.COMPLETED, c.COMPLETED_WITH_FAILURES)
+    assert result.documents == 2 and result.state in (State.COMPLETED, State.COMPLETED_WITH_FAILURES)
     table = started.results().collect()
     rows = {row["document_id"]: row for row in table.to_dicts()}
     stats = ask(env, "/stats")

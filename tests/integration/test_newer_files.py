@@ -5,7 +5,7 @@ from __future__ import annotations
 from batch import connect
 from batch.local.stack import LocalStack
 from batch.storage.store import Storage
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.integration.runs import job, put, texts
 from tests.newer_files import newer, newer_parquet, with_metadata
 from tests.provider import ask, forget
@@ -16,7 +16,7 @@ async def test_results_of_a_newer_version_are_not_paid_again(env: LocalStack) ->
     await put(env, name, {**texts(60, 21), "x/empty.txt": b""})
     run = await (await connect()).start(job(name), check_model=False)
     result = await run.wait()
-    assert (result.state, result.ok, result.errors) == (c.COMPLETED_WITH_FAILURES, 60, 1)
+    assert (result.state, result.ok, result.errors) == (State.COMPLETED_WITH_FAILURES, 60, 1)
 
     storage, layout = Storage(), run.layout
     for key, records in [
@@ -34,6 +34,6 @@ async def test_results_of_a_newer_version_are_not_paid_again(env: LocalStack) ->
     await put(env, name, {"x/empty.txt": b"not empty any more"})
     forget(env)
     again = await (await run.rerun(all_errors=True)).wait()
-    assert (again.state, again.documents, again.ok, again.generation) == (c.COMPLETED, 61, 61, 2)
+    assert (again.state, again.documents, again.ok, again.generation) == (State.COMPLETED, 61, 61, 2)
     assert ask(env, "/stats")["answered"] == 1
     assert run.results().collect().height == 61

@@ -24,6 +24,8 @@ from batch.local.stack import LocalStack
 from batch.storage.layout import RunLayout
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
+from batch.workflows.states import State
 from tests.integration.runs import job, put, texts
 from tests.provider import ask, behave, forget
 from workers.observe.metrics import Metrics
@@ -35,7 +37,7 @@ async def test_every_document_becomes_one_typed_row_paid_once(env: LocalStack) -
     forget(env)
     run = await (await connect()).start(job("once"), check_model=False)
     result = await run.wait()
-    assert (result.state, result.documents, result.ok, result.errors) == (c.COMPLETED, 130, 130, 0)
+    assert (result.state, result.documents, result.ok, result.errors) == (State.COMPLETED, 130, 130, 0)
     assert result.partitions == {"planned": 6, "committed": 6, "failed": 0}
 
     rows = run.results().collect()
@@ -73,7 +75,7 @@ async def test_partitions_that_begin_together_go_one_after_the_other(env: LocalS
         result = await run.wait()
     finally:
         behave(env, latency=0)
-    assert (result.state, result.ok) == (c.COMPLETED, 1000)
+    assert (result.state, result.ok) == (State.COMPLETED, 1000)
     answered = run.results().sort("processed_at").with_row_index("place").collect()
     places = answered.group_by("partition").agg(pl.col("place").mean()).sort("partition")["place"].to_list()
     others = [place for place in places if place != min(places)]  # all but that which the worker got first, alone
@@ -97,7 +99,7 @@ async def test_bad_documents_become_error_rows_and_a_rerun_mends_what_can_be(env
     data["source"]["max_document_bytes"] = 2000
     run = await (await connect()).start(Job.parse(data))
     result = await run.wait()
-    assert (result.state, result.documents, result.ok, result.errors) == (c.COMPLETED_WITH_FAILURES, 26, 21, 5)
+    assert (result.state, result.documents, result.ok, result.errors) == (State.COMPLETED_WITH_FAILURES, 26, 21, 5)
     rows = {row["document_id"].removeprefix(f"{name}/"): row for row in run.results().collect().to_dicts()}
     types = {key: rows[key]["error_type"] for key in bad}
     assert types == {
@@ -110,7 +112,7 @@ async def test_bad_documents_become_error_rows_and_a_rerun_mends_what_can_be(env
     }
     assert not any(rows[key]["retryable"] for key in bad if types[key])
     again = await (await run.rerun()).wait()
-    assert (again.state, again.documents, again.errors, again.generation) == (c.COMPLETED_WITH_FAILURES, 26, 5, 2)
+    assert (again.state, again.documents, again.errors, again.generation) == (State.COMPLETED_WITH_FAILURES, 26, 5, 2)
 
     # All errors, after two of the documents were mended.
     await put(env, name, {"x/latin.txt": "größe".encode(), "x/empty.txt": b"not empty any more"})
@@ -145,12 +147,12 @@ async def test_a_run_id_that_exists_is_refused_by_the_claim_too(env: LocalStack)
     await run.wait()
     await connection.temporal.start_workflow(
         c.RUN_WORKFLOW,
-        c.RunInput(tuning=c.Tuning(), partitions_queue=connection.task_queue, job_json=job("claim").to_json()),
+        RunInput(tuning=c.Tuning(), partitions_queue=connection.task_queue, job_json=job("claim").to_json()),
         id=run.run_id,
         task_queue=c.control_queue(connection.task_queue),
     )
     taken = await Run(connection, run.run_id, run.output_uri).wait()
-    assert taken.state == c.COMPLETED, "the manifest of the first stands"
+    assert taken.state == State.COMPLETED, "the manifest of the first stands"
     description = await run.handle.describe()
     assert description.status is not None and description.status.name == "FAILED"
 
@@ -165,7 +167,7 @@ async def test_documents_that_change_or_go_after_the_listing(env: LocalStack) ->
         run = await connection.start(job(name), check_model=False)
         keys = sorted(entry.key for entry in await connection.storage.list_all("corpus", f"{name}/"))
         async for status in run.watch(every=0.1):
-            if status.state == c.PAUSED:
+            if status.state == State.PAUSED:
                 break
         assert status.reason == "insufficient_quota"
         await connection.storage.put("corpus", keys[-1], b"another text by now")
@@ -198,11 +200,11 @@ async def test_cancel_keeps_what_is_done_and_a_rerun_goes_on(env: LocalStack) ->
     await run.cancel()
     result = await run.wait()
     behave(env, latency=0)
-    assert result.state == c.CANCELLED
+    assert result.state == State.CANCELLED
     assert 25 <= result.documents < 200
     answered = ask(env, "/stats")["answered"]
     again = await (await run.rerun()).wait()
-    assert (again.state, again.documents, again.ok) == (c.COMPLETED, 200, 200)
+    assert (again.state, again.documents, again.ok) == (State.COMPLETED, 200, 200)
     stats = ask(env, "/stats")
     assert answered < 200
     assert (stats["answered"], stats["distinct"], stats["paid_more_than_once"]) == (200, 200, 0)
@@ -217,7 +219,7 @@ async def test_histories_stay_bounded_with_continue_as_new_after_every_shard(env
     tuning = replace(c.Tuning(), shard_partitions=10, continue_every_shards=1)
     run = await connection.start(Job.parse(data), tuning=tuning, check_model=False)
     result = await run.wait()
-    assert (result.state, result.documents) == (c.COMPLETED, 200)
+    assert (result.state, result.documents) == (State.COMPLETED, 200)
     assert result.shards["finished"] == 4
     executions = await _executions(connection.temporal, run.run_id)
     assert executions >= 4
@@ -248,18 +250,18 @@ async def test_answers_of_a_cancelled_rerun_are_not_paid_again(env: LocalStack) 
     behave(env, poison_marker="Label this.")
     run = await (await connect()).start(job(name, concurrency=4), check_model=False)
     failed = await run.wait()
-    assert (failed.state, failed.errors) == (c.COMPLETED_WITH_FAILURES, 100)
+    assert (failed.state, failed.errors) == (State.COMPLETED_WITH_FAILURES, 100)
     behave(env, poison_marker=None, latency=0.3)
     forget(env)
     await run.rerun()
     while ask(env, "/stats")["answered"] < 15:  # noqa: ASYNC110 - the provider tells nobody
         await asyncio.sleep(0.1)
     await run.cancel()
-    assert (await run.wait()).state == c.CANCELLED
+    assert (await run.wait()).state == State.CANCELLED
     behave(env, latency=0)
     assert 15 <= ask(env, "/stats")["answered"] < 100
     again = await (await run.rerun()).wait()
-    assert (again.state, again.ok) == (c.COMPLETED, 100)
+    assert (again.state, again.ok) == (State.COMPLETED, 100)
     stats = ask(env, "/stats")
     assert (stats["answered"], stats["paid_more_than_once"]) == (100, 0)
 
@@ -300,7 +302,7 @@ async def test_folder_markers_are_no_documents_and_odd_keys_are_rows(stack: Loca
     tuning = replace(c.Tuning(), shard_partitions=1)
     run = await (await connect()).start(Job.parse(data), tuning=tuning, check_model=False)
     result = await run.wait()
-    assert (result.state, result.documents) == (c.COMPLETED_WITH_FAILURES, len(documents))
+    assert (result.state, result.documents) == (State.COMPLETED_WITH_FAILURES, len(documents))
     assert (result.errors_by_type, result.retryable_errors) == ({"unsupported_key": len(odd)}, 0)
     rows = run.results().collect()
     assert sorted(rows["document_id"]) == documents

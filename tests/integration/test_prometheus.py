@@ -38,6 +38,7 @@ from batch.local.prometheus import INSTALL
 from batch.local.stack import LocalStack, StackOptions
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.provider import behave
 
 ROOT = Path(__file__).parents[2]
@@ -165,7 +166,7 @@ def scraped() -> Iterator[Scraped]:
         yield Scraped(stack.prometheus_url, start, end, manifest, [port, port + 1])
 
 
-def until(holds: Any, what: str, within: float = 30.0) -> None:
+def until(holds: Any, what: str, within: float = 120.0) -> None:
     deadline = time.monotonic() + within
     while not holds():
         assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
@@ -217,7 +218,7 @@ async def eventful_run(stack: LocalStack) -> Manifest:
     await connection.storage.put("results", run.layout.plan(0), sound)
     await in_batches(connection)
     result = await run.wait()
-    assert result.state == c.COMPLETED_WITH_FAILURES, result
+    assert result.state == State.COMPLETED_WITH_FAILURES, result
     assert (result.documents, result.partitions["failed"]) == (193, 1)
     manifest = await run.manifest()
     assert manifest is not None

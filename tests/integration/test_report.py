@@ -65,13 +65,13 @@ def test_report_of_a_real_run(
         element.get_attribute("data-figure"): float(element.get_attribute("data-value") or "nan")
         for element in browser.find_elements(By.CSS_SELECTOR, "[data-figure]")
     }
-    names = ("documents", "ok", "errors", "skipped", "prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd")
+    names = ("documents", "ok", "errors", "prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd")
     assert {name: shown[name] for name in (*names, "retryable_errors")} == {
         name: getattr(totals, name) for name in (*names, "retryable_errors")
     }
     assert shown["seconds"] == manifest.seconds
     text = browser.find_element(By.ID, "equation").text
-    assert text == f"documents = ok + error + skipped: {DOCUMENTS} = {totals.ok} + {totals.errors} + 0"
+    assert text == f"documents = ok + error: {DOCUMENTS} = {totals.ok} + {totals.errors}"
     assert browser.find_element(By.ID, "verdict").text == "as in the manifest"
     assert "simulated" in browser.find_element(By.ID, "simulated").text
 

@@ -16,6 +16,7 @@ from batch.files.run_file import load_run
 from batch.local.stack import LocalStack
 from batch.workflows import contracts as c
 from batch.workflows.contracts import Tuning
+from batch.workflows.states import Reason, State
 from tests.provider import forget, paid
 from tests.unit.workers.sources.row_corpus import jsonl, parquet
 
@@ -63,7 +64,7 @@ async def test_two_prefixes_of_a_server_that_lists_by_folders(env: LocalStack) -
     uris = [f"s3://corpus/{name}/one-more/", f"s3://corpus/{name}/one/"]
     of = job(name, uri=uris, exclude=["*.md"], id_field="id")
     run, result = await night(connection, of, 1)
-    assert (result.state, result.reasons) == (c.COMPLETED, {"new": 14})
+    assert (result.state, result.reasons) == (State.COMPLETED, {"new": 14})
     assert ids(run) == sorted([*names, *(f"{name}/one/rows.jsonl#{n}" for n in range(5))])
 
     await connection.storage.delete("corpus", [f"{name}/one/a.txt"])
@@ -71,7 +72,7 @@ async def test_two_prefixes_of_a_server_that_lists_by_folders(env: LocalStack) -
     await put(connection, changed)
     forget(env)
     run, result = await night(connection, of, 2)
-    assert (result.state, result.deleted) == (c.COMPLETED, 1)
+    assert (result.state, result.deleted) == (State.COMPLETED, 1)
     assert result.reasons == {"unchanged": 12, "changed": 1, "new": 1}
     assert paid(env) == 2
     assert len(ids(run)) == len(set(ids(run))) == 14
@@ -94,7 +95,7 @@ async def test_a_manifest_names_the_keys(env: LocalStack) -> None:
     of = job(name, uri="s3://corpus/", manifest=f"s3://corpus/{listed_at}")
     run, result = await night(connection, of, 1)
     assert (result.state, result.documents, result.errors_by_type) == (
-        c.COMPLETED_WITH_FAILURES,
+        State.COMPLETED_WITH_FAILURES,
         11,
         {"source_gone": 1},
     )
@@ -116,7 +117,7 @@ async def test_a_manifest_names_the_keys(env: LocalStack) -> None:
     )
     forget(env)
     run, result = await night(connection, of, 2)
-    assert (result.state, result.deleted) == (c.COMPLETED, 1)
+    assert (result.state, result.deleted) == (State.COMPLETED, 1)
     assert Counter(result.reasons) == {"unchanged": 9, "changed": 1}
     assert paid(env) == 1
     with pytest.raises(checks.CheckFailed, match=f"when the state at s3://results/{name}/state/{name}/ was"):
@@ -136,8 +137,8 @@ async def test_a_run_pauses_where_its_manifest_is_broken(env: LocalStack, monkey
     monkeypatch.setattr(checks, "LOOK_AT_ROWS", 1)
     run = await connection.start(of, day=date(2026, 11, 1), check_model=False)
     async for status in run.watch(every=0.2):
-        if status.state == c.PAUSED:
+        if status.state == State.PAUSED:
             break
-    assert (status.reason, message in status.message) == (c.PLANNING_FAILED, True)
+    assert (status.reason, message in status.message) == (Reason.PLANNING_FAILED, True)
     await run.cancel()
-    assert (await run.wait()).state == c.CANCELLED
+    assert (await run.wait()).state == State.CANCELLED

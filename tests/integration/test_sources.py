@@ -11,8 +11,8 @@ from backports import zstd
 
 from batch import CheckFailed, Job, connect, estimate, preview
 from batch.local.stack import LocalStack
-from batch.workflows import contracts as c
 from batch.workflows.contracts import Tuning
+from batch.workflows.states import State
 from tests.unit.workers.sources.row_corpus import jsonl, parquet
 
 ROWS, OBJECTS = 2000, 12
@@ -54,7 +54,7 @@ async def test_every_row_of_a_mixed_prefix_is_answered_once(env: None) -> None:
     with_field = job(name, "{{ row.lang | default('?') }}: {{ text }}")
     run = await connection.start(with_field, check_model=False, tuning=Tuning(shard_partitions=7))
     result = await run.wait()
-    assert (result.state, result.ok, result.errors) == (c.COMPLETED_WITH_FAILURES, 2 * ROWS + OBJECTS + 9, 3)
+    assert (result.state, result.ok, result.errors) == (State.COMPLETED_WITH_FAILURES, 2 * ROWS + OBJECTS + 9, 3)
     rows = run.results().collect()
     assert rows.height == rows["document_id"].n_unique() == 2 * ROWS + OBJECTS + 12
     kept = {row["document_id"]: json.loads(row["row"]) for row in rows.to_dicts() if row["row"] is not None}
@@ -122,7 +122,7 @@ async def test_folders_as_spark_and_firehose_leave_them(env: None) -> None:
     assert {"2026-01-02: of json", "2026-01-02: one after", 'no row: {"text": "a document"}'} < asked
     run = await connection.start(by_id, check_model=False)
     result = await run.wait()
-    assert (result.state, result.ok) == (c.COMPLETED, 7)
+    assert (result.state, result.ok) == (State.COMPLETED, 7)
     assert result.left_out == {"job markers": 1, "checksums": 1, "temporary files": 1}
     ids = {key.removeprefix(day) for key in run.results().collect()["document_id"]}
     assert ids == {

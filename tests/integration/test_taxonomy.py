@@ -19,7 +19,7 @@ from aiohttp import web
 from batch import Job, connect
 from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack, StackOptions
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from workers.llm.answers.errors import RULES
 
 TIMEOUT = 2.0
@@ -210,7 +210,7 @@ async def test_what_concerns_one_document(stack: LocalStack, provider: Provider)
     connection = await connect()
     run = await connection.start(job("rows"), check_model=False)
     result = await run.wait()
-    assert (result.state, result.documents) == (c.COMPLETED_WITH_FAILURES, len(names)), result
+    assert (result.state, result.documents) == (State.COMPLETED_WITH_FAILURES, len(names)), result
     rows = {row["uri"].rsplit("/", 1)[1].removesuffix(".txt"): row for row in run.results().collect().to_dicts()}
     for name in PASSING:
         assert (rows[name]["status"], provider.calls[name]) == ("ok", 2), name
@@ -240,13 +240,13 @@ async def test_what_concerns_the_whole_job(stack: LocalStack, provider: Provider
         provider.calls[name] = 0
         run = await connection.start(job(folder, MODEL_OF_ALL + name), check_model=False)
         async for status in run.watch(every=0.1):
-            if status.state == c.PAUSED:
+            if status.state == State.PAUSED:
                 break
-        assert (status.state, status.reason) == (c.PAUSED, reason), (name, status)
+        assert (status.state, status.reason) == (State.PAUSED, reason), (name, status)
         assert provider.calls[name] == 1, name
         provider.mended.add(name)
         await run.resume()
-        assert (await run.wait()).state == c.COMPLETED
+        assert (await run.wait()).state == State.COMPLETED
         assert provider.calls[name] == 2, name
 
     await asyncio.gather(*(pauses_and_goes_on(name, reason) for name, (_, reason) in PAUSING.items()))

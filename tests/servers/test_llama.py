@@ -28,7 +28,7 @@ async def test_typed_answers(stack: LocalStack) -> None:
 
 
 async def test_too_long_for_the_model(stack: LocalStack) -> None:
-    model = {"name": MODEL, "max_output_tokens": 200}
+    model = {"name": MODEL, "max_output_tokens": 40}
     _, rows = await rows_of(stack, job("overflow", model=model), [*TEXTS, TOO_LONG])
     assert (rows[3]["error_type"], rows[3]["retryable"], rows[3]["attempts"]) == ("context_length_exceeded", False, 1)
     assert "context size" in rows[3]["error_message"]

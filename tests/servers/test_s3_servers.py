@@ -29,7 +29,8 @@ from batch.local.stack import LocalStack, StackOptions
 from batch.storage.layout import S3Uri
 from batch.storage.output_check import check_place
 from batch.storage.store import Storage
-from batch.workflows.contracts import COMPLETED, COMPLETED_WITH_FAILURES, Tuning
+from batch.workflows.contracts import Tuning
+from batch.workflows.states import State
 from tests.provider import ask, behave, forget, paid
 from tests.servers.bucket_router import BucketRouter
 from tests.servers.s3_servers import SERVERS, Key, S3Server, running
@@ -208,12 +209,12 @@ async def test_two_nights_with_a_kill_and_a_rerun(store: Store) -> None:
         await asyncio.to_thread(store.stack.workers[0].restart, signal.SIGKILL)
         result = await run.wait()
         behave(store.stack, latency=0.0, rate_500=0.0, rate_refusal=0.0)
-        assert result.state == COMPLETED_WITH_FAILURES and set(result.errors_by_type) == {"refusal"}, result
+        assert result.state == State.COMPLETED_WITH_FAILURES and set(result.errors_by_type) == {"refusal"}, result
         await nights.check(run, result, all_ok=False)
 
         forget(store.stack)
         result = await (await run.rerun(all_errors=True)).wait()
-        assert result.state == COMPLETED, result
+        assert result.state == State.COMPLETED, result
         assert 0 < paid(store.stack) < nights.expected.total()
         await nights.check(run, result, all_ok=True)
 
@@ -224,7 +225,7 @@ async def test_two_nights_with_a_kill_and_a_rerun(store: Store) -> None:
         del nights.texts["plain 11.txt"]
         second = await nights.start(2)
         result = await second.wait()
-        assert result.state == COMPLETED, result
+        assert result.state == State.COMPLETED, result
         await nights.check(second, result, all_ok=True)
         assert (paid(store.stack), result.deleted) == (2, 1), result
         assert result.reasons == nights.reasons

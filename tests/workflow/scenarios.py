@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from temporalio import activity
 from temporalio.client import (
     Client,
     Schedule,
@@ -26,6 +27,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
+from batch.workflows.states import Outcome, Reason
 from tests.workflow.standin import StandIns, Till, until
 
 HISTORIES = Path(__file__).with_name("histories")
@@ -49,9 +52,9 @@ async def retries_and_yields(client: Client) -> str:
         if task.partition == 1 and begun == 1:
             raise ApplicationError("once")
         if task.partition == 2 and begun == 1:
-            return c.PartitionOutcome(2, c.YIELDED, reason=c.DRAIN, epoch=task.epoch)
+            return c.PartitionOutcome(2, Outcome.YIELDED, reason=Reason.DRAIN, epoch=task.epoch)
         if task.partition == 3:
-            return c.PartitionOutcome(3, c.GIVEN_UP)
+            return c.PartitionOutcome(3, Outcome.GIVEN_UP)
         if task.partition == 4:
             raise ApplicationError("never", non_retryable=True)
         return work.committed(task)
@@ -80,7 +83,7 @@ async def outage_and_probe(client: Client) -> str:
 
     async def process(task: c.PartitionInput) -> c.PartitionOutcome:
         if task.epoch == 1:
-            return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.PROVIDER_UNREACHABLE, epoch=1)
+            return c.PartitionOutcome(task.partition, Outcome.YIELDED, reason=Reason.PROVIDER_UNREACHABLE, epoch=1)
         return work.committed(task)
 
     work.process = process
@@ -100,6 +103,30 @@ async def cancel(client: Client) -> str:
         await handle.cancel()
         with contextlib.suppress(WorkflowFailureError):
             await handle.result()
+        return handle.id
+
+
+async def cancel_while_accounting(client: Client) -> str:
+    """Cancelled when all its work is done: nothing is left to stop, and its account is made."""
+    accounting, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow(StandIns):
+        @activity.defn(name=c.FINISH_RUN)
+        async def finish(self, task: c.FinishInput) -> c.Finished:
+            accounting.set()
+            while not may_end.is_set():
+                activity.heartbeat()
+                await asyncio.sleep(0.05)
+            return await super().finish(task)
+
+    work = Slow(shards=1, partitions=4)
+    async with work.worker(client) as queue:
+        handle = await work.start(client, queue, TUNING)
+        await accounting.wait()
+        await handle.cancel()
+        await asyncio.sleep(1.0)
+        may_end.set()
+        await handle.result()
         return handle.id
 
 
@@ -131,7 +158,7 @@ async def scheduled(client: Client) -> str:
     work.process = process
     async with work.worker(client) as queue:
         name = f"nightly-{queue}"
-        start = c.RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
+        start = RunInput(TUNING, queue, job_json="{}", time_zone="Asia/Tokyo")
         action = ScheduleActionStartWorkflow(c.RUN_WORKFLOW, start, id=name, task_queue=c.control_queue(queue))
         schedule = await client.create_schedule(name, Schedule(action, ScheduleSpec()), trigger_immediately=True)
         await until(lambda: bool(work.finished))
@@ -149,7 +176,7 @@ async def budget(client: Client) -> str:
         handle = await work.start(client, queue, tuning)
         till = Till(client, handle.id)
         work.process = till.charges(work)
-        await until(lambda: any(control.reason == c.MAX_COST for control in work.controls))
+        await until(lambda: any(control.reason == Reason.MAX_COST for control in work.controls))
         await handle.signal("resume", 20.0)
         await until(lambda: len(till.paid) == 18)
         await till.close()
@@ -161,6 +188,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[str]]] = {
     scenario.__name__: scenario
     for scenario in (
         *(normal, retries_and_yields, pause_and_resume, outage_and_probe, cancel, rerun, continue_as_new),
+        cancel_while_accounting,
         scheduled,
         budget,
     )

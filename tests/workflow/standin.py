@@ -15,11 +15,13 @@ from typing import Any
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
 
 from batch.workflows import contracts as c
 from batch.workflows.budget import WAIT, BudgetAnswer, BudgetRequest
 from batch.workflows.coordinator import WORKFLOWS
+from batch.workflows.run_state import RunInput
+from batch.workflows.states import Outcome, Reason
 from workers.process.sandbox import workflow_runner
 
 Process = Callable[[c.PartitionInput], Coroutine[Any, Any, c.PartitionOutcome]]
@@ -56,7 +58,7 @@ class StandIns:
     max_cost_usd: float | None = None
     refused_shard: int | None = None
     """One that cannot be planned."""
-    refused_as: str = c.STORAGE_REFUSED
+    refused_as: str = Reason.STORAGE_REFUSED
 
     @activity.defn(name=c.CLAIM_RUN)
     async def claim(self, task: c.ClaimInput) -> c.Claimed:
@@ -64,7 +66,6 @@ class StandIns:
         return c.Claimed(
             c.RunRef(task.run_id, "s3://results/"),
             "stand-in",
-            "simulated-small",
             3,
             self.in_flight,
             shows_progress=True,
@@ -118,7 +119,7 @@ class StandIns:
 
     def committed(self, task: c.PartitionInput) -> c.PartitionOutcome:
         return c.PartitionOutcome(
-            task.partition, c.COMMITTED, c.Totals(documents=self.documents, ok=self.documents, partitions=1)
+            task.partition, Outcome.COMMITTED, c.Totals(documents=self.documents, ok=self.documents, partitions=1)
         )
 
     def _count(self, change: int) -> None:
@@ -144,7 +145,13 @@ class StandIns:
 
     @asynccontextmanager
     async def worker(
-        self, client: Client, *, slots: int = 50, queue: str = "", control: WorkerDeploymentConfig | None = None
+        self,
+        client: Client,
+        *,
+        slots: int = 50,
+        queue: str = "",
+        control: WorkerDeploymentConfig | None = None,
+        runner: WorkflowRunner | None = None,
     ) -> AsyncIterator[str]:
         """Both workers of a process, by default on a new task queue; gives the queue. `control`: that one's version."""
         queue = queue or f"queue-{uuid.uuid4()}"
@@ -152,7 +159,7 @@ class StandIns:
             client,
             task_queue=c.control_queue(queue),
             workflows=WORKFLOWS,
-            workflow_runner=workflow_runner(),
+            workflow_runner=runner or workflow_runner(),
             activities=[self.claim, self.plan, self.plan_rerun, self.control, self.closed, self.check, self.finish],
             deployment_config=control,
         )
@@ -172,7 +179,7 @@ class StandIns:
     ) -> WorkflowHandle[Any, Any]:
         return await client.start_workflow(
             c.RUN_WORKFLOW,
-            c.RunInput(tuning=tuning or c.Tuning(), partitions_queue=queue, job_json="{}", rerun=rerun),
+            RunInput(tuning=tuning or c.Tuning(), partitions_queue=queue, job_json="{}", rerun=rerun),
             id=f"run-{uuid.uuid4()}",
             task_queue=c.control_queue(queue),
             result_type=c.Finished,
@@ -210,7 +217,7 @@ class Till:
 
         async def process(task: c.PartitionInput) -> c.PartitionOutcome:
             if not await self.pay(1.0, task.epoch):
-                return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.MAX_COST, epoch=task.epoch)
+                return c.PartitionOutcome(task.partition, Outcome.YIELDED, reason=Reason.MAX_COST, epoch=task.epoch)
             return work.committed(task)
 
         return process

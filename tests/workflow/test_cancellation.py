@@ -13,7 +13,7 @@ from temporalio.worker import Worker
 from tests.workflow.standin import until
 
 with workflow.unsafe.imports_passed_through():
-    from batch.workflows.coordinator import control_activity
+    from batch.workflows.awaiting import control_activity
 
 
 @workflow.defn

@@ -11,10 +11,15 @@ import pytest
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
+from temporalio.worker import UnsandboxedWorkflowRunner
 
 from batch.network.failures import DATA_CONVERTER
 from batch.workflows import contracts as c
+from batch.workflows import open_shards
+from batch.workflows.states import Outcome, Reason, State
 from tests.workflow.standin import StandIns, until
+
+SIGNALED = "workflow_execution_signaled_event_attributes"
 
 
 async def executions(client: Client, run_id: str) -> int:
@@ -32,7 +37,7 @@ async def test_every_partition_is_processed_once(temporal: Client) -> None:
     async with work.worker(temporal) as queue:
         handle = await work.start(temporal, queue, c.Tuning(shard_partitions=20))
         finished = await handle.result()
-    assert finished.state == c.COMPLETED
+    assert finished.state == State.COMPLETED
     assert work.begun == dict.fromkeys(range(60), 1)
     assert work.finished[0].plan_complete
 
@@ -62,8 +67,8 @@ async def test_slots_stay_busy_across_continue_as_new_and_cancel_reaches_every_a
             await handle.result()
         assert work.running == 0
         assert work.cancelled >= 0.8 * running, "the others ended by themselves before the cancellation came"
-        assert work.controls[-1].state == c.CANCELLED
-        assert work.finished[-1].state == c.CANCELLED
+        assert work.controls[-1].state == State.CANCELLED
+        assert work.finished[-1].state == State.CANCELLED
         open_shards = [e.id async for e in temporal.list_workflows("ExecutionStatus = 'Running'")]
         assert open_shards == []
 
@@ -75,14 +80,14 @@ async def test_a_failed_partition_is_data(temporal: Client) -> None:
         if task.partition == 3:
             raise ApplicationError("this one cannot be done", non_retryable=True)
         if task.partition == 4:
-            return c.PartitionOutcome(4, c.GIVEN_UP, message="no progress")
+            return c.PartitionOutcome(4, Outcome.GIVEN_UP, message="no progress")
         return work.committed(task)
 
     work.process = process
     async with work.worker(temporal) as queue:
         handle = await work.start(temporal, queue)
         finished = await handle.result()
-    assert finished.state == c.COMPLETED_WITH_FAILURES
+    assert finished.state == State.COMPLETED_WITH_FAILURES
     assert len(work.begun) == 10
 
 
@@ -91,13 +96,13 @@ async def test_a_drained_partition_is_dispatched_again(temporal: Client) -> None
 
     async def process(task: c.PartitionInput) -> c.PartitionOutcome:
         if task.partition == 1 and task.dispatch < 50:
-            return c.PartitionOutcome(1, c.YIELDED, reason=c.DRAIN, epoch=task.epoch)
+            return c.PartitionOutcome(1, Outcome.YIELDED, reason=Reason.DRAIN, epoch=task.epoch)
         return work.committed(task)
 
     work.process = process
     async with work.worker(temporal) as queue:
         finished = await (await work.start(temporal, queue)).result()
-    assert finished.state == c.COMPLETED
+    assert finished.state == State.COMPLETED
     assert work.begun == {0: 1, 1: 50, 2: 1}
 
 
@@ -117,13 +122,13 @@ async def test_pause_holds_dispatch_and_resume_goes_on(temporal: Client) -> None
         await until(stands)
         begun = len(work.begun)
         stood = await progress(handle)
-        assert (stood.state, stood.control.reason, stood.control.message) == (c.PAUSED, c.BY_USER, "lunch")
+        assert (stood.state, stood.control.reason, stood.control.message) == (State.PAUSED, Reason.BY_USER, "lunch")
         await asyncio.sleep(1)
         assert len(work.begun) == begun
         await handle.signal("resume")
         finished = await handle.result()
-    assert finished.state == c.COMPLETED
-    assert [control.state for control in work.controls] == [c.PAUSED, c.RUNNING]
+    assert finished.state == State.COMPLETED
+    assert [control.state for control in work.controls] == [State.PAUSED, State.RUNNING]
     assert work.controls[-1].epoch == 2
     assert len(work.begun) == 80
 
@@ -134,18 +139,18 @@ async def test_a_plan_that_fails_for_good_pauses_the_run_until_somebody_mends_th
         handle = await work.start(temporal, queue)
 
         async def paused() -> bool:
-            return (await progress(handle)).state == c.PAUSED
+            return (await progress(handle)).state == State.PAUSED
 
         await until(paused)
         control = (await progress(handle)).control
-        assert (control.reason, control.message) == (c.STORAGE_REFUSED, "cannot be planned")
+        assert (control.reason, control.message) == (Reason.STORAGE_REFUSED, "cannot be planned")
         work.refused_as = "ManifestBroken"
         await handle.signal("resume")
-        await until(lambda: [each.epoch for each in work.controls if each.state == c.PAUSED] == [1, 2])
-        assert (await progress(handle)).control.reason == c.PLANNING_FAILED
+        await until(lambda: [each.epoch for each in work.controls if each.state == State.PAUSED] == [1, 2])
+        assert (await progress(handle)).control.reason == Reason.PLANNING_FAILED
         work.refused_shard = None
         await handle.signal("resume")
-        assert (await handle.result()).state == c.COMPLETED
+        assert (await handle.result()).state == State.COMPLETED
     assert work.begun == dict.fromkeys(range(8), 1)
 
 
@@ -155,7 +160,7 @@ async def test_an_error_of_the_job_pauses_the_run_once(temporal: Client) -> None
 
     async def process(task: c.PartitionInput) -> c.PartitionOutcome:
         if broken:
-            return c.PartitionOutcome(task.partition, c.YIELDED, reason="insufficient_quota", epoch=task.epoch)
+            return c.PartitionOutcome(task.partition, Outcome.YIELDED, reason="insufficient_quota", epoch=task.epoch)
         return work.committed(task)
 
     work.process = process
@@ -163,7 +168,7 @@ async def test_an_error_of_the_job_pauses_the_run_once(temporal: Client) -> None
         handle = await work.start(temporal, queue, c.Tuning(shard_partitions=20, window=4))
 
         async def paused() -> bool:
-            return (await progress(handle)).state == c.PAUSED
+            return (await progress(handle)).state == State.PAUSED
 
         await until(paused)
         await until(lambda: work.running == 0)
@@ -173,7 +178,7 @@ async def test_an_error_of_the_job_pauses_the_run_once(temporal: Client) -> None
         # A late request that speaks of the epoch before is ignored.
         await handle.signal("resume")
         await handle.signal("request_pause", c.PauseRequest(1, "insufficient_quota", "late"))
-        assert (await handle.result()).state == c.COMPLETED
+        assert (await handle.result()).state == State.COMPLETED
 
 
 async def test_an_outage_ends_by_a_probe(temporal: Client) -> None:
@@ -184,7 +189,7 @@ async def test_an_outage_ends_by_a_probe(temporal: Client) -> None:
         nonlocal calls
         calls += 1
         if task.epoch == 1:
-            return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.PROVIDER_UNREACHABLE, epoch=1)
+            return c.PartitionOutcome(task.partition, Outcome.YIELDED, reason=Reason.PROVIDER_UNREACHABLE, epoch=1)
         return work.committed(task)
 
     work.process = process
@@ -196,7 +201,36 @@ async def test_an_outage_ends_by_a_probe(temporal: Client) -> None:
         await asyncio.sleep(0.5)
         assert calls == held
         work.probe_problem = ""
-        assert (await handle.result()).state == c.COMPLETED
+        assert (await handle.result()).state == State.COMPLETED
+
+
+async def test_a_shard_that_could_not_be_told_of_a_pause_is_told_once_it_can_be(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workflow is gone when the run pauses, and comes back knowing nothing of it."""
+    monkeypatch.setattr(open_shards, "TELL_TRIES", 2)
+    monkeypatch.setattr(open_shards, "TELL_AGAIN", 1.0)
+    work = StandIns(shards=1, partitions=60, seconds=0.3)
+    async with work.worker(temporal, runner=UnsandboxedWorkflowRunner()) as queue:
+        handle = await work.start(temporal, queue, c.Tuning(window=1))
+        shard = temporal.get_workflow_handle(c.shard_workflow_id(handle.id, 1, 0))
+        await until(lambda: bool(work.begun))
+        start = (await anext(shard.fetch_history_events())).workflow_execution_started_event_attributes
+        (planned,) = await temporal.data_converter.decode(start.input.payloads, [c.ShardInput])
+        await shard.terminate()
+        await handle.signal("pause", "lunch")
+        await asyncio.sleep(4)  # it has been tried by then
+        begun = len(work.begun)
+        await temporal.start_workflow(c.SHARD_WORKFLOW, planned, id=shard.id, task_queue=c.control_queue(queue))
+
+        async def told() -> bool:
+            return any([e.HasField(SIGNALED) async for e in shard.fetch_history_events()])
+
+        await until(told)
+        assert len(work.begun) < begun + 30
+        await handle.signal("resume")
+        work.seconds = 0.001
+        assert (await handle.result()).state == State.COMPLETED
 
 
 async def test_a_pause_before_any_worker_is_there_holds(temporal: Client) -> None:
@@ -206,10 +240,10 @@ async def test_a_pause_before_any_worker_is_there_holds(temporal: Client) -> Non
     await handle.signal("pause", "not yet")
     async with work.worker(temporal, queue=queue):
         await until(lambda: bool(work.controls))
-        assert work.controls[0].state == c.PAUSED
+        assert work.controls[0].state == State.PAUSED
         assert not work.begun
         await handle.signal("resume")
-        assert (await handle.result()).state == c.COMPLETED
+        assert (await handle.result()).state == State.COMPLETED
 
 
 async def test_a_pause_by_hand_during_an_outage_stays_and_a_resume_does_not_wait_for_the_probe(
@@ -219,7 +253,7 @@ async def test_a_pause_by_hand_during_an_outage_stays_and_a_resume_does_not_wait
 
     async def process(task: c.PartitionInput) -> c.PartitionOutcome:
         if task.epoch == 1:
-            return c.PartitionOutcome(task.partition, c.YIELDED, reason=c.PROVIDER_UNREACHABLE, epoch=1)
+            return c.PartitionOutcome(task.partition, Outcome.YIELDED, reason=Reason.PROVIDER_UNREACHABLE, epoch=1)
         return work.committed(task)
 
     work.process = process
@@ -229,9 +263,9 @@ async def test_a_pause_by_hand_during_an_outage_stays_and_a_resume_does_not_wait
         await handle.signal("pause", "the night is over")
         await asyncio.sleep(3.0)  # a probe, which would be answered, must not resume it
         stood = await progress(handle)
-        assert (stood.state, stood.control.reason) == (c.PAUSED, c.BY_USER)
+        assert (stood.state, stood.control.reason) == (State.PAUSED, Reason.BY_USER)
         await handle.signal("resume")
-        assert (await handle.result()).state == c.COMPLETED
+        assert (await handle.result()).state == State.COMPLETED
 
     work.begun.clear()
     work.controls.clear()
@@ -239,7 +273,7 @@ async def test_a_pause_by_hand_during_an_outage_stays_and_a_resume_does_not_wait
         handle = await work.start(temporal, queue, c.Tuning(window=2, probe_every=300.0))
         await until(lambda: bool(work.controls))
         await handle.signal("resume")
-        assert (await asyncio.wait_for(handle.result(), 20)).state == c.COMPLETED
+        assert (await asyncio.wait_for(handle.result(), 20)).state == State.COMPLETED
 
 
 async def test_a_cancellation_while_the_run_accounts_leaves_its_account(temporal: Client) -> None:
@@ -263,8 +297,8 @@ async def test_a_cancellation_while_the_run_accounts_leaves_its_account(temporal
         await asyncio.sleep(1.0)
         may_end.set()
         finished = await asyncio.wait_for(handle.result(), 20)
-    assert finished.state == c.COMPLETED
-    assert [task.state for task in work.finished] == [c.COMPLETED]
+    assert finished.state == State.COMPLETED
+    assert [task.state for task in work.finished] == [State.COMPLETED]
 
 
 async def test_what_yielded_partitions_have_answered_is_known_and_counts_once(temporal: Client) -> None:
@@ -274,7 +308,12 @@ async def test_what_yielded_partitions_have_answered_is_known_and_counts_once(te
     async def process(task: c.PartitionInput) -> c.PartitionOutcome:
         if task.epoch == 1 and task.partition < 2:
             return c.PartitionOutcome(
-                task.partition, c.YIELDED, reason=c.ERROR_RATE, message="m", epoch=task.epoch, answered=answered
+                task.partition,
+                Outcome.YIELDED,
+                reason=Reason.ERROR_RATE,
+                message="m",
+                epoch=task.epoch,
+                answered=answered,
             )
         return work.committed(task)
 
@@ -284,7 +323,7 @@ async def test_what_yielded_partitions_have_answered_is_known_and_counts_once(te
         shard = temporal.get_workflow_handle(c.shard_workflow_id(handle.id, 1, 0))
 
         async def both_yielded() -> bool:
-            if (await progress(handle)).state != c.PAUSED:
+            if (await progress(handle)).state != State.PAUSED:
                 return False
             report: c.ShardReport = await shard.query("totals", result_type=c.ShardReport)
             return report.answered == answered + answered and sorted(report.failing) == [0, 1]
@@ -310,7 +349,7 @@ async def test_an_error_of_megabytes_is_told_with_its_beginning(temporal: Client
         handle = await work.start(client, queue)
 
         async def paused() -> bool:
-            return (await progress(handle)).state == c.PAUSED
+            return (await progress(handle)).state == State.PAUSED
 
         await until(paused)
         assert (await progress(handle)).control.message.startswith("the 7th key is odd: xxx")

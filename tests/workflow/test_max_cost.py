@@ -6,6 +6,7 @@ from temporalio.client import Client, WorkflowUpdateFailedError
 
 from batch.workflows import contracts as c
 from batch.workflows.budget import CLOSED, BudgetView
+from batch.workflows.states import Reason, State
 from tests.workflow.standin import StandIns, Till, until
 
 
@@ -23,7 +24,7 @@ async def test_it_pauses_when_it_is_spent_and_goes_on_when_it_is_raised(temporal
         work.process = till.charges(work)
         await until(lambda: bool(work.controls))
         stood = await view(work, temporal, handle.id)
-        assert (stood.state, stood.control.reason) == (c.PAUSED, c.MAX_COST)
+        assert (stood.state, stood.control.reason) == (State.PAUSED, Reason.MAX_COST)
         assert stood.budget == BudgetView(7.5, 7.0, 7.0)
         assert len(till.paid) == 7
 
@@ -36,7 +37,7 @@ async def test_it_pauses_when_it_is_spent_and_goes_on_when_it_is_raised(temporal
         await till.close()
         finished = await handle.result()
         executions = [e async for e in temporal.list_workflows(f"WorkflowId = '{handle.id}'")]
-    assert finished.state == c.COMPLETED
+    assert finished.state == State.COMPLETED
     assert len(executions) > 1
     assert work.begun.keys() == set(range(18))
     account = work.finished[0].budget

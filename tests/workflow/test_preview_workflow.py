@@ -12,8 +12,15 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureEr
 from temporalio.exceptions import ActivityError
 from temporalio.worker import Worker
 
-from batch.workflows import contracts as c
 from batch.workflows.coordinator import WORKFLOWS
+from batch.workflows.preview import (
+    ESTIMATE_RUN,
+    ESTIMATE_WORKFLOW,
+    PREVIEW_DOCUMENTS,
+    PREVIEW_WORKFLOW,
+    PreviewInput,
+    PreviewOutcome,
+)
 from tests.workflow.standin import until
 from workers.process.control_heartbeat import ControlActivities
 from workers.process.sandbox import workflow_runner
@@ -27,15 +34,15 @@ class StandIn:
         self.cancelled = False
         self.waits = False
 
-    @activity.defn(name=c.PREVIEW_DOCUMENTS)
-    async def preview(self, task: c.PreviewInput) -> c.PreviewOutcome:
+    @activity.defn(name=PREVIEW_DOCUMENTS)
+    async def preview(self, task: PreviewInput) -> PreviewOutcome:
         return await self._work("preview")
 
-    @activity.defn(name=c.ESTIMATE_RUN)
-    async def estimate(self, task: c.PreviewInput) -> c.PreviewOutcome:
+    @activity.defn(name=ESTIMATE_RUN)
+    async def estimate(self, task: PreviewInput) -> PreviewOutcome:
         return await self._work("estimate")
 
-    async def _work(self, name: str) -> c.PreviewOutcome:
+    async def _work(self, name: str) -> PreviewOutcome:
         self.begun.append(name)
         if not self.waits:
             raise RuntimeError("S3 is away")
@@ -44,14 +51,14 @@ class StandIn:
         except asyncio.CancelledError:
             self.cancelled = True
             raise
-        return c.PreviewOutcome(0, 0)
+        return PreviewOutcome(0, 0)
 
 
 @pytest.mark.parametrize(
     ("workflow", "asks", "begun"),
     [
-        (c.PREVIEW_WORKFLOW, 5, ["preview"]),
-        (c.ESTIMATE_WORKFLOW, 0, ["estimate"] * 3),
+        (PREVIEW_WORKFLOW, 5, ["preview"]),
+        (ESTIMATE_WORKFLOW, 0, ["estimate"] * 3),
     ],
 )
 async def test_what_may_be_paid_is_tried_once(workflow: str, asks: int, begun: list[str], temporal: Client) -> None:
@@ -63,7 +70,7 @@ async def test_what_may_be_paid_is_tried_once(workflow: str, asks: int, begun: l
         workflow_runner=workflow_runner(),
         activities=[work.preview, work.estimate],
     ):
-        start = c.PreviewInput("s3://results/", "token", asks, ask_within=1.0, within=30.0)
+        start = PreviewInput("s3://results/", "token", asks, ask_within=1.0, within=30.0)
         with pytest.raises(WorkflowFailureError) as failed:
             await temporal.execute_workflow(workflow, start, id=queue, task_queue=queue)
     assert isinstance(failed.value.cause, ActivityError) and "S3 is away" in str(failed.value.cause.cause)
@@ -82,8 +89,8 @@ async def test_a_cancellation_reaches_the_worker(temporal: Client) -> None:
         interceptors=[ControlActivities()],
         max_heartbeat_throttle_interval=timedelta(seconds=0.5),
     ):
-        start = c.PreviewInput("s3://results/", "token", 5, ask_within=1.0, within=60.0)
-        handle = await temporal.start_workflow(c.PREVIEW_WORKFLOW, start, id=queue, task_queue=queue)
+        start = PreviewInput("s3://results/", "token", 5, ask_within=1.0, within=60.0)
+        handle = await temporal.start_workflow(PREVIEW_WORKFLOW, start, id=queue, task_queue=queue)
         await until(lambda: bool(work.begun))
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):

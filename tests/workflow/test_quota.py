@@ -13,6 +13,7 @@ from batch.job.job import Job
 from batch.workflows import contracts as c
 from batch.workflows import quota as quota_workflow
 from batch.workflows.coordinator import WORKFLOWS
+from batch.workflows.leases import QUOTA_WORKFLOW, Lease, LeaseClaim, LeaseRequest, QuotaInput, quota_workflow_id
 from tests.workflow.standin import until
 from workers.llm.limits.quotas import QuotaClient, Quotas, quota_name
 from workers.observe.metrics import Metrics
@@ -86,27 +87,27 @@ async def test_a_quota_continues_as_new_and_ends_when_nobody_uses_it(
 ) -> None:
     monkeypatch.setattr(quota_workflow, "IDLE", timedelta(seconds=1))
     asked = QuotaClient(temporal, QUEUE)
-    claim = c.LeaseClaim("r", 3, 1.0, share=0.0, demand=1.0, requests_per_minute=60)
+    claim = LeaseClaim("r", 3, 1.0, share=0.0, demand=1.0, requests_per_minute=60)
     async with Worker(
         temporal,
         task_queue=c.control_queue(QUEUE),
         workflows=WORKFLOWS,
         workflow_runner=UnsandboxedWorkflowRunner(),
     ):
-        lease = await asked.lease("q", c.LeaseRequest("a", [claim]), known=False)
+        lease = await asked.lease("q", LeaseRequest("a", [claim]), known=False)
         assert lease.shares == {"r": 1.0}
-        handle = temporal.get_workflow_handle(c.quota_workflow_id("q"))
+        handle = temporal.get_workflow_handle(quota_workflow_id("q"))
         assert (await handle.describe()).status == WorkflowExecutionStatus.RUNNING
-        assert await asked.lease("q", c.LeaseRequest("a"), known=True) == c.Lease()
+        assert await asked.lease("q", LeaseRequest("a"), known=True) == Lease()
         assert await handle.result() is None
 
         continued = await temporal.start_workflow(
-            c.QUOTA_WORKFLOW,
-            c.QuotaInput(continued=True),
-            id=c.quota_workflow_id("q"),
+            QUOTA_WORKFLOW,
+            QuotaInput(continued=True),
+            id=quota_workflow_id("q"),
             task_queue=c.control_queue(QUEUE),
         )
-        assert (await asked.lease("q", c.LeaseRequest("new", [claim]), known=False)).shares == {"r": 0.0}
+        assert (await asked.lease("q", LeaseRequest("new", [claim]), known=False)).shares == {"r": 0.0}
         await continued.terminate()
 
 

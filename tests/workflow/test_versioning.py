@@ -10,6 +10,7 @@ from temporalio.client import Client
 from temporalio.worker import WorkerDeploymentConfig
 
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.workflow.releases import make_current
 from tests.workflow.standin import StandIns, until
 from workers.process.versioning import deployment_config
@@ -40,7 +41,7 @@ async def test_a_run_moves_to_a_new_version_and_its_old_shards_end_on_theirs(tem
             await make_current(temporal, name, "two")
             released.set()
             finished = await handle.result()
-    assert finished.state == c.COMPLETED
+    assert finished.state == State.COMPLETED
     assert work.begun == dict.fromkeys(range(64), 1)
 
     builds = defaultdict(set)
@@ -62,6 +63,6 @@ async def test_the_first_version_takes_over_a_run_of_workers_without_versions(te
     async with work.worker(temporal, queue=queue, control=version(name, "one")):
         await make_current(temporal, name, "one")
         finished = await handle.result()
-    assert finished.state == c.COMPLETED
+    assert finished.state == State.COMPLETED
     info = (await handle.describe()).raw_description.workflow_execution_info.versioning_info
     assert info.deployment_version.build_id == "one"

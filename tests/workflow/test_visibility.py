@@ -10,6 +10,8 @@ from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, Sch
 
 from batch.client import visibility
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
+from batch.workflows.states import State
 from tests.workflow.standin import StandIns, until
 
 
@@ -17,7 +19,7 @@ async def test_without_search_attributes(temporal: Client, caplog: pytest.LogCap
     assert not await visibility.registered(temporal)
     work = StandIns(shards=1, partitions=4, seconds=0.01)
     async with work.worker(temporal) as queue:
-        start = c.RunInput(c.Tuning(shard_partitions=4), queue, job_json="{}", time_zone="Asia/Tokyo")
+        start = RunInput(c.Tuning(shard_partitions=4), queue, job_json="{}", time_zone="Asia/Tokyo")
         action = ScheduleActionStartWorkflow(c.RUN_WORKFLOW, start, id="nightly", task_queue=c.control_queue(queue))
         schedule = await temporal.create_schedule("nightly", Schedule(action, ScheduleSpec()), trigger_immediately=True)
         await until(lambda: bool(work.finished))
@@ -35,7 +37,7 @@ async def test_without_search_attributes(temporal: Client, caplog: pytest.LogCap
 
     with caplog.at_level(logging.WARNING, logger="batch.client.visibility"):
         for _ in range(50):  # visibility lags
-            runs = await visibility.list_runs(temporal, job="stand-in", state=c.COMPLETED, limit=10)
+            runs = await visibility.list_runs(temporal, job="stand-in", state=State.COMPLETED, limit=10)
             if len(runs) == 2:
                 break
             await asyncio.sleep(0.1)
@@ -58,4 +60,4 @@ async def test_what_visibility_knows_survives_continue_as_new(temporal: Client) 
         memo = await (await handle.describe()).memo()
     assert len(executions) > 1
     assert {"job_name": "stand-in", "output_uri": "s3://results/"}.items() <= memo.items()
-    assert memo["state"] == c.COMPLETED
+    assert memo["state"] == State.COMPLETED

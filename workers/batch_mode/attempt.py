@@ -20,6 +20,7 @@ from openai.types import Batch
 
 from batch.corpus.planning import PlannedDocument
 from batch.workflows import contracts as c
+from batch.workflows.states import Outcome
 from workers.batch_mode.api import (
     CANCELLED,
     EXPIRED,
@@ -96,7 +97,7 @@ class BatchAttempt(Attempt):
 
     async def run(self) -> c.PartitionOutcome:
         outcome = await super().run()
-        if outcome.outcome == c.COMMITTED and not outcome.totals.partitions_failed:
+        if outcome.outcome == Outcome.COMMITTED and not outcome.totals.partitions_failed:
             await self._batches.tidy()
         return outcome
 

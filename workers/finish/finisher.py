@@ -30,6 +30,7 @@ from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from workers.batch_mode.api import BatchApi, BatchApiError
 from workers.batch_mode.batch_records import CREATED, BatchRecords
 from workers.documents.long_documents import chunk_answer, summed
@@ -58,7 +59,7 @@ class Finisher:
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
         file = await load_run(self._storage, task.run)
         self._metrics.start_job(file.job.name)
-        cancelled = task.state == c.CANCELLED
+        cancelled = task.state == State.CANCELLED
         if cancelled and file.job.model.mode == "batch":
             await self._cancel_batches(layout)
         settler = Settler(self._storage, layout, file, task.generation, self._metrics)
@@ -71,7 +72,7 @@ class Finisher:
             may_lack=cancelled,
         ).run(plan_complete=task.plan_complete)
         state = _state(task, account)
-        if writer is not None and state != c.FAILED:
+        if writer is not None and state != State.FAILED:
             await writer.move(complete=account.listed_to_end and not (account.missing or account.partial))
         manifest = _manifest(task, file, account, state)
         await write_manifest(self._storage, layout, manifest)
@@ -109,11 +110,11 @@ class Finisher:
 
 
 def _state(task: c.FinishInput, account: Account) -> str:
-    if task.state == c.CANCELLED:
-        return c.CANCELLED
+    if task.state == State.CANCELLED:
+        return State.CANCELLED
     if account.problem_count or account.missing:
-        return c.FAILED
-    return c.COMPLETED_WITH_FAILURES if account.totals.errors else c.COMPLETED
+        return State.FAILED
+    return State.COMPLETED_WITH_FAILURES if account.totals.errors else State.COMPLETED
 
 
 def _manifest(task: c.FinishInput, file: RunFile, account: Account, state: str) -> Manifest:

@@ -21,7 +21,7 @@ from prometheus_client import (
 from prometheus_client.gc_collector import GCCollector
 
 from batch.files.reconcile import PARTITION_FAILED
-from batch.workflows import contracts as c
+from batch.workflows.states import ENDED, YIELDS, Outcome, Reason, State
 from workers.extract.files.unreadable import EXTRACTION_ERRORS
 
 REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
@@ -31,12 +31,12 @@ STORAGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 OTHER = "other"
-DOCUMENT_STATUSES = ("ok", "error", "skipped")
-PARTITION_STATUSES = (c.COMMITTED, c.YIELDED, c.GIVEN_UP)
-GOING = (c.RUNNING, c.PAUSED)
+DOCUMENT_STATUSES = ("ok", "error")
+PARTITION_STATUSES = tuple(Outcome)
+GOING = (State.RUNNING, State.PAUSED)
 ABORTED = "aborted"
 """The end of a run that left no account: its coordinator failed, was terminated or timed out."""
-ENDS = (*sorted(c.ENDED), ABORTED)
+ENDS = (*sorted(ENDED), ABORTED)
 
 TRANSIENT = (
     *("rate_limited", "timeout", "unreachable", "connection", "malformed"),
@@ -61,7 +61,7 @@ UNREADABLE = (
     *EXTRACTION_ERRORS,
     *("too_large", "too_long", "missing_text_pages", "template", "unsupported_key"),
     *("bad_row", "broken_object", "object_changed", "object_gone", "object_refused"),
-    *("source_changed", "source_gone", c.SOURCE_REFUSED, "source_unreachable"),
+    *("source_changed", "source_gone", Reason.SOURCE_REFUSED, "source_unreachable"),
 )
 """Why a document never reached the model."""
 ANSWER_OUTCOMES = (
@@ -74,19 +74,7 @@ ANSWER_OUTCOMES = (
     PARTITION_FAILED,
     OTHER,
 )
-PAUSE_REASONS = (
-    *(
-        c.BY_USER,
-        c.ERROR_RATE,
-        c.MAX_COST,
-        c.PROVIDER_UNREACHABLE,
-        c.STORAGE_UNREACHABLE,
-        c.STORAGE_REFUSED,
-        c.SOURCE_REFUSED,
-        c.PLANNING_FAILED,
-    ),
-    *(*REFUSED_JOB, *REFUSED_BATCH, OTHER),
-)
+PAUSE_REASONS = (*(reason for reason in Reason if reason not in YIELDS), *REFUSED_JOB, *REFUSED_BATCH, OTHER)
 STORAGE_OPERATIONS = ("get", "head", "put", "delete", "list", "read")
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series

@@ -44,6 +44,7 @@ from batch.storage.store import (
     StorageUnreachable,
 )
 from batch.workflows import contracts as c
+from batch.workflows.states import Outcome, Reason
 from workers.documents.long_documents import Ask, ChunkedQuestion, Combined, chunk_answer, chunk_fields
 from workers.documents.reading import (
     ARCHIVED,
@@ -125,10 +126,10 @@ class Processor:
         except (StorageError, RunMissing) as error:
             # Of `run.json`, or of something of ours that is gone: an outage or a person's affair, never an attempt
             # without progress that would count towards giving the partition up.
-            reason = c.STORAGE_UNREACHABLE if isinstance(error, StorageUnreachable) else c.STORAGE_REFUSED
+            reason = Reason.STORAGE_UNREACHABLE if isinstance(error, StorageUnreachable) else Reason.STORAGE_REFUSED
             log.warning("partition %d yields, %s: %s", task.partition, reason, error)
             return c.PartitionOutcome(
-                task.partition, c.YIELDED, reason=reason, message=str(error)[:500], epoch=task.epoch
+                task.partition, Outcome.YIELDED, reason=reason, message=str(error)[:500], epoch=task.epoch
             )
 
     async def _process(self, task: c.PartitionInput) -> c.PartitionOutcome:
@@ -208,7 +209,9 @@ class Attempt:
 
     def stop_soon(self) -> None:
         """No new calls from here on; the attempt yields."""
-        self._stop = self._stop or Stop(c.DRAIN, "the attempt was superseded or cancelled", self._active.brakes.epoch)
+        self._stop = self._stop or Stop(
+            Reason.DRAIN, "the attempt was superseded or cancelled", self._active.brakes.epoch
+        )
 
     def cut(self) -> None:
         """Ends the calls in flight too; what is answered is kept."""
@@ -220,7 +223,7 @@ class Attempt:
         if self._stop is None and (self._pulse.superseded() or self._ledger.has_failed()):
             self.stop_soon()
         if self._stop is None and self._ledger.refused is not None:
-            self._stop = Stop(c.STORAGE_REFUSED, str(self._ledger.refused), self._active.brakes.epoch)
+            self._stop = Stop(Reason.STORAGE_REFUSED, str(self._ledger.refused), self._active.brakes.epoch)
         return self._stop or self._active.brakes.stop()
 
     def _must_stop(self) -> bool:
@@ -241,7 +244,7 @@ class Attempt:
                     if document_id not in self._rows:
                         self._tally.add(row)
                 return self._outcome(
-                    c.GIVEN_UP, message=f"{self._task.max_barren_attempts} attempts in a row made no progress"
+                    Outcome.GIVEN_UP, message=f"{self._task.max_barren_attempts} attempts in a row made no progress"
                 )
             documents = await self._read_plan()
             self._total = len(documents)
@@ -260,13 +263,17 @@ class Attempt:
                 if committed is not None:
                     return committed
             if len(self._rows) < self._total:
-                stop = self._stopping() or Stop(c.DRAIN, "stopped", self._active.brakes.epoch)
-                return self._outcome(c.YIELDED, stop=stop)
+                stop = self._stopping() or Stop(Reason.DRAIN, "stopped", self._active.brakes.epoch)
+                return self._outcome(Outcome.YIELDED, stop=stop)
             return await self._commit([self._rows[document.document_id] for document in documents])
         except StorageRefused as error:
-            return self._outcome(c.YIELDED, stop=Stop(c.STORAGE_REFUSED, str(error), self._active.brakes.epoch))
+            return self._outcome(
+                Outcome.YIELDED, stop=Stop(Reason.STORAGE_REFUSED, str(error), self._active.brakes.epoch)
+            )
         except StorageUnreachable as error:
-            return self._outcome(c.YIELDED, stop=Stop(c.STORAGE_UNREACHABLE, str(error), self._active.brakes.epoch))
+            return self._outcome(
+                Outcome.YIELDED, stop=Stop(Reason.STORAGE_UNREACHABLE, str(error), self._active.brakes.epoch)
+            )
 
     def _outcome(
         self, outcome: str, *, totals: c.Totals | None = None, stop: Stop | None = None, message: str = ""
@@ -278,7 +285,7 @@ class Attempt:
             reason=stop.reason if stop else "",
             message=(stop.message if stop else message)[:500],
             epoch=stop.epoch if stop else self._active.brakes.epoch,
-            answered=c.Totals() if outcome == c.COMMITTED else self._tally.totals(partitions=0),
+            answered=c.Totals() if outcome == Outcome.COMMITTED else self._tally.totals(partitions=0),
         )
 
     # -- what is there already ----------------------------------------------------------------------------------------
@@ -298,7 +305,7 @@ class Attempt:
             return None
         self._settled = footer.generation if footer.settles else 0
         if footer.generation >= self._task.generation:
-            return self._outcome(c.COMMITTED, totals=footer.totals)
+            return self._outcome(Outcome.COMMITTED, totals=footer.totals)
         self._replaces = entry.etag
         table, _ = result_file.decode(data)
         for row in table.to_pylist():
@@ -362,7 +369,7 @@ class Attempt:
             try:
                 row = await self._earlier.answered(document, self._active.fingerprint)
             except StorageError as error:
-                reason = c.STORAGE_REFUSED if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+                reason = Reason.STORAGE_REFUSED if isinstance(error, StorageRefused) else Reason.STORAGE_UNREACHABLE
                 self._stop = self._stop or Stop(reason, str(error), self._active.brakes.epoch)
                 raise Stopped from None
             same = row is not None and await hashed(is_hash_of, data, row["content_hash"], data)
@@ -440,7 +447,7 @@ class Attempt:
         )
         if found.too_early:
             message = "documents share answers of partitions that are not committed yet"
-            self._stop = self._stopping() or Stop(c.AWAITS_ANSWERS, message, self._active.brakes.epoch)
+            self._stop = self._stopping() or Stop(Reason.AWAITS_ANSWERS, message, self._active.brakes.epoch)
             return
         left = []
         for document in elsewhere:
@@ -714,8 +721,10 @@ class Attempt:
                 patience = SOURCE_REFUSED_AFTER if refused else SOURCE_OUTAGE_AFTER
                 if time.monotonic() - failing_since > patience:
                     if await active.reads.others_work(self._storage, failing_since):
-                        raise Unreadable(c.SOURCE_REFUSED if refused else "source_unreachable", str(error)) from None
-                    reason = c.SOURCE_REFUSED if refused else c.STORAGE_UNREACHABLE
+                        raise Unreadable(
+                            Reason.SOURCE_REFUSED if refused else "source_unreachable", str(error)
+                        ) from None
+                    reason = Reason.SOURCE_REFUSED if refused else Reason.STORAGE_UNREACHABLE
                     hint = PAYER_HINT if refused and not active.file.job.source.requester_pays else ""
                     self._stop = self._stop or Stop(reason, f"{str(error)[:400]}{hint}", active.brakes.epoch)
                     raise Stopped from None
@@ -785,12 +794,12 @@ class Attempt:
                 stored = await self._stored()
                 if stored is not None and stored.generation >= task.generation:
                     if stored.token != footer.token:
-                        return self._outcome(c.COMMITTED, totals=stored.totals)
+                        return self._outcome(Outcome.COMMITTED, totals=stored.totals)
                     break
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
         self._count(rows, footer.totals)
-        return self._outcome(c.COMMITTED, totals=footer.totals)
+        return self._outcome(Outcome.COMMITTED, totals=footer.totals)
 
     async def _stored(self) -> ResultFooter | None:
         """The footer of what stands at the result's key; notes its etag, which the next try has to replace."""
@@ -810,7 +819,7 @@ class Attempt:
             return None
         if footer.settles:  # it holds all rows
             await self._storage.delete(self._bucket, self._ledger.keys())
-        return self._outcome(c.COMMITTED, totals=footer.totals)
+        return self._outcome(Outcome.COMMITTED, totals=footer.totals)
 
     def _count(self, rows: list[Row], totals: c.Totals) -> None:
         """Metrics of documents count commits, of this generation's rows only."""
@@ -818,7 +827,7 @@ class Attempt:
         fresh = result_file.totals_of(
             (row for row in rows if row["generation"] == self._task.generation), self._task.run.run_id
         )
-        for status, count in ((OK, fresh.ok), (ERROR, fresh.errors), (result_file.SKIPPED, fresh.skipped)):
+        for status, count in ((OK, fresh.ok), (ERROR, fresh.errors)):
             self._metrics.documents.labels(job.name, status).inc(count)
         self._metrics.cost.labels(job.name, job.model.name).inc(fresh.cost_usd)
 

@@ -23,6 +23,7 @@ from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
 from batch.storage.store import ObjectEntry, ObjectMissing, Storage, StorageError, StorageRefused
 from batch.workflows import contracts as c
+from batch.workflows.states import Reason
 from workers.observe.metrics import Metrics
 from workers.plan.comparison import Comparison, UnsortedListing
 from workers.plan.known_duplicates import KnownDuplicates
@@ -265,7 +266,7 @@ def _refusals() -> Iterator[None]:
     except StorageRefused as error:
         if not _is_refusal_believed():
             raise
-        raise ApplicationError(str(error), type=c.STORAGE_REFUSED, non_retryable=True) from None
+        raise ApplicationError(str(error), type=Reason.STORAGE_REFUSED, non_retryable=True) from None
 
 
 def _is_whole(cursor: str, *, last: bool) -> bool:

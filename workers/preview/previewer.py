@@ -32,7 +32,8 @@ from batch.previews.exchange import (
 from batch.previews.sample import Picked
 from batch.storage.layout import PreviewLayout
 from batch.storage.store import Storage, StorageError, StorageRefused
-from batch.workflows import contracts as c
+from batch.workflows.preview import ESTIMATE_RUN, PREVIEW_DOCUMENTS, PreviewInput, PreviewOutcome
+from batch.workflows.states import Reason
 from workers.documents.long_documents import ChunkedQuestion, LongDocuments, Shown
 from workers.documents.prompt import CompiledPrompt
 from workers.documents.reading import (
@@ -81,8 +82,8 @@ class Previewer:
         self._storage, self._transport, self._quotas, self._extractors = storage, transport, quotas, extractors
         self._metrics, self._drain = metrics, drain
 
-    @activity.defn(name=c.PREVIEW_DOCUMENTS)
-    async def preview_documents(self, task: c.PreviewInput) -> c.PreviewOutcome:
+    @activity.defn(name=PREVIEW_DOCUMENTS)
+    async def preview_documents(self, task: PreviewInput) -> PreviewOutcome:
         """Asks about each document of the request."""
         layout = PreviewLayout.of(task.output_uri)
         request, etag = await read_request(self._storage, layout, task.token)
@@ -92,10 +93,10 @@ class Previewer:
         documents = [_shown(one, request.characters) for one in seen]
         result = PreviewResult(request.job.name, request.job.model.name, documents, stopped=look.stopped)
         await write_answer(self._storage, layout, task.token, result, etag=etag)
-        return c.PreviewOutcome(len(seen), result.ok + result.errors)
+        return PreviewOutcome(len(seen), result.ok + result.errors)
 
-    @activity.defn(name=c.ESTIMATE_RUN)
-    async def estimate_run(self, task: c.PreviewInput) -> c.PreviewOutcome:
+    @activity.defn(name=ESTIMATE_RUN)
+    async def estimate_run(self, task: PreviewInput) -> PreviewOutcome:
         """Measures the documents of the request, and asks about some of them if it says so."""
         layout = PreviewLayout.of(task.output_uri)
         request, etag = await read_request(self._storage, layout, task.token)
@@ -115,7 +116,7 @@ class Previewer:
         if look.stopped:
             found = replace(found, notes=[*found.notes, f"stopped early, {look.stopped}"])
         await write_answer(self._storage, layout, task.token, found, etag=etag)
-        return c.PreviewOutcome(len(seen), found.answered)
+        return PreviewOutcome(len(seen), found.answered)
 
     async def _with_rows(self, request: PreviewRequest) -> list[Picked]:
         """The documents; in place of an object of rows its first ones, so many that all are `asks` together."""
@@ -136,7 +137,7 @@ class Previewer:
         documents = (each.document for each in request.picked)
         return {each.uri for each in documents if holds_rows(self._storage, request.job, each)}
 
-    def _look(self, request: PreviewRequest, task: c.PreviewInput) -> Look:
+    def _look(self, request: PreviewRequest, task: PreviewInput) -> Look:
         if request.job.source.requester_pays:
             self._storage.pay_for(request.job.source.prefixes.bucket)
         lane = self._quotas.lane(f"preview-{task.token}", request.job)
@@ -269,7 +270,7 @@ class Look:
         except Unreadable as error:
             seen.row = row_unread(self._row(document, Answer(None, None)), error)
         except StorageError as error:
-            reason = c.SOURCE_REFUSED if isinstance(error, StorageRefused) else c.STORAGE_UNREACHABLE
+            reason = Reason.SOURCE_REFUSED if isinstance(error, StorageRefused) else Reason.STORAGE_UNREACHABLE
             self.stopped = self.stopped or f"{reason}: {error}"
         finally:
             self._room.leave(size)

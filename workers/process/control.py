@@ -28,6 +28,7 @@ from batch.storage.output_check import OutputUnfit, check_place
 from batch.storage.records import read_record
 from batch.storage.store import Storage, StorageError
 from batch.workflows import contracts as c
+from batch.workflows.states import ENDED, Reason, State
 from workers.llm.answers.errors import Kind
 from workers.llm.chat import probe
 from workers.llm.prices import unpriced_budget
@@ -133,7 +134,7 @@ class RunControl:
             last = found[0] if found is not None else _no_manifest(file)
             marked = replace(
                 last,
-                state=c.RERUNNING,
+                state=State.RERUNNING,
                 generation=last.generation + 1,
                 execution_run_id=task.execution_run_id,
                 charged_usd=await self._charged(layout, file, found[0] if found is not None else None),
@@ -156,7 +157,7 @@ class RunControl:
         if file.job.limits.max_cost_usd is None:
             return None
         accounted = max(last.charged_usd or 0.0, last.totals.cost_usd) if last is not None else 0.0
-        if last is not None and last.state in c.ENDED:
+        if last is not None and last.state in ENDED:
             return accounted
         # The last coordinator was terminated, and took what it knew with it.
         return max(accounted, await cost_so_far(self._storage, layout, file.fingerprint))
@@ -176,7 +177,7 @@ class RunControl:
 
         if not await update(self._storage, layout.output.bucket, layout.control, written):
             return
-        if task.control.state == c.PAUSED:
+        if task.control.state == State.PAUSED:
             self._metrics.pauses(task.job_name, task.control.reason)
 
     async def count_runs(self) -> None:
@@ -200,17 +201,17 @@ class RunControl:
         ended: Counter[tuple[str, str]] = Counter()
         budgets: dict[str, tuple[float, float]] = {}
         for execution, memo in latest.values():
-            job_name, state = jobs.get(execution.id, ""), str(memo.get("state", c.RUNNING))
+            job_name, state = jobs.get(execution.id, ""), str(memo.get("state", State.RUNNING))
             if not job_name:
                 continue  # a rerun that is not claimed yet
             if execution.status == WorkflowExecutionStatus.RUNNING:
-                going[job_name, c.PAUSED if state == c.PAUSED else c.RUNNING] += 1
+                going[job_name, State.PAUSED if state == State.PAUSED else State.RUNNING] += 1
                 if "max_cost_usd" in memo:
                     most, charged = budgets.get(job_name, (0.0, 0.0))
                     budgets[job_name] = most + float(memo["max_cost_usd"]), charged + float(memo["charged_usd"])
             elif execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
                 cancelled = execution.status == WorkflowExecutionStatus.CANCELED  # before its claim: without a state
-                ended[job_name, c.CANCELLED if cancelled else state if state in c.ENDED else ABORTED] += 1
+                ended[job_name, State.CANCELLED if cancelled else state if state in ENDED else ABORTED] += 1
         self._metrics.show_runs(going, ended)
         self._metrics.show_budgets(budgets)
 
@@ -240,7 +241,7 @@ class RunControl:
             job = (await load_run(self._storage, task.run)).job if task.run else Job.parse(json.loads(task.job_json))
         except (StorageError, RunMissing) as error:
             return c.CheckResult(problem=str(error)[:500])
-        if task.run is not None and task.reason == c.STORAGE_UNREACHABLE:
+        if task.run is not None and task.reason == Reason.STORAGE_UNREACHABLE:
             return c.CheckResult(problem=await storage_problem(self._storage, job, task.run))
         if task.run is None and (mistake := unpriced_budget(job)):
             return c.CheckResult(mistake=mistake)
@@ -259,7 +260,7 @@ class RunControl:
 
 def _rank(control: c.Control) -> tuple[int, bool]:
     """Later words rank higher; within an epoch the way leads from running to paused only."""
-    return control.epoch, control.state != c.RUNNING
+    return control.epoch, control.state != State.RUNNING
 
 
 def _no_manifest(file: RunFile) -> Manifest:
@@ -269,7 +270,7 @@ def _no_manifest(file: RunFile) -> Manifest:
         job_name=file.job.name,
         model=file.job.model.name,
         fingerprint=file.fingerprint,
-        state=c.FAILED,
+        state=State.FAILED,
         reason="",
         generation=1,
         execution_run_id=file.execution_run_id,
@@ -285,7 +286,6 @@ def _claimed(ref: c.RunRef, job: Job) -> c.Claimed:
     return c.Claimed(
         run=ref,
         job_name=job.name,
-        model=job.model.name,
         priority=job.priority,
         in_flight=job.partitions.in_flight,
         max_cost_usd=job.limits.max_cost_usd,

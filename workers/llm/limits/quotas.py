@@ -28,7 +28,17 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from batch.job.job import Job
 from batch.workflows import contracts as c
-from batch.workflows.leases import LIFE, RENEW, Book, weight_of
+from batch.workflows.leases import (
+    LIFE,
+    RENEW,
+    Book,
+    Lease,
+    LeaseClaim,
+    LeaseRequest,
+    QuotaInput,
+    quota_workflow_id,
+    weight_of,
+)
 from batch.workflows.quota import Quota
 from workers.llm.limits.limiter import Lane, Limiter
 from workers.llm.limits.waiting import raise_if_cancelled
@@ -62,12 +72,12 @@ class QuotaClient:
 
     async def restart(self, quota: str) -> None:
         """Ends a quota's workflow that nobody works on any more, so that the next lease starts it on our task queue."""
-        handle = self._client.get_workflow_handle(c.quota_workflow_id(quota))
+        handle = self._client.get_workflow_handle(quota_workflow_id(quota))
         await handle.terminate("no worker answers for this quota", rpc_timeout=timedelta(seconds=LEASED_WITHIN))
 
-    async def lease(self, quota: str, request: c.LeaseRequest, *, known: bool) -> c.Lease:
+    async def lease(self, quota: str, request: LeaseRequest, *, known: bool) -> Lease:
         """Renews or gives back a lease; `known`: others may hold some. Raises `NOT_LEASED`."""
-        handle = self._client.get_workflow_handle(c.quota_workflow_id(quota))
+        handle = self._client.get_workflow_handle(quota_workflow_id(quota))
         try:
             return await handle.execute_update(Quota.lease, request, rpc_timeout=timedelta(seconds=LEASED_WITHIN))
         except (RPCError, WorkflowUpdateFailedError) as error:
@@ -76,8 +86,8 @@ class QuotaClient:
                 raise
         start = WithStartWorkflowOperation(
             Quota.run,
-            c.QuotaInput(continued=known),
-            id=c.quota_workflow_id(quota),
+            QuotaInput(continued=known),
+            id=quota_workflow_id(quota),
             task_queue=c.control_queue(self._task_queue),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
@@ -134,7 +144,7 @@ class QuotaLane(Lane):
         """It has none any more."""
         self._quota.close(self)
 
-    def claim(self, seconds: float, requests: int | None, tokens: int | None) -> c.LeaseClaim:
+    def claim(self, seconds: float, requests: int | None, tokens: int | None) -> LeaseClaim:
         """What it needs, by what it used of the quota's limits in the last `seconds`, which are over with this."""
         seen, self._seen = self._seen, (self.requests_out, self.tokens_out, self.paced_seconds)
         used_requests, used_tokens, paced = (now - then for now, then in zip(self._seen, seen, strict=True))
@@ -144,7 +154,7 @@ class QuotaLane(Lane):
         )
         wants_all = not self.share or paced > PACED_FROM * seconds
         limits = self.job.limits
-        return c.LeaseClaim(
+        return LeaseClaim(
             run_id=self.run_id,
             priority=self.job.priority,
             weight=self.job.weight,
@@ -240,7 +250,7 @@ class _Quota:
         """One renewal; returns seconds until the next."""
         now = time.monotonic()
         since, self._leased_at = now - self._leased_at, now
-        request = c.LeaseRequest(
+        request = LeaseRequest(
             holder=self._holder,
             claims=[lane.claim(since, *self._limits) for lane in self._lanes],
             seen_requests_per_minute=self.limiter.seen_requests_per_minute,
@@ -266,7 +276,7 @@ class _Quota:
         self.limiter.set_limits(*self._limits)
         return lease.renew_after
 
-    async def _go_on(self, now: float, request: c.LeaseRequest, error: BaseException) -> float:
+    async def _go_on(self, now: float, request: LeaseRequest, error: BaseException) -> float:
         """Without a new lease: with the shares that there were, or, once no lease of others can be so old, a part."""
         if self._failing_since is None:
             self._failing_since = now
@@ -285,7 +295,7 @@ class _Quota:
                 raise_if_cancelled()
         return 1.0
 
-    async def _ask(self, request: c.LeaseRequest) -> c.Lease:
+    async def _ask(self, request: LeaseRequest) -> Lease:
         if self._client is None:
             return self._alone.lease(time.monotonic(), request)
         return await self._client.lease(self._name, request, known=self._has_lease or self._failing_since is not None)
@@ -295,6 +305,6 @@ class _Quota:
             return
         self._has_lease = False
         try:
-            await self._client.lease(self._name, c.LeaseRequest(self._holder), known=True)
+            await self._client.lease(self._name, LeaseRequest(self._holder), known=True)
         except NOT_LEASED as error:
             log.info("lease on quota %s not given back; it ends by itself: %r", self._name, error)

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from batch.workflows import contracts as c
+from batch.workflows.states import Reason, State
 from workers.llm.answers.errors import Verdict
 from workers.llm.limits.waiting import sleep_unless
 
@@ -58,16 +59,16 @@ class Brakes:
             self._stop = None
             self._failing_since = None
             self._recent.clear()
-        elif control.state == c.RUNNING:
+        elif control.state == State.RUNNING:
             return  # within an epoch the way leads from running to paused only
         self._control = control
 
     def stop(self) -> Stop | None:
         """Why to stop, None to go on."""
         if self._drain.is_set():
-            return Stop(c.DRAIN, "the worker is shutting down", self.epoch)
-        if self._control.state != c.RUNNING:
-            return Stop(c.BY_USER, self._control.message, self.epoch)
+            return Stop(Reason.DRAIN, "the worker is shutting down", self.epoch)
+        if self._control.state != State.RUNNING:
+            return Stop(Reason.BY_USER, self._control.message, self.epoch)
         return self._stop
 
     def stopped(self) -> bool:
@@ -75,7 +76,7 @@ class Brakes:
 
     def only_draining(self) -> bool:
         """Whether the shutdown of this worker is all that stops the run here."""
-        return self._drain.is_set() and self._control.state == c.RUNNING and self._stop is None
+        return self._drain.is_set() and self._control.state == State.RUNNING and self._stop is None
 
     async def wait_stopped(self, seconds: float) -> bool:
         """Sleeps, but at most until there is a stop; tells which."""
@@ -99,7 +100,7 @@ class Brakes:
 
     def outage(self, message: str) -> None:
         """The provider answers nobody."""
-        self._brake(c.PROVIDER_UNREACHABLE, message)
+        self._brake(Reason.PROVIDER_UNREACHABLE, message)
 
     def stop_job(self, verdict: Verdict) -> None:
         """No call can succeed until somebody acts."""
@@ -107,7 +108,7 @@ class Brakes:
 
     def out_of_money(self, message: str) -> None:
         """No further call fits into the run's budget."""
-        self._brake(c.MAX_COST, message)
+        self._brake(Reason.MAX_COST, message)
 
     def document(self, error_type: str | None) -> None:
         """One document ended, with an answer (None) or an error, for the rolling error rate."""
@@ -118,7 +119,7 @@ class Brakes:
             if rate > self._max_error_rate:
                 what = ", ".join(f"{kind} {count}" for kind, count in types.most_common(TYPES_TOLD))
                 self._brake(
-                    c.ERROR_RATE,
+                    Reason.ERROR_RATE,
                     f"{rate:.0%} of the last {ERROR_WINDOW} documents failed ({what}); limits.max_error_rate is "
                     f"{self._max_error_rate:.0%}",
                 )

@@ -28,6 +28,7 @@ from batch.network.connection import TemporalUnreachable
 from batch.storage.layout import RunLayout
 from batch.storage.store import ObjectMissing
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 JOB = """
 name: tickets
@@ -44,7 +45,7 @@ COMMANDS = [
 ]
 
 
-def ended(state: str = c.COMPLETED, **fields: Any) -> RunResult:
+def ended(state: str = State.COMPLETED, **fields: Any) -> RunResult:
     return replace(
         RunResult(
             run_id="t-1",
@@ -52,7 +53,6 @@ def ended(state: str = c.COMPLETED, **fields: Any) -> RunResult:
             documents=10,
             ok=10,
             errors=0,
-            skipped=0,
             prompt_tokens=100,
             completion_tokens=50,
             cost_usd=0.0,
@@ -73,7 +73,7 @@ def manifest(**fields: Any) -> Manifest:
             job_name="tickets",
             model="simulated-small",
             fingerprint="f",
-            state=c.COMPLETED,
+            state=State.COMPLETED,
             reason="",
             generation=1,
             execution_run_id="e",
@@ -186,7 +186,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
             connection.task_queue = task_queue
             return connection
 
-        monkeypatch.setattr(batch.client, "connect", connect)
+        monkeypatch.setattr(batch.client.run, "connect", connect)
         return run
 
     return put
@@ -255,7 +255,7 @@ def test_errors_that_a_user_can_mend_have_no_traceback(
         raise error
 
     monkeypatch.setenv("TEMPORAL_ADDRESS", "h:1")
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     assert command_line(["list"]) == 2
     assert capsys.readouterr().err == message
 
@@ -264,7 +264,7 @@ def test_a_mistake_of_ours_has_one(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     async def connect(*, task_queue: str) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     assert command_line(["list"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
@@ -286,7 +286,7 @@ def test_simulate_provider_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
         handed.append(arguments)
         return 0
 
-    monkeypatch.setattr(batch.local.provider, "main", serve)
+    monkeypatch.setattr(batch.local.simulator.provider, "main", serve)
     assert command_line(["simulate-provider", "--port", "0", "--latency", "0.1", "--help"]) == 0
     assert handed == [["--port", "0", "--latency", "0.1", "--help"]]
 
@@ -296,7 +296,7 @@ def test_ctrl_c_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch, job_file:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(5)
 
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     assert command_line(["run", job_file]) == 130
 
 
@@ -311,7 +311,7 @@ def test_ctrl_c_while_an_error_is_told(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch.client, "connect", connect)
+    monkeypatch.setattr(batch.client.run, "connect", connect)
     monkeypatch.setattr(batch.cli.main, "_expected_errors", interrupted)
     assert command_line(["run", job_file]) == 130
     assert capsys.readouterr().err == "docbatch: stopped\n"
@@ -321,27 +321,28 @@ def test_ctrl_c_while_an_error_is_told(
 
 
 @pytest.mark.parametrize(
-    ("state", "code"), [(c.COMPLETED, 0), (c.COMPLETED_WITH_FAILURES, 1), (c.FAILED, 1), (c.CANCELLED, 1)]
+    ("state", "code"),
+    [(State.COMPLETED, 0), (State.COMPLETED_WITH_FAILURES, 1), (State.FAILED, 1), (State.CANCELLED, 1)],
 )
 def test_the_code_tells_how_the_run_ended(state: str, code: int, use: Use, job_file: str) -> None:
-    use(ended(c.RUNNING), ended(state))
+    use(ended(State.RUNNING), ended(state))
     assert command_line(["run", job_file]) == code
     assert command_line(["status", "t-1", "--watch"]) == code
     assert command_line(["status", "t-1"]) == code
 
 
 def test_run_shows_the_account(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = use(ended(c.RUNNING, documents=3, ok=3), ended())
+    run = use(ended(State.RUNNING, documents=3, ok=3), ended())
     assert command_line(["run", job_file, "--run-id", "t-1", "--task-queue", "q", "--no-model-check"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "run t-1"
-    assert "documents = ok + error + skipped: 10 = 10 + 0 + 0" in out
+    assert "documents = ok + error: 10 = 10 + 0" in out
     assert "cost         $0.00 (simulated)" in out
     assert run.calls == [("q", {"run_id": "t-1", "day": None, "check_model": False, "full": False})]
 
 
 def test_run_tells_what_was_left_out(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    use(ended(c.RUNNING), ended(left_out={"job markers": 2, "table logs": 1000}))
+    use(ended(State.RUNNING), ended(left_out={"job markers": 2, "table logs": 1000}))
     assert command_line(["run", job_file]) == 0
     out = capsys.readouterr().out
     assert "job markers 2" in out and "table logs 1,000" in out and "source.hidden: true takes them" in out
@@ -349,18 +350,18 @@ def test_run_tells_what_was_left_out(use: Use, job_file: str, capsys: pytest.Cap
 
 
 def test_run_json_is_one_object_on_stdout(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    use(ended(c.RUNNING), ended())
+    use(ended(State.RUNNING), ended())
     assert command_line(["run", job_file, "--json"]) == 0
     out, err = capsys.readouterr()
     given = json.loads(out)
-    keys = "run_id state documents ok errors skipped prompt_tokens completion_tokens cost_usd results_uri manifest_uri"
+    keys = "run_id state documents ok errors prompt_tokens completion_tokens cost_usd results_uri manifest_uri"
     assert {*keys.split(), "seconds", "shards", "partitions"} <= given.keys()
     assert (given["run_id"], given["state"], given["documents"]) == ("t-1", "completed", 10)
     assert err.startswith("run t-1\n")
 
 
 def test_run_detached(use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    use(ended(c.PLANNING))
+    use(ended(State.PLANNING))
     assert command_line(["run", job_file, "--detach"]) == 0
     out, err = capsys.readouterr()
     assert out == "t-1\n"
@@ -371,7 +372,7 @@ def test_run_detached(use: Use, job_file: str, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c_only_detaches(as_json: bool, use: Use, job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = use(ended(c.RUNNING), interrupt=True)
+    run = use(ended(State.RUNNING), interrupt=True)
     assert command_line(["run", job_file, *(["--json"] if as_json else [])]) == 0
     out, err = capsys.readouterr()
     assert "detached; the run goes on. Watch it again: docbatch status t-1 --watch" in err
@@ -400,7 +401,7 @@ FRAME = pl.LazyFrame(
     }
 )
 WITH_FAILURES = manifest(
-    state=c.COMPLETED_WITH_FAILURES,
+    state=State.COMPLETED_WITH_FAILURES,
     totals=c.Totals(documents=4, ok=2, errors=2, retryable_errors=1),
     planned_documents=4,
     files=[Any] * 2,  # only whether there are any is looked at
@@ -415,7 +416,7 @@ def test_rerun_dry_run(
     options: list[str], documents: int, partitions: int, use: Use, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cost = documents * 1.0  # the mean of the answers
-    run = use(ended(c.COMPLETED_WITH_FAILURES), stored=WITH_FAILURES, frame=FRAME)
+    run = use(ended(State.COMPLETED_WITH_FAILURES), stored=WITH_FAILURES, frame=FRAME)
     assert command_line(["rerun", "t-1", "--dry-run", *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "run_id": "t-1",
@@ -431,10 +432,10 @@ def test_rerun_dry_run(
 
 
 def test_rerun_watches_like_run(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
-    run = use(ended(c.RUNNING), ended(), stored=WITH_FAILURES, frame=FRAME)
+    run = use(ended(State.RUNNING), ended(), stored=WITH_FAILURES, frame=FRAME)
     assert command_line(["rerun", "t-1", "--partition", "0", "--partition", "1"]) == 0
     assert run.calls == [{"all_errors": False, "partitions": [0, 1]}]
-    assert "documents = ok + error + skipped: 10 = 10 + 0 + 0" in capsys.readouterr().out
+    assert "documents = ok + error: 10 = 10 + 0" in capsys.readouterr().out
 
 
 # -- the other commands
@@ -474,7 +475,7 @@ def test_export_is_of_all_rows(option: list[str], use: Use, tmp_path: Path, caps
 
 
 def test_results_before_any_commit(use: Use, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    use(ended(c.RUNNING), committed=False)
+    use(ended(State.RUNNING), committed=False)
     assert command_line(["results", "t-1"]) == 0
     assert "run t-1 has no rows yet" in capsys.readouterr().err
     assert command_line(["results", "t-1", "--export", str(tmp_path / "rows.parquet")]) == 2
@@ -483,18 +484,18 @@ def test_results_before_any_commit(use: Use, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_verify_needs_a_manifest(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
-    use(ended(c.RUNNING))
+    use(ended(State.RUNNING))
     assert command_line(["verify", "t-1"]) == 2
     assert "run 't-1' has no manifest yet" in capsys.readouterr().err
 
 
 def test_pause_and_resume(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
-    run = use(ended(c.RUNNING))
+    run = use(ended(State.RUNNING))
     assert command_line(["pause", "t-1", "--reason", "lunch"]) == 0
     assert command_line(["resume", "t-1"]) == 0
     assert "is not paused: running" in capsys.readouterr().out
     assert run.calls == [("pause", "lunch")]
-    run = use(ended(c.PAUSED))
+    run = use(ended(State.PAUSED))
     assert command_line(["resume", "t-1"]) == 0
     assert run.calls == ["resume"]
     assert command_line(["resume", "t-1", "--max-cost-usd", "12.5"]) == 0
@@ -511,8 +512,8 @@ def test_nothing_to_stop_in_a_run_that_has_ended(command: str, use: Use, capsys:
 
 
 def test_cancel_waits_for_the_end(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
-    run = use(ended(c.CANCELLED), ended(c.RUNNING))  # the last is what `status` gives before
-    run.watch = lambda **every: _only(ended(c.CANCELLED))  # type: ignore[method-assign]
+    run = use(ended(State.CANCELLED), ended(State.RUNNING))  # the last is what `status` gives before
+    run.watch = lambda **every: _only(ended(State.CANCELLED))  # type: ignore[method-assign]
     assert command_line(["cancel", "t-1"]) == 0
     assert run.calls == ["cancel"]
     assert "state        cancelled" in capsys.readouterr().out
@@ -536,7 +537,7 @@ def test_a_piped_list_shortens_nothing(
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     run: dict[str, Any] = {"run_id": "r-" + "1" * 60, "job_name": "a-job-of-" + "many-" * 10 + "letters"}
-    run |= {"state": c.COMPLETED, "started_at": "2026-01-01T00:00:00+00:00", "documents": 12, "cost_usd": 0.5}
+    run |= {"state": State.COMPLETED, "started_at": "2026-01-01T00:00:00+00:00", "documents": 12, "cost_usd": 0.5}
 
     async def runs(connection: FakeConnection, **filters: Any) -> list[dict[str, Any]]:
         return [run]

@@ -16,7 +16,7 @@ from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from batch import Job
 from batch.client import checks
 from batch.client import run as client
-from batch.workflows import contracts
+from batch.workflows.run_state import RunInput
 from tests.jobs import job
 
 
@@ -33,7 +33,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """(queue of workflows, queue of partitions) of each start."""
     queues: list[tuple[str, str]] = []
 
-    async def start_workflow(name: str, argument: contracts.RunInput, *, task_queue: str, **_: Any) -> None:
+    async def start_workflow(name: str, argument: RunInput, *, task_queue: str, **_: Any) -> None:
         queues.append((task_queue, argument.partitions_queue))
 
     async def nothing(*_: Any) -> int:

@@ -10,6 +10,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 
 from batch.client.live_counts import LiveCounts
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
@@ -24,7 +25,7 @@ def some(documents: int, errors: int = 0) -> c.Totals:
 def counts(**fields: object) -> LiveCounts:
     progress = c.Progress(
         run=None,
-        state=c.RUNNING,
+        state=State.RUNNING,
         control=c.Control(),
         generation=1,
         planned_documents=1000,

@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from batch.job.job import BATCH_DOCUMENTS, MAX_JOB_BYTES, Job, JobError, Prompt
 from batch.job.logical_date import Nominal
 from batch.workflows import contracts as c
+from batch.workflows.run_state import RunInput
 from tests.jobs import job
 from workers.process.control import RunControl
 
@@ -257,7 +258,7 @@ def test_the_largest_job_fits_a_payload_of_temporal() -> None:
         parsed for size in range(MAX_JOB_BYTES, 0, -100) if (parsed := _parsed(prompt__system="x" * size)) is not None
     )
     inputs = [
-        c.RunInput(tuning=c.Tuning(), partitions_queue="q" * 100, job_json=largest.to_json()),
+        RunInput(tuning=c.Tuning(), partitions_queue="q" * 100, job_json=largest.to_json()),
         c.ClaimInput(run_id="r" * 128, job_json=largest.to_json(), execution_run_id="e" * 36),
         c.CheckInput(job_json=largest.to_json()),
     ]

@@ -18,6 +18,7 @@ from batch.client.run import RunResult
 from batch.files.manifest import Manifest
 from batch.report import Measures, Report, measure, own_work, render
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 START = datetime(2026, 1, 31, 22, 0, 7, tzinfo=UTC)
 HOSTILE = '</td></script><script>document.title = "taken"</script><img src=x onerror=alert(1)>'
@@ -70,7 +71,7 @@ ROWS = [
     *(error(number, "timeout", f"slow {number}", retryable=True) for number in range(90, 95)),
     error(95, "refusal", HOSTILE, retryable=False),
     error(96, "source_gone", "gone", retryable=True) | {"attempts": 0, "latency_seconds": 0.0},
-    row(97, status="skipped", attempts=0, latency_seconds=None, cost_usd=None),
+    row(97, attempts=0, latency_seconds=None, cost_usd=None),
     row(98, processed_at=START + timedelta(hours=1), generation=2),
 ]
 
@@ -85,8 +86,8 @@ def measures() -> Measures:
 
 
 def test_counts_and_sums(measures: Measures) -> None:
-    counts = (measures.documents, measures.ok, measures.errors, measures.skipped, measures.retryable_errors)
-    assert counts == (99, 91, 7, 1, 6)
+    counts = (measures.documents, measures.ok, measures.errors, measures.retryable_errors)
+    assert counts == (99, 92, 7, 6)
     assert (measures.prompt_tokens, measures.cached_tokens, measures.completion_tokens) == (9900, 990, 693)
     assert measures.cost_usd == pytest.approx(98 * 0.25)
     assert measures.unpriced == 1  # by its tokens it was answered
@@ -98,7 +99,7 @@ def test_the_timeline_is_bounded_and_whole(measures: Measures) -> None:
     starts = [step.start for step in measures.timeline]
     assert all(after - before == timedelta(seconds=60) for before, after in pairwise(starts))
     assert len(measures.timeline) <= 120
-    for name in ("ok", "errors", "skipped", "prompt_tokens"):
+    for name in ("ok", "errors", "prompt_tokens"):
         assert sum(getattr(step, name) for step in measures.timeline) == getattr(measures, name)
     years = measure(frame([row(0), row(1, processed_at=START + timedelta(days=700))]))
     assert len(years.timeline) <= 121
@@ -115,7 +116,9 @@ def test_what_another_run_paid_is_no_work_of_this_one() -> None:
 
 
 def test_quantiles_are_good_to_a_few_percent(measures: Measures) -> None:
-    assert sum(calls for _, calls in measures.latencies.bins) == 97  # neither the skipped nor the one never asked
+    assert (
+        sum(calls for _, calls in measures.latencies.bins) == 97
+    )  # neither the one of unknown time nor the one never asked
     assert measures.latencies.quantile(0.5) == pytest.approx(0.5, rel=0.05)
     assert measures.latencies.quantile(1.0) == pytest.approx(1.0, rel=0.05)
 
@@ -139,16 +142,13 @@ def test_slowest_partitions_within_a_generation(measures: Measures) -> None:
 
 
 def report(measures: Measures, **fields: Any) -> Report:
-    totals = c.Totals(
-        documents=99, ok=91, errors=7, skipped=1, prompt_tokens=9900, cached_tokens=990, completion_tokens=693
-    )
+    totals = c.Totals(documents=99, ok=92, errors=7, prompt_tokens=9900, cached_tokens=990, completion_tokens=693)
     status = RunResult(
         run_id="tickets-1",
-        state=c.COMPLETED_WITH_FAILURES,
+        state=State.COMPLETED_WITH_FAILURES,
         documents=99,
-        ok=91,
+        ok=92,
         errors=7,
-        skipped=1,
         prompt_tokens=9900,
         completion_tokens=693,
         cost_usd=24.5,
@@ -159,7 +159,7 @@ def report(measures: Measures, **fields: Any) -> Report:
         plan_done=True,
     )
     stored = Manifest(
-        *("tickets-1", "tickets", "gpt-5-mini", "f", c.COMPLETED_WITH_FAILURES, "", 1, "e", "", "", 1.0, totals, 99)
+        *("tickets-1", "tickets", "gpt-5-mini", "f", State.COMPLETED_WITH_FAILURES, "", 1, "e", "", "", 1.0, totals, 99)
     )
     made = Report(status, stored, measures, "tickets", "gpt-5-mini")
     return replace(made, **fields)
@@ -194,9 +194,9 @@ class Page(HTMLParser):
 def test_page_reconciles_and_escapes(measures: Measures) -> None:
     text = render(report(measures))
     page = Page(text)
-    assert page.texts["equation"] == "documents = ok + error + skipped: 99 = 91 + 7 + 1"
+    assert page.texts["equation"] == "documents = ok + error: 99 = 92 + 7"
     assert page.texts["verdict"] == "as in the manifest"
-    wanted = {"documents": 99, "ok": 91, "errors": 7, "skipped": 1, "prompt_tokens": 9900, "cost_usd": 24.5}
+    wanted = {"documents": 99, "ok": 92, "errors": 7, "prompt_tokens": 9900, "cost_usd": 24.5}
     assert wanted.items() <= page.numbers.items()
     assert "simulated" not in page.texts
     # Three scripts, the figures', plotly's and ours, however much markup the documents bring along.
@@ -205,7 +205,7 @@ def test_page_reconciles_and_escapes(measures: Measures) -> None:
     assert "&lt;/script&gt;&lt;script&gt;document.title" in text
     figures = json.loads(page.texts["figures"])
     assert set(figures) == {"throughput", "latency", "tokens", "errors", "partitions"}
-    assert sum(figures["throughput"]["data"][0]["y"]) == 91
+    assert sum(figures["throughput"]["data"][0]["y"]) == 92
 
 
 def test_page_has_no_control_characters(measures: Measures) -> None:
@@ -229,12 +229,12 @@ def test_page_fetches_nothing(measures: Measures) -> None:
 
 def test_page_says_what_is_not_as_in_the_manifest(measures: Measures) -> None:
     text = render(report(replace(measures, ok=90)))
-    assert Page(text).texts["verdict"] == "the manifest says 91 ok; docbatch verify tickets-1"
+    assert Page(text).texts["verdict"] == "the manifest says 92 ok; docbatch verify tickets-1"
 
 
 def test_page_of_a_run_without_rows() -> None:
     made = report(measure(frame([])), manifest=None, model="simulated-small")
-    made = replace(made, status=replace(made.status, state=c.RUNNING, documents=0, ok=0, errors=0, skipped=0))
+    made = replace(made, status=replace(made.status, state=State.RUNNING, documents=0, ok=0, errors=0))
     text = render(made)
     page = Page(text)
     assert page.texts["empty"] == "No partition is committed yet, so there is nothing to draw."

@@ -33,6 +33,7 @@ from batch.schema.arrow import row_schema
 from batch.storage.layout import RunLayout, S3Uri, StateLayout
 from batch.storage.records import read_record
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.jobs import job
 from tests.memory_storage import MemoryStorage
 from tests.newer_files import newer, newer_parquet, with_metadata
@@ -45,7 +46,7 @@ NOMINAL = Nominal(datetime(2026, 1, 31, tzinfo=UTC))
 TOTALS = c.Totals(documents=1, ok=1, errors_by_type={"timeout": 1})
 POINTER = StatePointer("v1", 2, 30, "run-1", 1, "2026-01-01T00:00:00+00:00")
 MANIFEST = Manifest(
-    *("run-1", "tickets", "m", "f", c.COMPLETED, "", 1, "e", "", "", 1.0, TOTALS, 1),
+    *("run-1", "tickets", "m", "f", State.COMPLETED, "", 1, "e", "", "", 1.0, TOTALS, 1),
     files=[ResultEntry(0, 0, 1, 10, "ab")],
 )
 RESULT = PreviewResult("tickets", "m", [PreviewedDocument("a", "s3://b/a", 3, [{"role": "user"}], "ok", {"on": "x"})])
@@ -83,7 +84,7 @@ async def test_manifest_and_state() -> None:
 
 async def test_control() -> None:
     storage = MemoryStorage()
-    storage.objects[LAYOUT.control] = newer(json.dumps({"state": c.PAUSED, "epoch": 7}).encode())
+    storage.objects[LAYOUT.control] = newer(json.dumps({"state": State.PAUSED, "epoch": 7}).encode())
     nothing: Any = None
     control = RunControl(storage, nothing, nothing, Metrics())
     ref = c.RunRef("run-1", "s3://results/x/")

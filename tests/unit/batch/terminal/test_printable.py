@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batch import terminal
 from batch.cli.app import CliError, print_json, say
 from batch.cli.main import command_line
 from batch.client.run import RunResult
@@ -26,11 +25,12 @@ from batch.client.timing import Timing
 from batch.job.job import Job
 from batch.previews.estimation import Estimate, Range
 from batch.previews.exchange import PreviewedDocument, PreviewResult
+from batch.terminal import ending, progress, row_tables
 from batch.terminal.consoles import SafeConsole
 from batch.terminal.preview_tables import print_estimate, print_preview
 from batch.terminal.printable import LineFormatter, json_line, printable
 from batch.terminal.run_tables import runs_table, schedule_account, scheduled_runs_table, schedules_table
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 from workers.process import main as worker
 
 SEQUENCES = {
@@ -117,11 +117,10 @@ def result(**fields: Any) -> RunResult:
     return replace(
         RunResult(
             run_id=ALL,
-            state=c.PAUSED,
+            state=State.PAUSED,
             documents=1,
             ok=1,
             errors=0,
-            skipped=0,
             prompt_tokens=1,
             completion_tokens=1,
             cost_usd=1.0,
@@ -223,7 +222,7 @@ def estimate() -> Estimate:
 
 
 def live(console: Console) -> None:
-    shown = terminal.LiveDisplay(console, simulated=False)
+    shown = progress.LiveDisplay(console, simulated=False)
     shown.note(ALL)
     console.print(shown.render())
     shown.update(result())
@@ -232,25 +231,25 @@ def live(console: Console) -> None:
 
 def plain_lines(console: Console) -> None:
     lines: list[str] = []
-    shown = terminal.PlainDisplay(lines.append, simulated=False)
+    shown = progress.PlainDisplay(lines.append, simulated=False)
     shown.update(result())
     shown.note(ALL)
     assert not unsafe("\n".join(lines))
     for line in lines:
-        terminal.plain(console, line)
+        ending.plain(console, line)
 
 
 RENDERERS: dict[str, Callable[[Console], None]] = {
-    "status": lambda console: terminal.print_account(console, result(), simulated=False),
-    "status, ended": lambda console: terminal.print_account(console, result(state=c.FAILED), simulated=False),
+    "status": lambda console: ending.print_account(console, result(), simulated=False),
+    "status, ended": lambda console: ending.print_account(console, result(state=State.FAILED), simulated=False),
     "watching": live,
     "watching, plain": plain_lines,
-    "results": lambda console: console.print(terminal.rows_table(ROWS, TYPES)),
-    "results, text": lambda console: console.print(terminal.rows_table(ROWS, {})),
-    "results --errors": lambda console: console.print(terminal.rows_table(ROWS, TYPES, errors=True)),
+    "results": lambda console: console.print(row_tables.rows_table(ROWS, TYPES)),
+    "results, text": lambda console: console.print(row_tables.rows_table(ROWS, {})),
+    "results --errors": lambda console: console.print(row_tables.rows_table(ROWS, TYPES, errors=True)),
     "list": lambda console: console.print(runs_table([LISTED], width=80)),
     "schedule list": lambda console: console.print(schedules_table([schedule()])),
-    "schedule show": lambda console: [terminal.plain(console, line) for line in schedule_account(schedule())] and None,
+    "schedule show": lambda console: [ending.plain(console, line) for line in schedule_account(schedule())] and None,
     "schedule show, runs": lambda console: console.print(scheduled_runs_table([LISTED])),
     "preview": lambda console: print_preview(console, preview(), job(), simulated=False, full=False),
     "preview --full": lambda console: print_preview(console, preview(), job(), simulated=False, full=True),
@@ -283,7 +282,7 @@ def test_a_live_console_still_moves_its_own_cursor() -> None:
     file = io.StringIO()
     console = SafeConsole()
     console.file, console._force_terminal = file, True
-    with terminal.LiveDisplay(console, simulated=False) as shown:
+    with progress.LiveDisplay(console, simulated=False) as shown:
         shown.update(result())
     assert "\x1b[" in file.getvalue() and "\x1b]" not in file.getvalue() and "\x9b" not in file.getvalue()
 

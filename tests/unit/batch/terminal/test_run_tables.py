@@ -13,7 +13,7 @@ from batch.client.schedules import ScheduleStatus
 from batch.client.timing import Overlap, Timing
 from batch.job.job import Job
 from batch.terminal.run_tables import age, runs_table, schedule_account, scheduled_runs_table, schedules_table
-from batch.workflows import contracts as c
+from batch.workflows.states import State
 
 NOW = datetime(2026, 11, 22, 21, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ def run(run_id: str, **changes: Any) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "job_name": "support-tickets",
-        "state": c.COMPLETED_WITH_FAILURES,
+        "state": State.COMPLETED_WITH_FAILURES,
         "started_at": "2026-11-22T20:43:00.123456+00:00",
         "closed_at": None,
         "documents": 1_200_000,
@@ -73,7 +73,7 @@ def test_ages() -> None:
 
 def test_table_of_runs_keeps_ids_whole_in_80_columns() -> None:
     ids = ["support-tickets-20261122T210000-ab12", "nightly-2026-11-22T01:00:00Z"]
-    shown = text_of(runs_table([run(ids[0]), run(ids[1], state=c.PAUSED, cost_usd=None)], width=80, now=NOW))
+    shown = text_of(runs_table([run(ids[0]), run(ids[1], state=State.PAUSED, cost_usd=None)], width=80, now=NOW))
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 80
     first, second = (next(line for line in lines if run_id in line).split() for run_id in ids)

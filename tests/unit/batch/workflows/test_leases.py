@@ -6,23 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
-from batch.workflows import contracts as c
-from batch.workflows.leases import LIFE, RENEW, RENEW_SOON, Book
+from batch.workflows.leases import LIFE, RENEW, RENEW_SOON, Book, Lease, LeaseClaim, LeaseRequest
 
 
-def claim(
-    run: str = "r", *, demand: float = 1.0, priority: int = 3, weight: float = 1.0, **more: float
-) -> c.LeaseClaim:
-    return c.LeaseClaim(
+def claim(run: str = "r", *, demand: float = 1.0, priority: int = 3, weight: float = 1.0, **more: float) -> LeaseClaim:
+    return LeaseClaim(
         run, priority, weight, more.get("share", 0.0), demand, requests_per_minute=int(more.get("rpm", 3000))
     )
 
 
-def ask(holder: str, *claims: c.LeaseClaim) -> c.LeaseRequest:
-    return c.LeaseRequest(holder, list(claims or [claim()]))
+def ask(holder: str, *claims: LeaseClaim) -> LeaseRequest:
+    return LeaseRequest(holder, list(claims or [claim()]))
 
 
-def settled(book: Book, requests: list[c.LeaseRequest], *, start: float = 0.0) -> dict[str, c.Lease]:
+def settled(book: Book, requests: list[LeaseRequest], *, start: float = 0.0) -> dict[str, Lease]:
     """What all have after a few rounds of renewals."""
     leases = {}
     for round_ in range(4):
@@ -84,9 +81,9 @@ def test_weight_and_priority() -> None:
 def test_a_lease_that_is_given_back_is_free_at_once() -> None:
     book = Book()
     settled(book, [ask("a"), ask("b")])
-    book.lease(10.0, c.LeaseRequest("a"))
+    book.lease(10.0, LeaseRequest("a"))
     assert book.lease(10.1, ask("b")).shares["r"] == approx(1.0)
-    book.lease(10.2, c.LeaseRequest("b"))
+    book.lease(10.2, LeaseRequest("b"))
     assert book.is_idle(10.3)
 
 
@@ -95,7 +92,7 @@ def test_the_smallest_limit_holds_and_disagreement_is_told() -> None:
     book.lease(0.0, ask("a", claim("x", rpm=600)))
     lease = book.lease(0.0, ask("b", claim("y", rpm=3000)))
     assert (lease.requests_per_minute, lease.tokens_per_minute, lease.disagree) == (600, None, True)
-    seen = c.LeaseRequest("c", [claim("x", rpm=600)], seen_requests_per_minute=300, seen_tokens_per_minute=9)
+    seen = LeaseRequest("c", [claim("x", rpm=600)], seen_requests_per_minute=300, seen_tokens_per_minute=9)
     lease = book.lease(0.0, seen)
     assert (lease.requests_per_minute, lease.tokens_per_minute) == (300, 9)
 
@@ -111,7 +108,7 @@ def test_a_book_that_goes_on_deals_nothing_out_before_everyone_is_known() -> Non
 
 
 requests = st.builds(
-    lambda holder, runs: c.LeaseRequest(
+    lambda holder, runs: LeaseRequest(
         holder, [claim(run, demand=demand, priority=priority) for run, (demand, priority) in runs.items()]
     ),
     st.sampled_from("abcd"),
@@ -120,7 +117,7 @@ requests = st.builds(
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), requests), max_size=40))
-def test_running_leases_never_add_up_to_more_than_the_quota(steps: list[tuple[float, c.LeaseRequest]]) -> None:
+def test_running_leases_never_add_up_to_more_than_the_quota(steps: list[tuple[float, LeaseRequest]]) -> None:
     book, now = Book(), 0.0
     held: dict[str, tuple[float, float]] = {}
     for pause, request in steps:

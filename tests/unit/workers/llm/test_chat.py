@@ -13,7 +13,7 @@ import pytest
 from batch.corpus.planning import PlannedDocument
 from batch.files.result_file import totals_of
 from batch.job.job import Model, Prices
-from batch.workflows import contracts as c
+from batch.workflows.states import Reason
 from tests.unit.workers.llm.limits.lanes import open_lane
 from tests.unit.workers.llm.scripted_model import JOB, LATE, OK, Scripted
 from workers.documents.rows import RowMaker
@@ -63,7 +63,7 @@ async def test_it_is_an_outage_when_the_provider_answers_nobody(at_once: list[fl
     answer, brakes = await ask(transport)
     stop = brakes.stop()
     assert answer is None and stop is not None
-    assert (stop.reason, transport.documents, transport.probes) == (c.PROVIDER_UNREACHABLE, 1, 1)
+    assert (stop.reason, transport.documents, transport.probes) == (Reason.PROVIDER_UNREACHABLE, 1, 1)
 
 
 async def test_a_probe_that_finds_the_key_revoked_stops_the_job(at_once: list[float]) -> None:
@@ -158,7 +158,7 @@ async def test_what_is_answered_to_nobody_is_asked_by_short_questions_alone(at_o
     transport = Scripted(lambda _: page, probe=page)
     answer, brakes = await ask(transport)
     stop = brakes.stop()
-    assert answer is None and stop is not None and stop.reason == c.PROVIDER_UNREACHABLE
+    assert answer is None and stop is not None and stop.reason == Reason.PROVIDER_UNREACHABLE
     assert "Sign in" in stop.message and transport.documents == MOST_UNEXPECTED
 
     transport = Scripted(lambda number: page if number <= MOST_UNEXPECTED else OK, probe=page)

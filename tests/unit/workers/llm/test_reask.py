@@ -13,6 +13,7 @@ from aiohttp import web
 from batch.corpus.planning import PlannedDocument
 from batch.schema.answer_reader import AnswerReader
 from batch.workflows import contracts as c
+from batch.workflows.states import State
 from tests.unit.workers.llm.limits.lanes import open_lane
 from tests.unit.workers.llm.scripted_answers import GOOD, MESSAGES, MODEL, NO_FORMAT, SCHEMA, WRONG, Scripted, job, said
 from workers.documents.rows import RowMaker
@@ -185,7 +186,7 @@ async def test_a_drain_lets_a_reask_end_and_nothing_else_does() -> None:
 
     def drain_and_pause(request: Any) -> Any:
         both.drain.set()
-        both.brakes.follow(c.Control(epoch=1, state=c.PAUSED))
+        both.brakes.follow(c.Control(epoch=1, state=State.PAUSED))
         return said(WRONG)
 
     both = Asked(drain_and_pause, said(GOOD))

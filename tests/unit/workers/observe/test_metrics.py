@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from batch.workflows import contracts as c
+from batch.workflows.states import Reason, State
 from workers.llm.answers.completion import read_completion
 from workers.llm.answers.errors import RULES, Kind, Verdict, judge_answer, judge_status
 from workers.observe.metrics import (
@@ -38,7 +38,7 @@ def test_the_label_sets_of_a_job_start_at_0_and_stay() -> None:
     metrics = Metrics()
     assert value(metrics, "docbatch_documents_total", job_name="night", status="ok") is None
     metrics.start_job("night")
-    for status in ("ok", "error", "skipped"):
+    for status in ("ok", "error"):
         assert value(metrics, "docbatch_documents_total", job_name="night", status=status) == 0
     for outcome in ANSWER_OUTCOMES:
         assert value(metrics, "docbatch_answers_total", job_name="night", outcome=outcome) == 0
@@ -100,14 +100,14 @@ def test_every_verdict_of_the_taxonomy_has_a_label() -> None:
     raised += re.findall(r'"error_type": (.*)', (WORKERS / "extract" / "child.py").read_text())
     written = {word for line in raised for word in re.findall(r'(?:^|else )"(\w+)"', line)}
     planned = {BAD_ROW, TOO_LARGE, BROKEN, CHANGED, GONE, REFUSED}
-    assert written | planned | {c.SOURCE_REFUSED} == set(UNREADABLE)
+    assert written | planned | {Reason.SOURCE_REFUSED} == set(UNREADABLE)
 
 
 def test_runs_by_state_are_0_when_they_are_over_and_gone_when_nobody_knows() -> None:
     metrics = Metrics()
-    metrics.show_runs({("night", c.PAUSED): 1, ("night", c.RUNNING): 2}, {})
+    metrics.show_runs({("night", State.PAUSED): 1, ("night", State.RUNNING): 2}, {})
     assert value(metrics, "docbatch_runs", job_name="night", state="paused") == 1
-    metrics.show_runs({}, {("night", c.FAILED): 1})
+    metrics.show_runs({}, {("night", State.FAILED): 1})
     assert value(metrics, "docbatch_runs", job_name="night", state="paused") == 0
     assert value(metrics, "docbatch_runs", job_name="night", state="running") == 0
     assert value(metrics, "docbatch_ended_runs", job_name="night", state="failed") == 1

@@ -11,7 +11,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus as Status
 from temporalio.service import RPCError, RPCStatusCode
 
-from batch.workflows import contracts as c
+from batch.workflows.states import ENDED, State
 from workers.observe.metrics import ABORTED, Metrics
 from workers.process.control import RunControl
 from workers.process.main import main
@@ -87,16 +87,16 @@ async def test_runs_are_counted_by_their_latest_execution() -> None:
     visibility = Visibility(
         [
             Execution("a", Status.RUNNING, job()),
-            Execution("b", Status.RUNNING, job(c.PAUSED)),
-            Execution("c", Status.COMPLETED, job(c.FAILED), age=50),
-            Execution("c", Status.RUNNING, job(c.RUNNING), age=5),  # the rerun of what failed
+            Execution("b", Status.RUNNING, job(State.PAUSED)),
+            Execution("c", Status.COMPLETED, job(State.FAILED), age=50),
+            Execution("c", Status.RUNNING, job(State.RUNNING), age=5),  # the rerun of what failed
             Execution("d", Status.RUNNING, job(), age=1),
             Execution("d", Status.CONTINUED_AS_NEW, job(), age=9),
-            Execution("e", Status.COMPLETED, job(c.COMPLETED_WITH_FAILURES)),
-            Execution("f", Status.CANCELED, job(c.CANCELLED)),
+            Execution("e", Status.COMPLETED, job(State.COMPLETED_WITH_FAILURES)),
+            Execution("f", Status.CANCELED, job(State.CANCELLED)),
             Execution("f2", Status.CANCELED, job()),  # before it was claimed
-            Execution("g", Status.TERMINATED, job(c.RUNNING)),
-            Execution("g2", Status.TERMINATED, job(c.RUNNING), age=50),
+            Execution("g", Status.TERMINATED, job(State.RUNNING)),
+            Execution("g2", Status.TERMINATED, job(State.RUNNING), age=50),
             Execution("g2", Status.FAILED, {}, age=5),  # a rerun that failed before it was claimed
             Execution("h", Status.RUNNING, {}),
             Execution("i", Status.RUNNING, job(name="other")),
@@ -110,21 +110,25 @@ async def test_runs_are_counted_by_their_latest_execution() -> None:
     def value(name: str, state: str, job_name: str = "night") -> float | None:
         return metrics.registry.get_sample_value(name, {"job_name": job_name, "state": state})
 
-    assert value("docbatch_runs", c.RUNNING) == 3
-    assert value("docbatch_runs", c.PAUSED) == 1
-    assert value("docbatch_runs", c.RUNNING, "other") == 1
-    ended = {state: value("docbatch_ended_runs", state) for state in (*c.ENDED, ABORTED)}
-    assert {state for state, count in ended.items() if count} == {c.COMPLETED_WITH_FAILURES, c.CANCELLED, ABORTED}
-    assert ended[c.FAILED] == 0
+    assert value("docbatch_runs", State.RUNNING) == 3
+    assert value("docbatch_runs", State.PAUSED) == 1
+    assert value("docbatch_runs", State.RUNNING, "other") == 1
+    ended = {state: value("docbatch_ended_runs", state) for state in (*ENDED, ABORTED)}
+    assert {state for state, count in ended.items() if count} == {
+        State.COMPLETED_WITH_FAILURES,
+        State.CANCELLED,
+        ABORTED,
+    }
+    assert ended[State.FAILED] == 0
 
     visibility.listed = []
     await control.count_runs()
-    assert value("docbatch_runs", c.PAUSED) == 0
+    assert value("docbatch_runs", State.PAUSED) == 0
 
     visibility.away = True
     with pytest.raises(RPCError):
         await control.count_runs()
-    assert value("docbatch_runs", c.PAUSED) is None, "an old count must not outlive the truth in a `max by`"
+    assert value("docbatch_runs", State.PAUSED) is None, "an old count must not outlive the truth in a `max by`"
 
 
 def test_the_interval_is_more_than_nothing(capsys: pytest.CaptureFixture[str]) -> None:

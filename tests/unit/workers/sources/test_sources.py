@@ -24,7 +24,7 @@ from batch.corpus.planning import PlannedDocument
 from batch.job.formats import kind_of
 from batch.job.job import Source
 from batch.storage.store import ObjectEntry, StorageRefused, StorageUnreachable
-from batch.workflows import contracts as c
+from batch.workflows.states import Reason
 from tests.memory_storage import MemoryStorage
 from tests.unit.workers.sources.row_corpus import job, jsonl, parquet, plan, shards
 from workers.plan.planner import REFUSALS
@@ -451,7 +451,7 @@ async def test_a_source_that_may_not_be_listed_fails_for_good_once_that_is_belie
         await plan(memory, job(), attempt=REFUSALS - 1)
     with pytest.raises(ApplicationError) as failed:
         await plan(memory, job(), attempt=REFUSALS)
-    assert (failed.value.type, failed.value.non_retryable) == (c.STORAGE_REFUSED, True)
+    assert (failed.value.type, failed.value.non_retryable) == (Reason.STORAGE_REFUSED, True)
 
 
 @pytest.mark.parametrize("key", ["a.jsonl", "a\x00b", "a\n", "x\x001,2,beef"])

@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from batch.job.job import Job
 from batch.workflows import contracts as c
 from batch.workflows.budget import Budget, BudgetAnswer, BudgetRequest
+from batch.workflows.states import Reason, State
 from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.llm import chat as chat_module
 from workers.llm.call_cost import CallBudget, CallCost
@@ -95,7 +96,7 @@ async def test_processes_spend_all_there_is_and_no_more() -> None:
     assert sum(process.paid for process in processes) == 200
     assert coordinator.budget.charged_usd == pytest.approx(200.0)
     assert coordinator.budget.accounts == {}, "each gave back what it had and closed its account"
-    assert [process.reason() for process in processes] == [c.MAX_COST] * 3
+    assert [process.reason() for process in processes] == [Reason.MAX_COST] * 3
     assert len(coordinator.requests) < 120
 
 
@@ -145,7 +146,7 @@ async def test_a_pause_gives_money_back_and_a_resume_opens_another_account() -> 
     work = asyncio.create_task(process.work())
     while process.paid < 50:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    process.brakes.follow(c.Control(c.PAUSED, 1, c.BY_USER))
+    process.brakes.follow(c.Control(State.PAUSED, 1, Reason.BY_USER))
     await asyncio.wait_for(work, 10)
     assert (coordinator.budget.charged_usd, coordinator.budget.accounts) == (pytest.approx(process.paid), {})
     coordinator.budget.begin_epoch(2)

@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
 
 from batch.job.job import Job
-from batch.workflows import contracts as c
+from batch.workflows.leases import Lease, LeaseRequest
 from workers.llm.limits import quotas as quotas_module
 from workers.llm.limits.quotas import Quotas
 from workers.observe.metrics import Metrics
@@ -34,11 +34,11 @@ class Service:
         self.restarts = 0
         self.known: list[bool] = []
 
-    async def lease(self, quota: str, request: c.LeaseRequest, *, known: bool) -> c.Lease:
+    async def lease(self, quota: str, request: LeaseRequest, *, known: bool) -> Lease:
         self.known.append(known)
         if self.away is not None:
             raise self.away
-        return c.Lease({claim.run_id: 0.5 for claim in request.claims}, requests_per_minute=6000, renew_after=0.1)
+        return Lease({claim.run_id: 0.5 for claim in request.claims}, requests_per_minute=6000, renew_after=0.1)
 
     async def restart(self, quota: str) -> None:
         self.restarts += 1

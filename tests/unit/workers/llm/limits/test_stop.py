@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from batch.workflows import contracts as c
+from batch.workflows.states import Reason, State
 from workers.llm.answers.errors import Kind, Verdict
 from workers.llm.limits import stop as brakes_module
 from workers.llm.limits.stop import ERROR_WINDOW, Brakes
@@ -31,15 +32,15 @@ def test_a_newer_epoch_lifts_a_brake_and_an_older_one_does_not() -> None:
     assert reason(brakes) == "insufficient_quota"
     brakes.follow(c.Control(epoch=2))
     assert reason(brakes) is None
-    brakes.follow(c.Control(c.PAUSED, 1, c.BY_USER))
+    brakes.follow(c.Control(State.PAUSED, 1, Reason.BY_USER))
     assert reason(brakes) is None
 
 
 def test_within_an_epoch_paused_stays_paused() -> None:
     brakes = make()
-    brakes.follow(c.Control(c.PAUSED, 1, c.BY_USER))
-    brakes.follow(c.Control(c.RUNNING, 1))
-    assert reason(brakes) == c.BY_USER
+    brakes.follow(c.Control(State.PAUSED, 1, Reason.BY_USER))
+    brakes.follow(c.Control(State.RUNNING, 1))
+    assert reason(brakes) == Reason.BY_USER
 
 
 def test_the_error_rate_needs_a_full_window() -> None:
@@ -48,7 +49,7 @@ def test_the_error_rate_needs_a_full_window() -> None:
         brakes.document("timeout")
     assert reason(brakes) is None
     brakes.document("timeout")
-    assert reason(brakes) == c.ERROR_RATE
+    assert reason(brakes) == Reason.ERROR_RATE
 
 
 def test_a_pause_by_the_error_rate_counts_what_failed() -> None:
@@ -80,12 +81,12 @@ def test_an_outage_is_due_after_nothing_but_transient_failures_for_a_while(monke
     assert brakes.transient()
     assert reason(brakes) is None
     brakes.outage("refused")
-    assert reason(brakes) == c.PROVIDER_UNREACHABLE
+    assert reason(brakes) == Reason.PROVIDER_UNREACHABLE
 
 
 async def test_waiting_ends_with_a_stop() -> None:
     brakes = make()
     waiting = asyncio.create_task(brakes.wait_stopped(30))
     await asyncio.sleep(0)
-    brakes.follow(c.Control(c.PAUSED, 1, c.BY_USER))
+    brakes.follow(c.Control(State.PAUSED, 1, Reason.BY_USER))
     assert await asyncio.wait_for(waiting, 2)
