@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from batch.client.run import Run as Run
     from batch.client.run import RunBusy as RunBusy
     from batch.client.run import RunNotFound as RunNotFound
-    from batch.client.run import RunResult as RunResult
     from batch.client.run import connect as connect
     from batch.client.run import rerun as rerun
     from batch.client.run import rerun_blocking as rerun_blocking
@@ -24,16 +23,17 @@ if TYPE_CHECKING:
     from batch.client.schedules import create_schedule as create_schedule
     from batch.client.schedules import find_schedule as find_schedule
     from batch.client.schedules import list_schedules as list_schedules
+    from batch.client.status import RunResult as RunResult
     from batch.client.timing import Overlap as Overlap
     from batch.client.timing import Timing as Timing
     from batch.job.job import Job as Job
-    from batch.job.job import JobError as JobError
-    from batch.job.job import Limits as Limits
-    from batch.job.job import Model as Model
-    from batch.job.job import Output as Output
-    from batch.job.job import Partitions as Partitions
-    from batch.job.job import Prompt as Prompt
-    from batch.job.job import Source as Source
+    from batch.job.limits import Limits as Limits
+    from batch.job.limits import Partitions as Partitions
+    from batch.job.model import Model as Model
+    from batch.job.output import Output as Output
+    from batch.job.part import JobError as JobError
+    from batch.job.source import Source as Source
+    from batch.job.templates import Prompt as Prompt
     from batch.network.connection import TemporalUnreachable as TemporalUnreachable
     from batch.previews.client import estimate as estimate
     from batch.previews.client import estimate_blocking as estimate_blocking
@@ -44,65 +44,35 @@ if TYPE_CHECKING:
     from batch.previews.exchange import PreviewResult as PreviewResult
     from batch.storage.errors import StorageError as StorageError
 
-__all__ = [
-    "BudgetTooSmall",
-    "CheckFailed",
-    "Estimate",
-    "Job",
-    "JobError",
-    "Limits",
-    "Model",
-    "Output",
-    "Overlap",
-    "Partitions",
-    "PreviewResult",
-    "PreviewedDocument",
-    "Prompt",
-    "Run",
-    "RunBusy",
-    "RunNotFound",
-    "RunResult",
-    "Schedule",
-    "Source",
-    "StorageError",
-    "TemporalUnreachable",
-    "Timing",
-    "connect",
-    "create_schedule",
-    "estimate",
-    "estimate_blocking",
-    "find_schedule",
-    "list_schedules",
-    "preview",
-    "preview_blocking",
-    "rerun",
-    "rerun_blocking",
-    "run_blocking",
-    "start",
-]
-
 _HOMES = {
-    **dict.fromkeys(
-        ("Job", "JobError", "Limits", "Model", "Output", "Partitions", "Prompt", "Source"), "batch.job.job"
-    ),
-    **dict.fromkeys(("estimate", "estimate_blocking", "preview", "preview_blocking"), "batch.previews.client"),
-    **dict.fromkeys(("PreviewResult", "PreviewedDocument"), "batch.previews.exchange"),
-    "CheckFailed": "batch.client.checks",
-    "Estimate": "batch.previews.estimation",
-    "StorageError": "batch.storage.errors",
-    "TemporalUnreachable": "batch.network.connection",
-    "Overlap": "batch.client.timing",
-    "Schedule": "batch.client.schedules",
-    "Timing": "batch.client.timing",
-    "create_schedule": "batch.client.schedules",
-    "find_schedule": "batch.client.schedules",
-    "list_schedules": "batch.client.schedules",
+    name: home
+    for home, names in {
+        "batch.client.checks": "CheckFailed",
+        "batch.client.run": "BudgetTooSmall Run RunBusy RunNotFound connect rerun rerun_blocking run_blocking start",
+        "batch.client.schedules": "Schedule create_schedule find_schedule list_schedules",
+        "batch.client.status": "RunResult",
+        "batch.client.timing": "Overlap Timing",
+        "batch.job.job": "Job",
+        "batch.job.limits": "Limits Partitions",
+        "batch.job.model": "Model",
+        "batch.job.output": "Output",
+        "batch.job.part": "JobError",
+        "batch.job.source": "Source",
+        "batch.job.templates": "Prompt",
+        "batch.network.connection": "TemporalUnreachable",
+        "batch.previews.client": "estimate estimate_blocking preview preview_blocking",
+        "batch.previews.estimation": "Estimate",
+        "batch.previews.exchange": "PreviewResult PreviewedDocument",
+        "batch.storage.errors": "StorageError",
+    }.items()
+    for name in names.split()
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'batch' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "batch.client.run")), name)
+    return getattr(import_module(_HOMES[name]), name)

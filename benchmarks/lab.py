@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch.client.run import Run, RunResult, connect
+from batch.client.run import Run, connect
+from batch.client.status import RunResult
 from batch.job.job import Job
 from batch.local import corpus
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from batch.workflows.contracts import Tuning
+from benchmarks.synthetic import synthetic_documents
 
 DOCUMENT_BYTES = 2_000
 PROMPT = "Label this ticket.\n"
@@ -98,7 +101,7 @@ def _stand_aside(pid: int) -> None:
 
 def upload(running: LocalStack, count: int, *, prefix: str = FOLDER) -> str:
     """Synthetic documents, the same ones for the same count, and the URI of their folder."""
-    documents = corpus.synthetic_documents(count, DOCUMENT_BYTES)
+    documents = synthetic_documents(count, DOCUMENT_BYTES)
     began = time.monotonic()
     corpus.upload(running.environment(), CORPUS, prefix, documents)
     print(f"  {count:,} documents of {DOCUMENT_BYTES:,} bytes uploaded in {time.monotonic() - began:.1f} s", flush=True)
@@ -135,7 +138,7 @@ class Provider:
         self._ask("/stats/reset", {})
 
     def control(self, **options: Any) -> None:
-        """Changes options, see `batch.local.simulator.provider.ProviderOptions`."""
+        """Changes options, see `batch.local.simulator.options.ProviderOptions`."""
         self._ask("/control", options)
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

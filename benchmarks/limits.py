@@ -17,11 +17,11 @@ from typing import Any
 
 from batch.client.run import connect
 from batch.job.job import Job
-from batch.local import corpus
-from batch.local.simulator.provider import document_key
+from batch.local.simulator.account import document_key
 from batch.local.stack import LocalStack
 from benchmarks.figures import Figure
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, Provider, job, stack, upload
+from benchmarks.synthetic import synthetic_documents
 
 REQUESTS, TOKENS = 3_000, 1_000_000
 LATENCY = 0.2
@@ -106,7 +106,7 @@ def _sharing(seconds: float) -> list[Figure]:
             time.sleep(seconds)
             after = _paid(running)
             asyncio.run(_cancel(jobs))
-            texts = [text.decode() for _, text in corpus.synthetic_documents(count, DOCUMENT_BYTES)]
+            texts = [text.decode() for _, text in synthetic_documents(count, DOCUMENT_BYTES)]
             answered = [
                 sum(
                     after.get(key, 0) - before.get(key, 0)

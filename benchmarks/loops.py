@@ -34,8 +34,8 @@ from obstore.store import S3Store
 from openai import AsyncOpenAI
 from openai.types.shared_params import ResponseFormatJSONSchema
 
-from batch.local import corpus
 from benchmarks.lab import CORPUS, DOCUMENT_BYTES, FOLDER, MODEL, PROMPT, RESULTS, SCHEMA
+from benchmarks.synthetic import synthetic_documents
 from workers.llm.response_format import response_format
 
 Send = Callable[[str], Awaitable[None]]
@@ -66,7 +66,7 @@ def run(kind: str, count: int, concurrency: int) -> Loop:
 
 
 def _prompts(count: int) -> list[str]:
-    return [PROMPT + text.decode() for _, text in corpus.synthetic_documents(count, DOCUMENT_BYTES)]
+    return [PROMPT + text.decode() for _, text in synthetic_documents(count, DOCUMENT_BYTES)]
 
 
 def _body(prompt: str) -> bytes:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch import Job, connect
-from batch.client.run import RunResult
+from batch.client.status import RunResult
 from batch.local import corpus
 from batch.local.stack import LocalStack
 from benchmarks.figures import Figure, same

@@ -17,7 +17,8 @@ from datetime import date
 import polars as pl
 
 from batch import Job, connect
-from batch.client.run import Run, RunResult
+from batch.client.run import Run
+from batch.client.status import RunResult
 from batch.files.results import current
 from batch.files.state import read_pointer
 from batch.local import corpus
@@ -26,6 +27,7 @@ from batch.local.stack import LocalStack
 from batch.workflows.contracts import Tuning
 from benchmarks.figures import Figure, same
 from benchmarks.lab import DOCUMENT_BYTES, MODEL, SCHEMA, Provider, stack
+from benchmarks.synthetic import synthetic_documents
 
 KILLS = 5
 OF_A_RUN = ["shard", "partition", "generation", "run_id", "processed_at", "latency_seconds", "content_hash"]
@@ -63,7 +65,7 @@ class Nights:
         self._running, self._count = running, count
         self._provider = Provider(running)
         self._killed = 0
-        self._texts = dict(corpus.synthetic_documents(count, DOCUMENT_BYTES))
+        self._texts = dict(synthetic_documents(count, DOCUMENT_BYTES))
 
     async def _upload(self, names: Iterable[str]) -> None:
         await corpus.upload_async(

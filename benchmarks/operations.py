@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from batch.job.job import Limits
+from batch.job.limits import Limits
 from batch.local.ports import choose_ports
 from batch.local.stack import LocalStack
 from batch.network.connection import connect_temporal

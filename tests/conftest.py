@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from batch.local.isolation import bypass_proxies
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 
 
 def pytest_configure() -> None:

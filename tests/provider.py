@@ -21,7 +21,7 @@ def ask(stack: LocalStack, path: str, body: Any = None) -> Any:
 
 
 def behave(stack: LocalStack, **options: Any) -> None:
-    """Changes how it behaves from now on, see `batch.local.simulator.provider.ProviderOptions`."""
+    """Changes how it behaves from now on, see `batch.local.simulator.options.ProviderOptions`."""
     ask(stack, "/control", options)
 
 

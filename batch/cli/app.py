@@ -72,7 +72,7 @@ def open_table_console() -> Console:
 
 
 def parse_day(where: str, text: str) -> date:
-    """A day as YYYY-MM-DD. `where` names the option in the message."""
+    """Returns a day as YYYY-MM-DD. `where` names the option in the message."""
     try:
         if len(text) == len("2026-11-22"):
             return date.fromisoformat(text)

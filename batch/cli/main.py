@@ -68,8 +68,8 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from batch.client.timing import ScheduleError
     from batch.files.results import UnknownFormat
     from batch.files.run_file import RunMissing
-    from batch.job.job import JobError
-    from batch.local.errors import StackError
+    from batch.job.part import JobError
+    from batch.local.options import StackError
     from batch.local.processes import ProcessError
     from batch.network.connection import TemporalUnreachable
     from batch.storage.store import StorageError

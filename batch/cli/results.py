@@ -90,7 +90,7 @@ def results(
 
 
 def _current(job_file: Path) -> pl.LazyFrame:
-    """The rows of an incremental job's state."""
+    """Returns the rows of an incremental job's state."""
     from batch.files.results import current
     from batch.files.state import read_pointer
     from batch.job.job import Job

@@ -28,7 +28,8 @@ from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 from batch.workflows.states import State
 
 if TYPE_CHECKING:
-    from batch.client.run import Run, RunResult
+    from batch.client.run import Run
+    from batch.client.status import RunResult
     from batch.files.results import RerunScope
 
 

@@ -43,8 +43,9 @@ def up(
         from batch.local.isolation import is_foreign, isolate_process
 
         isolate_process()
+        from batch.local.options import StackOptions
         from batch.local.prometheus import dashboards_folder
-        from batch.local.stack import LocalStack, StackOptions
+        from batch.local.stack import LocalStack
 
     env_file = env_file or data / "env"
     if env_file.is_dir():

@@ -10,7 +10,8 @@ from batch.workflows.contracts import DEFAULT_TASK_QUEUE
 from batch.workflows.states import State
 
 if TYPE_CHECKING:
-    from batch.client.run import Connection, Run, RunResult
+    from batch.client.run import Connection, Run
+    from batch.client.status import RunResult
 
 
 async def connect(task_queue: str = DEFAULT_TASK_QUEUE) -> Connection:
@@ -32,7 +33,7 @@ async def find(run_id: str, output: str | None, task_queue: str = DEFAULT_TASK_Q
 
 
 async def is_run_simulated(found: Run) -> bool:
-    """Whether the run's model is one of the simulated provider; its costs are then none."""
+    """Tells whether the run's model is one of the simulated provider; its costs are then none."""
     from batch.files.run_file import RunMissing, load_run
     from batch.terminal.quantities import is_simulated
     from batch.workflows.contracts import RunRef
@@ -76,7 +77,7 @@ async def watch_to_end(watched: Run, *, simulated: bool, as_json: bool) -> int:
 
 
 def show(result: RunResult, *, simulated: bool, as_json: bool) -> int:
-    """The account, and the exit code that belongs to it."""
+    """Returns the account, and the exit code that belongs to it."""
     if as_json:
         print_json(result.to_dict())
     else:

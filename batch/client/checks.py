@@ -77,7 +77,7 @@ async def check_source(storage: Storage, job: Job) -> None:
 
 
 async def _finds_one(storage: Storage, keys: SourceKeys) -> bool:
-    """Whether there is a document among the first keys."""
+    """Tells whether there is a document among the first keys."""
     places = keys.prefixes.places
     for place in places:
         await storage.examine_listing(place.bucket, place.prefix)
@@ -100,7 +100,7 @@ async def _is_empty(storage: Storage, place: S3Uri) -> bool:
 
 
 async def _names_one(storage: Storage, keys: SourceKeys) -> bool:
-    """Whether there is a document in the manifest, of which the first rows are all looked at."""
+    """Tells whether there is a document in the manifest, of which the first rows are all looked at."""
     try:
         await _is_empty(storage, keys.prefixes.places[0])
     except BucketMissing as error:
@@ -156,7 +156,7 @@ async def check_run_id(storage: Storage, job: Job, run_id: str) -> None:
 
 
 async def unpolled_queue(client: Client, task_queue: str) -> str | None:
-    """The first of a run's two task queues that no worker polled lately; None if both are polled."""
+    """Returns the first of a run's two task queues that no worker polled lately; None if both are polled."""
     for queue in (task_queue, c.control_queue(task_queue)):
         if not await pollers(client, queue):
             return queue
@@ -176,7 +176,7 @@ async def pollers(client: Client, queue: str) -> int:
 
 
 def no_worker(queue: str, then: str) -> str:
-    """What is said where nobody polls a queue; `then` is what follows from it."""
+    """Tells what is said where nobody polls a queue; `then` is what follows from it."""
     return f"no worker polls the task queue {queue!r}; {then}: docbatch worker"
 
 

@@ -40,7 +40,7 @@ class LiveCounts:
 
     @property
     def all(self) -> c.Totals:
-        """What is answered, committed or not; partitions are those that are committed."""
+        """Returns what is answered, committed or not; partitions are those that are committed."""
         return self.committed + self.answered
 
     def add_shard(self, report: c.ShardReport, beats: Sequence[tuple[PendingActivityInfo, c.Beat]]) -> None:

@@ -105,7 +105,7 @@ class Schedule:
         return self.connection.temporal.get_schedule_handle(self.name)
 
     async def status(self) -> ScheduleStatus:
-        """Where it stands, with its last runs and their outcomes."""
+        """Tells where it stands, with its last runs and their outcomes."""
         description = await self._describe()
         recent = reversed(description.info.recent_actions)
         runs = await asyncio.gather(*(self._run_of(action) for action in recent))
@@ -306,7 +306,7 @@ async def create_schedule(
 
 
 async def find_schedule(name: str, *, connection: Connection | None = None) -> Schedule:
-    """One that was made before. Raises `ScheduleNotFound`."""
+    """Returns one that was made before. Raises `ScheduleNotFound`."""
     schedule = Schedule(connection or await connect(), name)
     await schedule._describe()
     return schedule
@@ -325,7 +325,7 @@ async def list_schedules(*, connection: Connection | None = None) -> list[Schedu
 
 
 async def _briefly(schedule: Schedule) -> ScheduleStatus | None:
-    """None for one that has just been deleted, or that docbatch did not make."""
+    """Returns None for one that has just been deleted, or that docbatch did not make."""
     try:
         description = await schedule._describe()
     except ScheduleNotFound:

@@ -82,7 +82,7 @@ class Timing:
 
     @classmethod
     def of(cls, schedule: t.Schedule) -> Timing:
-        """What was given to `to_spec`."""
+        """Returns what was given to `to_spec`."""
         spec, policy = schedule.spec, schedule.policy
         interval = spec.intervals[0] if spec.intervals else None
         return cls(

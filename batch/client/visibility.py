@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 async def registered(client: Client) -> bool:
-    """Whether the namespace has our search attributes, with their types. False too if it does not say so.
+    """Tells whether the namespace has our search attributes, with their types. False too if it does not say so.
 
     A query is asked, since any client may ask one: who may list attributes differs between servers and Temporal Cloud.
     """
@@ -48,13 +48,13 @@ async def registered(client: Client) -> bool:
 
 
 def attributes_of(job_name: str) -> TypedSearchAttributes:
-    """What a run has from its start on, and a schedule."""
+    """Returns what a run has from its start on, and a schedule."""
     key = SearchAttributeKey.for_keyword(c.JOB_ATTRIBUTE)
     return TypedSearchAttributes([SearchAttributePair(key, job_name)])
 
 
 async def list_runs(client: Client, *, job: str | None, state: str | None, limit: int) -> list[dict[str, Any]]:
-    """The latest runs, newest first, at most `limit`; of one job, or in one of `STATES`, if asked for.
+    """Returns the latest runs, newest first, at most `limit`; of one job, or in one of `STATES`, if asked for.
 
     Each is run_id, job_name, state, started_at and closed_at (ISO 8601, UTC; None while it is going), documents,
     errors, cost_usd (None where not known yet), output_uri.
@@ -83,7 +83,7 @@ async def list_runs(client: Client, *, job: str | None, state: str | None, limit
 
 
 async def _latest(client: Client, query: str) -> AsyncIterator[WorkflowExecution]:
-    """The last execution of each run: a rerun, and each continuation, is one more under the same id."""
+    """Yields the last execution of each run: a rerun, and each continuation, is one more under the same id."""
     seen: set[str] = set()
     async for execution in client.list_workflows(query):
         if execution.id not in seen and execution.status != WorkflowExecutionStatus.CONTINUED_AS_NEW:
@@ -92,7 +92,7 @@ async def _latest(client: Client, query: str) -> AsyncIterator[WorkflowExecution
 
 
 def summary(execution: WorkflowExecution, memo: Mapping[str, Any]) -> dict[str, Any]:
-    """One run of the list, from its last execution."""
+    """Returns one run of the list, from its last execution."""
     return {
         "run_id": execution.id,
         "job_name": str(memo.get("job_name", "")),

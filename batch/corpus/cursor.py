@@ -24,7 +24,7 @@ class Place:
 
 
 def cursor_within(key: str, etag: str, place: Place) -> str:
-    """The cursor of a place in one version of an object."""
+    """Returns the cursor of a place in one version of an object."""
     return f"{key}\x00{place.rows},{place.offset},{_version(etag)}"
 
 
@@ -35,7 +35,7 @@ def parse_cursor(cursor: str) -> tuple[str, Place | None, str]:
 
 
 def is_version(version: str, etag: str) -> bool:
-    """Whether the object is still the one in which a place was noted."""
+    """Tells whether the object is still the one in which a place was noted."""
     return version == _version(etag)
 
 

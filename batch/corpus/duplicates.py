@@ -57,7 +57,7 @@ class Duplicates:
 
     @property
     def shards(self) -> int:
-        """How many shards are known, from the first on."""
+        """Tells how many shards are known, from the first on."""
         return len(self._begins) - 1
 
     def mark(self, contents: Iterable[tuple[str, int]], shard: int, partition: int) -> list[str | None]:
@@ -80,7 +80,7 @@ class Duplicates:
         return marks
 
     def _look_up(self, hashes: Sequence[int | None]) -> list[int | None]:
-        """The partitions of those that are known from shards before."""
+        """Returns the partitions of those that are known from shards before."""
         found: list[int | None] = [None] * len(hashes)
         wanted = np.array([key or 0 for key in hashes], np.uint64)
         order = np.argsort(wanted)  # neighbours lie in the same lines of the cache
@@ -143,13 +143,13 @@ def _kept(values: npt.NDArray[N]) -> npt.NDArray[N]:
 
 
 def _by_bucket(keys: Numbers) -> list[slice]:
-    """Where in ascending keys those of each bucket lie."""
+    """Tells where in ascending keys those of each bucket lie."""
     edges = [0, *map(int, np.searchsorted(keys, _EDGES)), len(keys)]
     return [slice(*edge) for edge in pairwise(edges)]
 
 
 def reference(shard: int, partition: int) -> str:
-    """Where the document lies whose answer another one shares, as the plan's `same_as` has it."""
+    """Tells where the document lies whose answer another one shares, as the plan's `same_as` has it."""
     return f"{shard}/{partition}"
 
 
@@ -175,7 +175,7 @@ def _hash(etag: str, size: int) -> int | None:
 
 
 def _hashes(etags: pa.ChunkedArray[Any]) -> Numbers:
-    """The etags' part of `_hash` of many at once, all of them content hashes."""
+    """Returns the etags' part of `_hash` of many at once, all of them content hashes."""
     if not len(etags):
         return np.empty(0, np.uint64)
     plain = pc.utf8_slice_codeunits(pc.utf8_trim(etags, '"'), 0, 16)

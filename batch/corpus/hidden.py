@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from batch.job.formats import OBJECT, kind_of
 from batch.job.globs import compile_globs
-from batch.job.job import Source
+from batch.job.source import Source
 
 TABLE_LOGS = "table logs"
 _RULES = {
@@ -36,7 +36,7 @@ _BEGINS_HIDDEN = re.compile(r"/(?:\.|_(?![^/]*=))")
 
 
 def hidden_by(source: Source) -> Callable[[str], str | None]:
-    """The rule by which a key, after its prefix, is no document; None for one that may be.
+    """Returns the rule by which a key, after its prefix, is no document; None for one that may be.
 
     Nothing is hidden with `source.hidden: true`, nor with `source.format: object`.
     """
@@ -57,7 +57,7 @@ def hidden_by(source: Source) -> Callable[[str], str | None]:
 
 
 def _may_be_hidden(name: str) -> bool:
-    """Whether one of the rules may fit: of most names none does, and this is ten times as fast as they are."""
+    """Tells whether one of the rules may fit: of most names none does, and this is ten times as fast as they are."""
     return (
         "/_" in name
         or "/." in name
@@ -82,11 +82,11 @@ class Selection:
         self._skip = len(self._prefixes.prefixes[0]) if only else None
 
     def __call__(self, key: str) -> bool:
-        """Whether it is a document."""
+        """Tells whether it is a document."""
         return self._is_named(key) and self._hidden_by(self._name(key)) is None
 
     def left_out_by(self, key: str) -> str | None:
-        """The rule of `hidden_by` by which a key is none that the globs would take."""
+        """Returns the rule of `hidden_by` by which a key is none that the globs would take."""
         return self._hidden_by(self._name(key)) if self._is_named(key) else None
 
     def _name(self, key: str) -> str:

@@ -63,7 +63,7 @@ class SourceManifest:
         self._opened: tuple[pq.ParquetFile, list[str]] | None = None
 
     def pages(self, *, after: str = "", including: bool = False) -> Iterator[list[NamedKey]]:
-        """The keys after the key `after`, in order; `including` that one itself.
+        """Yields the keys after the key `after`, in order; `including` that one itself.
 
         Raises `ManifestBroken`, `StorageError`.
         """
@@ -98,7 +98,7 @@ class SourceManifest:
         return self._opened
 
     def _columns(self, schema: pa.Schema) -> list[str]:
-        """Those that are read: `key`, and the others that are there."""
+        """Returns those that are read: `key`, and the others that are there."""
         names = []
         etag = ETAG if ETAG in schema.names or ALSO_ETAG not in schema.names else ALSO_ETAG
         for name, kind, fits in (
@@ -204,7 +204,7 @@ class SourceManifest:
             raise self._broken(f"it is no Parquet file that can be read{self._hint()}: {why}") from None
 
     def _hint(self) -> str:
-        """What it is instead, where its first bytes tell."""
+        """Tells what it is instead, where its first bytes tell."""
         self._file.seek(0)
         head = self._file.read(16)
         found = next((what for begins, what in _OTHERS.items() if head.startswith(begins)), None)
@@ -215,12 +215,12 @@ class SourceManifest:
 
 
 def gone(uri: str) -> ManifestGone:
-    """What is said where there is no such file."""
+    """Returns what is said where there is no such file."""
     return ManifestGone(f"source.manifest: there is no object {uri}. Write it, or mend source.manifest")
 
 
 def changed(uri: str) -> ManifestBroken:
-    """What is said where another version lies there than the one that a run began with."""
+    """Returns what is said where another version lies there than the one that a run began with."""
     return ManifestBroken(
         f"source.manifest: {uri} changed while a run was planned by it. What was planned stands; start a new run for "
         "what the file names now, and write each run's file under a name of its own"

@@ -16,7 +16,7 @@ from typing import TypeVar
 from batch.corpus.hidden import Selection
 from batch.corpus.key_list import NamedKey, SourceManifest, changed, gone
 from batch.job.formats import OBJECT, kind_of, may_be_jsonl
-from batch.job.job import Source
+from batch.job.source import Source
 from batch.storage.etags import bare
 from batch.storage.layout import object_uri, parse_object_uri, place_of
 from batch.storage.listing import ObjectEntry, is_addressable
@@ -53,7 +53,7 @@ class SourceKeys:
         self.left_out_of_page: list[tuple[int, str]] = []
 
     async def by_folders(self) -> bool:
-        """Whether the keys come as a server gives them that lists by folders (see `Storage.lists_by_folders`)."""
+        """Tells whether the keys come as a server gives them that lists by folders (see `Storage.lists_by_folders`)."""
         return self._source.manifest is None and await self._storage.lists_by_folders(self.prefixes.bucket)
 
     async def documents(self, *, after: str = "") -> AsyncGenerator[list[ObjectEntry], None]:
@@ -76,7 +76,7 @@ class SourceKeys:
                     yield self._selected_of(page)
 
     async def _object(self, key: str) -> list[ObjectEntry]:
-        """The object that source.uri names without a slash, if there is one; of no bytes, it marks a folder."""
+        """Returns the object that source.uri names without a slash, if there is one; of no bytes, it marks a folder."""
         try:
             entry = await self._storage.head(self.prefixes.bucket, key)
         except StorageRefused:  # S3's answer, too, for what is not there, to those who may not list; else it is listed
@@ -84,7 +84,7 @@ class SourceKeys:
         return [entry] if entry is not None and entry.size else []
 
     def _selected_of(self, page: list[Named]) -> list[Named]:
-        """Those of a page that are documents."""
+        """Returns those of a page that are documents."""
         self.seen += len(page)
         selected: list[Named] = []
         self.left_out_of_page = []
@@ -129,14 +129,14 @@ class SourceKeys:
             yield self._selected_of(page)
 
     async def find_named(self, key: str) -> NamedKey | None:
-        """What the manifest says of a key; None: it does not name it."""
+        """Returns what the manifest says of a key; None: it does not name it."""
         manifest = await self.manifest()
         nothing: list[NamedKey] = []
         page = await asyncio.to_thread(next, manifest.pages(after=key, including=True), nothing)
         return page[0] if page and page[0].key == key else None
 
     async def manifest(self) -> SourceManifest:
-        """The manifest as it is, or as the run found it. Raises `ManifestBroken`."""
+        """Returns the manifest as it is, or as the run found it. Raises `ManifestBroken`."""
         assert self._source.manifest is not None
         bucket, key = parse_object_uri(self._source.manifest, where="source.manifest")
         entry = await self._storage.head(bucket, key)
@@ -147,7 +147,7 @@ class SourceKeys:
         return SourceManifest(self._storage, bucket, entry, self.prefixes)
 
     async def entries_of(self, named: list[NamedKey]) -> list[ObjectEntry]:
-        """The objects of keys, with their sizes and etags: asked for where the manifest does not say."""
+        """Returns the objects of keys, with their sizes and etags: asked for where the manifest does not say."""
         slots = asyncio.Semaphore(HEADS_AT_ONCE)
         entries = [self._told(each) for each in named]
 
@@ -159,7 +159,7 @@ class SourceKeys:
         return [entry for entry in entries if entry is not None]
 
     def _told(self, named: NamedKey) -> ObjectEntry | None:
-        """The object as the manifest describes it; None: it has to be asked for.
+        """Returns the object as the manifest describes it; None: it has to be asked for.
 
         Rows are read by the size of their object, and one that is wrong would cut some off.
         """

@@ -83,7 +83,7 @@ class PlannedDocument:
 
     @property
     def is_planned(self) -> bool:
-        """Whether all that there is of it came with the plan: nothing is left to be fetched."""
+        """Tells whether all that there is of it came with the plan: nothing is left to be fetched."""
         return self.content is not None or self.problem is not None
 
     @classmethod
@@ -92,7 +92,7 @@ class PlannedDocument:
         return cls(entry.key, object_uri(bucket, entry.key), entry.etag, entry.size)
 
     def judged(self, reason: str, previous: str | None = None, content_hash: str | None = None) -> PlannedDocument:
-        """The same with what an incremental run found: millions a run, so not by `dataclasses.replace`."""
+        """Returns the same with what an incremental run found: millions a run, so not by `dataclasses.replace`."""
         return PlannedDocument(
             self.document_id,
             self.uri,
@@ -242,7 +242,7 @@ class ShardCutter:
 
     @property
     def cursor(self) -> str:
-        """Up to where documents were taken."""
+        """Returns up to where documents were taken."""
         return self._cursor
 
     def finish(
@@ -268,7 +268,7 @@ class ShardCutter:
 
 
 def documents_of(table: pa.Table) -> list[PlannedDocument]:
-    """The rows of (a row group of) a plan file. Those of older versions have fewer columns."""
+    """Returns the rows of (a row group of) a plan file. Those of older versions have fewer columns."""
     there = set(table.column_names)
     columns = (table.column(name).to_pylist() if name in there else [None] * table.num_rows for name in _OF_DOCUMENT)
     return [PlannedDocument(*row) for row in zip(*columns, strict=True)]

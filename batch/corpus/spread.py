@@ -44,7 +44,7 @@ class Spread(Generic[T]):
         self._stretch *= 2
 
     def taken(self) -> list[tuple[T, int]]:
-        """The items in the stream's order, each with how many it stands for: together all that there were."""
+        """Returns the items in the stream's order, each with how many it stands for: together all that there were."""
         taken = [(item, self._stretch) for item in self._whole]
         return taken + [(item, self._seen) for item in self._open]
 

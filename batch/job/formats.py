@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batch.job.job import Source
+from batch.job.source import Source
 
 OBJECT, JSONL, PARQUET = "object", "jsonl", "parquet"
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")

@@ -16,7 +16,7 @@ _ENDING = re.compile(r"(?:\.[A-Za-z0-9]{1,16})+$")
 
 
 def compile_globs(patterns: list[str]) -> list[re.Pattern[str]]:
-    """An expression for each alternative of each pattern. Raises `ValueError`, which names the pattern.
+    """Returns an expression for each alternative of each pattern. Raises `ValueError`, which names the pattern.
 
     What ends a pattern from its last dots on (`.txt`, `.tar.gz`) matches in any case: scanners write `.PDF`.
     """

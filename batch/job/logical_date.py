@@ -26,7 +26,7 @@ class Nominal:
 
     @classmethod
     def of_day(cls, day: date) -> Nominal:
-        """The beginning of a day, UTC."""
+        """Returns the beginning of a day, UTC."""
         return cls(datetime.combine(day, time(), UTC))
 
     @classmethod

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from batch.job.part import Part
 
 OVERLAP_TOKENS, MOST_CHUNKS = 200, 100
 FEWEST_TOKENS = 100
@@ -31,10 +33,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 """Kinds of columns (`batch.schema.columns.Node`) that a rule can be for; those not named here are for every kind."""
 
 
-class Combine(BaseModel):
+class Combine(Part):
     """How the answers to a document's chunks become one: by a second prompt, or by a rule for each column."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str | None = None
     user: str | None = Field(default=None, min_length=1)
@@ -49,11 +49,9 @@ class Combine(BaseModel):
         return self
 
 
-class LongDocuments(BaseModel):
+class LongDocuments(Part):
     """`max_tokens`: of the document's text, by the estimate of `workers.documents.token_estimate`. Its default is no
     limit: without this part a document is sent as it is, and the provider says whether it is too long."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     on_too_long: Literal["error", "truncate", "chunk"]
     max_tokens: int = Field(ge=FEWEST_TOKENS, le=100_000_000, strict=True)

@@ -43,7 +43,7 @@ class Prefixes:
         return cls(first.bucket, tuple(place.prefix for place in places), frozenset(filter(None, keys)))
 
     def prefix_of(self, key: str) -> str | None:
-        """The prefix that the key lies under, or that is itself an object's key; None for any other key."""
+        """Returns the prefix that the key lies under, or that is itself an object's key; None for any other key."""
         if key in self.objects:
             return f"{key}/"
         at = bisect_right(self.prefixes, key)  # what sorts between a prefix and a key under it lies under it too
@@ -51,13 +51,13 @@ class Prefixes:
         return found if found is not None and key.startswith(found) else None
 
     def name_of(self, key: str) -> str:
-        """What follows the prefix that the key lies under; of an object that a URI names, its own name."""
+        """Returns what follows the prefix that the key lies under; of an object that a URI names, its own name."""
         if key in self.objects:
             return key.rpartition("/")[2]
         return key[len(self.prefix_of(key) or "") :]
 
     def containing(self, other: S3Uri) -> S3Uri | None:
-        """The prefix at or below which `other` lies, if one is that."""
+        """Returns the prefix at or below which `other` lies, if one is that."""
         return next((place for place in self.places if place.contains(other)), None)
 
     @property

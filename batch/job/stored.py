@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.part import JobError
 
 
 def stored_job(data: Any, nominal: Nominal, fingerprint: str | None, *, where: str) -> Job:

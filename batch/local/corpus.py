@@ -1,6 +1,6 @@
-"""Documents to try things on: real ones that every machine has, synthetic ones by the thousand, and their way into S3.
+"""Documents to try things on: real ones that every machine has, and their way into S3.
 
-The real ones are the README texts that installed Python distributions carry in their metadata: written by people, in
+They are the README texts that installed Python distributions carry in their metadata: written by people, in
 Markdown, reStructuredText and plain text, from a line to a small book.
 """
 
@@ -10,7 +10,6 @@ import ast
 import asyncio
 import email
 import hashlib
-import random
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,14 +20,6 @@ from pathlib import Path
 MINIMUM_DEMO_DOCUMENTS = 80
 _OWN_DISTRIBUTION = "docbatch"
 _SHORTEST_DOCUMENT = 20  # characters; some distributions say "UNKNOWN" or only their name
-_SYNTHETIC_STOCK_BYTES = 1 << 16
-_VOCABULARY = (
-    "order invoice delivery customer refund account password login payment shipping address parcel damaged missing "
-    "urgent question answer support agent ticket product version update error crash screen button page report export "
-    "file upload download network server timeout request response contract renewal price discount plan team user late "
-    "access security backup restore meeting schedule summary please thanks because although before after during every "
-    "never always today tomorrow yesterday the a an this that is was will can should it we they you and or but with "
-)
 
 
 @dataclass(frozen=True)
@@ -58,28 +49,6 @@ def demo_documents(minimum: int = MINIMUM_DEMO_DOCUMENTS) -> Iterator[tuple[str,
                 yield key, content
         if count >= minimum:
             return
-
-
-def synthetic_documents(count: int, size: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """`count` documents as (key, content), each of `size` ASCII bytes (at least its first line, about 45) and unique.
-
-    The same arguments give the same documents. One takes microseconds: a numbered first line, then a stretch of a text
-    that is made once.
-    """
-    chooser = random.Random(seed)
-    vocabulary = _VOCABULARY.split()
-    words: list[str] = []
-    length = 0
-    while length < _SYNTHETIC_STOCK_BYTES + size:
-        words.append(chooser.choice(vocabulary))
-        if len(words) % 12 == 0:
-            words[-1] += ".\n"
-        length += len(words[-1]) + 1
-    stock = " ".join(words).encode()
-    for number in range(count):
-        head = b"Document %08d of the synthetic corpus %d.\n" % (number, seed)
-        start = chooser.randrange(_SYNTHETIC_STOCK_BYTES)
-        yield f"documents/{number:08d}.txt", head + stock[start : start + max(0, size - len(head))]
 
 
 def upload(

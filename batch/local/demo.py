@@ -18,12 +18,14 @@ from typing import Any
 
 from rich.console import Console
 
-from batch.client.run import Run, RunResult, connect
+from batch.client.run import Run, connect
+from batch.client.status import RunResult
 from batch.files.reconcile import Reconciler
 from batch.job.job import Job
 from batch.local import llama
 from batch.local.corpus import demo_documents, upload
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from batch.terminal.consoles import SafeConsole
 from batch.terminal.ending import account, plain
 from batch.terminal.progress import display, follow
@@ -50,7 +52,7 @@ class Demo:
 
 
 def simulated_demo() -> Demo:
-    """All documents, by the simulated provider: slow enough that there is progress to see."""
+    """Returns all documents, by the simulated provider: slow enough that there is progress to see."""
     return Demo(
         job=_job(
             model={"name": "simulated-small", "temperature": 0, "max_output_tokens": 300},
@@ -178,7 +180,7 @@ async def _run(console: Console, job: Job, said: str) -> int:
 
 
 async def _problems(run: Run, ended: RunResult) -> list[str]:
-    """Why the run does not reconcile; empty: it does."""
+    """Tells why the run does not reconcile; empty: it does."""
     manifest = await run.manifest()
     if manifest is None:
         return [ended.message or "the run has no manifest"]

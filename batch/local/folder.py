@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from batch.files.whole_files import whole_file
-from batch.local.errors import StackError
+from batch.local.options import StackError
+from batch.local.ports import GRPC_OFFSET
 
 TEMPORARY_PREFIX = "docbatch-"
 KEPT = "kept-after-an-error"
@@ -53,6 +57,35 @@ def remove_abandoned() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 for lock in locks:
                     os.close(lock)
+
+
+def remembered(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Reads the credentials and ports of the last start on a data folder; new credentials where there was none."""
+    try:
+        last = json.loads((folder / "stack.json").read_text())
+        return dict(last["credentials"]), dict(last["ports"])
+    except FileNotFoundError:
+        key, secret = "LOCAL" + secrets.token_hex(8).upper(), secrets.token_hex(20)
+        return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}, {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StackError(
+            f"{folder / 'stack.json'} is damaged ({error!r}): remove it; data stays, endpoints become new ones"
+        ) from None
+
+
+def remember(folder: Path, credentials: Mapping[str, str], ports: Mapping[str, int]) -> None:
+    """Keeps credentials and ports beside the data written under them: an env file of the last start stays true."""
+    kept = {name: port for name, port in ports.items() if not name.startswith("worker-")}
+    text = json.dumps({"credentials": dict(credentials), "ports": kept}, indent=2)
+    write_private(folder / "stack.json", text + "\n")
+
+
+def remove_sockets(ports: Iterable[int]) -> None:
+    """Removes the Unix sockets that SeaweedFS leaves behind."""
+    for port in ports:
+        for each in (port, port + GRPC_OFFSET):
+            for leftover in Path("/tmp").glob(f"seaweedfs-*-{each}.sock"):
+                leftover.unlink(missing_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -33,7 +33,7 @@ _SHELL_LINE = f"""\
 
 
 def isolated_environment() -> dict[str, str]:
-    """What a process of the local stack gets of this one's environment, and what keeps it to itself."""
+    """Returns what a process of the local stack gets of this one's environment, and what keeps it to itself."""
     kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
     return kept | own_settings() | {"PYTHONUNBUFFERED": "1"}
 
@@ -78,7 +78,7 @@ def is_foreign(path: Path) -> bool:
 
 
 def isolated_session() -> botocore.session.Session:
-    """A botocore session that looks neither at this process' environment nor at any settings file."""
+    """Returns a botocore session that looks neither at this process' environment nor at any settings file."""
     from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
     from batch.storage.aws import new_session

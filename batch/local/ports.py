@@ -7,7 +7,7 @@ import random
 import socket
 from collections.abc import Iterable, Mapping
 
-from batch.local.errors import StackError
+from batch.local.options import StackError
 
 LOOPBACK = "127.0.0.1"
 # Ports, and the ones 10,000 above, stay below those that Linux (from 32768) and macOS (from 49152) give to outgoing

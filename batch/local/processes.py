@@ -234,7 +234,7 @@ class Process:
         self.start()
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines that the current start wrote to the log, without terminal colours."""
+        """Returns the last lines that the current start wrote to the log, without terminal colours."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - 16_384))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from batch.local.errors import StackError
 from batch.local.folder import write_private
+from batch.local.options import StackError
 from batch.local.ports import LOOPBACK
 
 INSTALL = "apt-get install prometheus"
@@ -24,7 +24,7 @@ MOST_STORED = "2GB"
 
 
 def find_prometheus() -> str | None:
-    """The program on PATH, None where it is not installed."""
+    """Returns the program on PATH, None where it is not installed."""
     return shutil.which("prometheus")
 
 
@@ -91,7 +91,7 @@ class ScrapeTargets:
 
 
 def processes_of(arguments: Iterable[str]) -> int:
-    """How many processes a worker with these arguments has (`--processes N`)."""
+    """Tells how many processes a worker with these arguments has (`--processes N`)."""
     count, before = 1, ""
     for argument in arguments:
         if before == "--processes":

@@ -13,114 +13,52 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
-import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from batch.local.errors import StackError
-from batch.local.folder import KEPT, TEMPORARY_PREFIX, lock_folder, remove_abandoned, write_private
-from batch.local.isolation import bypass_proxies, env_file, isolated_environment, isolated_session, own_settings
-from batch.local.ports import GRPC_OFFSET, LOOPBACK, choose_ports
+from batch.local.endpoints import API_KEY, BUCKETS, Endpoints
+from batch.local.folder import (
+    KEPT,
+    TEMPORARY_PREFIX,
+    lock_folder,
+    remember,
+    remembered,
+    remove_abandoned,
+    remove_sockets,
+    write_private,
+)
+from batch.local.isolation import bypass_proxies, env_file, isolated_environment
+from batch.local.options import StackError, StackOptions
+from batch.local.ports import choose_ports
 from batch.local.processes import Process, ProcessError, http_answers, port_answers, stop_all
 from batch.local.prometheus import INSTALL, ScrapeTargets, find_prometheus
-from batch.workflows.contracts import JOB_ATTRIBUTE, STATE_ATTRIBUTE
+from batch.local.servers import (
+    S3_PORTS,
+    TEMPORAL_PORTS,
+    find_program,
+    seaweed_command,
+    seaweed_security,
+    simulator_command,
+    temporal_command,
+    worker_command,
+)
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-BUCKETS = ("corpus", "results")
-"""The buckets that exist once the stack is healthy."""
-REGION = "us-east-1"
-API_KEY = "simulated-key"
-"""What the provider is called with. No secret: it opens nothing."""
-TASK_QUEUE = "docbatch"
-SEARCH_ATTRIBUTES = (JOB_ATTRIBUTE, STATE_ATTRIBUTE)
-
-_TEMPORAL_PORTS = {
-    "temporal": "--port",
-    "temporal_ui": "--ui-port",
-    "temporal_http": "--http-port",
-    "temporal_metrics": "--metrics-port",
-}
-_S3_PORTS = {
-    "s3": "-s3.port",
-    "s3_grpc": "-s3.port.grpc",
-    "s3_master": "-master.port",
-    "s3_master_grpc": "-master.port.grpc",
-    "s3_volume": "-volume.port",
-    "s3_volume_grpc": "-volume.port.grpc",
-    "s3_filer": "-filer.port",
-    "s3_filer_grpc": "-filer.port.grpc",
-    "s3_admin": "-admin.port",
-}
+    pass
 
 
-HEARTBEAT_THROTTLE = 2.0
-"""Seconds. Heartbeats carry what progress displays show, and nobody bills them here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StackOptions:
-    """What to start.
-
-    Attributes:
-        data: Folder of all that the servers store, kept between starts with its credentials and ports; one stack at a
-            time. None: a temporary folder, removed at the end unless that end is an error.
-        logs: Folder of the log files, one a child. None: `logs` in the data folder.
-        workers: Worker processes to start; more can be started later.
-        worker_args: Further arguments of every worker.
-        worker_grace: Seconds that a worker has to end its work on stop.
-        provider: Whether to start a provider. Without, workers have no `OPENAI_*` but what `environment` says.
-        provider_args: Further arguments of the simulated provider.
-        provider_command: A provider to start instead, OpenAI's HTTP at `/v1`; `{port}` in it becomes the port.
-        provider_health: Path on the provider that answers 200 once it is ready.
-        ui: Whether to serve Temporal's web UI. It asks nobody for a password: see docs/operations.md.
-        scrape_seconds: Time between two scrapes of the workers by a Prometheus of the stack's own, where one is
-            installed. None: no Prometheus.
-        temporal_args: Further arguments of `temporal server start-dev`, such as `--dynamic-config-value`.
-        s3_args: Further arguments of SeaweedFS' `weed mini`, such as `-metricsPort`.
-        temporal_port, temporal_ui_port, s3_port, provider_port: Fixed ports. None: those that the data folder had last
-            time, else free ones.
-        s3_server: `auto` is SeaweedFS where it is installed, else moto's server, which keeps objects in memory only.
-        environment: Further variables for `environment()` and the children; they win over the stack's own.
-    """
-
-    data: Path | None = None
-    logs: Path | None = None
-    workers: int = 0
-    worker_args: Sequence[str] = ()
-    worker_grace: float = 30.0
-    provider: bool = True
-    provider_args: Sequence[str] = ()
-    provider_command: Sequence[str] | None = None
-    provider_health: str = "/healthz"
-    ui: bool = False
-    scrape_seconds: float | None = None
-    temporal_args: Sequence[str] = ()
-    s3_args: Sequence[str] = ()
-    temporal_port: int | None = None
-    temporal_ui_port: int | None = None
-    s3_port: int | None = None
-    provider_port: int | None = None
-    s3_server: Literal["auto", "seaweedfs", "moto"] = "auto"
-    environment: Mapping[str, str] | None = None
-
-
-class LocalStack:
+class LocalStack(Endpoints):
     """The stack's processes, their addresses and their environment: a context manager, see the module for an example.
 
     While one is entered in the main thread, SIGTERM and SIGHUP raise `SystemExit`, unless the program handles them
@@ -137,12 +75,11 @@ class LocalStack:
     temporal: Process
     s3: Process
     provider: Process | None
-    prometheus: Process | None
     data: Path
     logs: Path
 
     def __init__(self, options: StackOptions | None = None, *, on_event: Callable[[str], None] | None = None) -> None:
-        self.options = options or StackOptions()
+        super().__init__(options or StackOptions())
         self.notes: list[str] = []
         self.start_seconds: dict[str, float] = {}
         self.workers: list[Process] = []
@@ -152,9 +89,7 @@ class LocalStack:
         self._worker_lock = threading.Lock()
         self._abandoned = threading.Event()
         self._started = False
-        self._ports: dict[str, int] = {}
         self._fixed_ports: dict[str, int] = {}
-        self._credentials: dict[str, str] = {}
         self._locks: tuple[int, ...] = ()  # the last is for the children to hold
         self._handlers: dict[int, Any] = {}
         self._temporary: Path | None = None
@@ -195,7 +130,7 @@ class LocalStack:
             if self.prometheus:
                 starts.append(self._start_prometheus)
             self._in_parallel(starts)
-            self._remember()
+            remember(self.data, self.credentials, self.ports)
             self._in_parallel([functools.partial(self.start_worker, i) for i in range(self.options.workers)])
         except BaseException as error:
             self.stop(failed=isinstance(error, Exception))
@@ -228,14 +163,6 @@ class LocalStack:
             self.check()
             time.sleep(min(0.2, left))
 
-    def restart_temporal(self, number: int = signal.SIGTERM) -> None:
-        """End Temporal by the signal and start it again: same ports, same data."""
-        self.temporal.restart(number)
-
-    def restart_s3(self, number: int = signal.SIGTERM) -> None:
-        """End the S3 server by the signal and start it again: same ports, same data (moto's forgets everything)."""
-        self.s3.restart(number)
-
     def start_worker(self, index: int | None = None, extra_args: Sequence[str] = (), *, wait: bool = True) -> Process:
         """Start a worker, by default a new one, and (with `wait`) return once it is healthy.
 
@@ -247,97 +174,20 @@ class LocalStack:
                 index = next(i for i in range(len(known) + 1) if f"worker-{i}" not in known)
             name = f"worker-{index}"
             if name not in known:
-                port = choose_ports([name], taken=self._ports.values())[name]
-                self._ports[name] = port
+                port = choose_ports([name], taken=self.ports.values())[name]
+                self.ports[name] = port
                 healthy = functools.partial(http_answers, port, "/healthz")
                 grace = self.options.worker_grace
                 known[name] = self._process(name, healthy, self.child_environment(), grace=grace, timeout=60)
                 self.workers.append(known[name])
-        worker, port = known[name], self._ports[name]
-        # -P: a file `batch.py` in the user's folder must not be taken for ours.
-        program = [sys.executable, "-P", "-m", "workers", "--task-queue", TASK_QUEUE, "--metrics-port", str(port)]
-        program += ["--metrics-host", LOOPBACK, "--heartbeat-throttle-seconds", str(HEARTBEAT_THROTTLE)]
-        worker.command = [*program, *self.options.worker_args, *extra_args]
+        worker, port = known[name], self.ports[name]
+        worker.command = worker_command(port, [*self.options.worker_args, *extra_args])
         if self._scraped is not None:
             self._scraped.add_worker(worker.name, port, worker.command)
         began = time.monotonic()
         worker.start(wait=wait, abandoned=self._abandoned)
         self._report(worker, began, f"process {worker.pid}, {self.metrics_url(worker)}")
         return worker
-
-    # -- addresses and environment
-
-    @property
-    def temporal_address(self) -> str:
-        return f"{LOOPBACK}:{self._ports['temporal']}"
-
-    @property
-    def temporal_ui_url(self) -> str | None:
-        return f"http://{LOOPBACK}:{self._ports['temporal_ui']}" if self.options.ui else None
-
-    @property
-    def temporal_metrics_url(self) -> str:
-        return f"http://{LOOPBACK}:{self._ports['temporal_metrics']}/metrics"
-
-    @property
-    def s3_endpoint(self) -> str:
-        return f"http://{LOOPBACK}:{self._ports['s3']}"
-
-    @property
-    def provider_url(self) -> str | None:
-        """The provider's root; `OPENAI_BASE_URL` is its `/v1`."""
-        return f"http://{LOOPBACK}:{self._ports['provider']}" if self.options.provider else None
-
-    @property
-    def prometheus_url(self) -> str | None:
-        return f"http://{LOOPBACK}:{self._ports['prometheus']}{self._prometheus_path}" if self.prometheus else None
-
-    @property
-    def _prometheus_path(self) -> str:
-        return f"/{self._token('prometheus')}"
-
-    @property
-    def _temporal_http_host(self) -> str:
-        """The one name in `Host` that Temporal's HTTP API answers to: it cannot be switched off, nor asks for a key."""
-        return f"{self._token('temporal')}.docbatch.invalid"
-
-    def _token(self, purpose: str) -> str:
-        """What no web page can guess, the same at every start on this data folder."""
-        secret = self._credentials["AWS_SECRET_ACCESS_KEY"].encode()
-        return blake2b(purpose.encode(), key=secret, digest_size=12).hexdigest()
-
-    def metrics_url(self, worker: Process) -> str:
-        return f"http://{LOOPBACK}:{self._ports[worker.name]}/metrics"
-
-    def environment(self) -> dict[str, str]:
-        """The endpoints and credentials, under the ecosystem's own names, and what keeps settings files out."""
-        variables = own_settings() | {
-            "TEMPORAL_ADDRESS": self.temporal_address,
-            "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
-            **self._credentials,
-            "AWS_REGION": REGION,
-        }
-        if self.provider_url:
-            variables |= {"OPENAI_BASE_URL": f"{self.provider_url}/v1", "OPENAI_API_KEY": API_KEY}
-        return variables | dict(self.options.environment or {})
-
-    def child_environment(self) -> dict[str, str]:
-        """What `isolated_environment` lets pass of ours, plus `environment()`."""
-        return isolated_environment() | self.environment()
-
-    @contextlib.contextmanager
-    def applied_environment(self) -> Iterator[None]:
-        """Give this very process the children's environment for a while, for clients that read it.
-
-        `os.environ` alone is exchanged. C's environment has no lock, and native threads read it at any time (polars'
-        every millisecond), so whoever changes it beside them crashes now and then.
-        """
-        before = os.environ
-        os.environ = self.child_environment()  # type: ignore[assignment]  # noqa: B003 - C's is not to change
-        try:
-            yield
-        finally:
-            os.environ = before  # noqa: B003
 
     def write_env_file(self, path: Path) -> None:
         """Write `environment()` for a shell to source or docker's `--env-file`: in one step, for the user's eyes alone.
@@ -354,27 +204,6 @@ class LocalStack:
             raise StackError(str(error)) from None
         write_private(path, text)
 
-    def s3_client(self) -> S3Client:
-        """A boto3 client of the stack's S3 server, whatever the environment says. It does not retry."""
-        import boto3
-        from botocore.config import Config
-
-        session = boto3.session.Session(
-            botocore_session=isolated_session(),
-            aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
-            region_name=REGION,
-        )
-        no_proxies: dict[str, str] = {}
-        config = Config(
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            s3={"addressing_style": "path"},
-            connect_timeout=2,
-            read_timeout=20,
-            proxies=no_proxies,
-        )
-        return session.client("s3", endpoint_url=self.s3_endpoint, config=config)
-
     # -- the data folder
 
     def _prepare_data(self) -> None:
@@ -386,20 +215,7 @@ class LocalStack:
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.logs = (self.options.logs or self.data / "logs").expanduser().resolve()
         self._locks = lock_folder(self.data)
-        self._credentials = {
-            "AWS_ACCESS_KEY_ID": "LOCAL" + secrets.token_hex(8).upper(),
-            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
-        }
-        last_ports: dict[str, int] = {}
-        try:
-            last = json.loads((self.data / "stack.json").read_text())
-            self._credentials, last_ports = dict(last["credentials"]), dict(last["ports"])
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, TypeError) as error:
-            raise StackError(
-                f"{self.data / 'stack.json'} is damaged ({error!r}): remove it; data stays, endpoints become new ones"
-            ) from None
+        self.credentials, last_ports = remembered(self.data)
         asked = {
             "temporal": self.options.temporal_port,
             "temporal_ui": self.options.temporal_ui_port,
@@ -407,21 +223,12 @@ class LocalStack:
             "provider": self.options.provider_port,
         }
         self._fixed_ports = {name: port for name, port in asked.items() if port is not None}
-        names = [*_TEMPORAL_PORTS, *_S3_PORTS, "provider", "prometheus"]
-        self._ports = choose_ports(names, fixed=self._fixed_ports, preferred=last_ports)
-        self._remember()
-
-    def _remember(self) -> None:
-        """Keep credentials and ports beside the data written under them: an env file of the last start stays true."""
-        ports = {name: port for name, port in self._ports.items() if not name.startswith("worker-")}
-        text = json.dumps({"credentials": self._credentials, "ports": ports}, indent=2)
-        write_private(self.data / "stack.json", text + "\n")
+        names = [*TEMPORAL_PORTS, *S3_PORTS, "provider", "prometheus"]
+        self.ports = choose_ports(names, fixed=self._fixed_ports, preferred=last_ports)
+        remember(self.data, self.credentials, self.ports)
 
     def _leave_data(self, failed: bool) -> None:
-        for name in _S3_PORTS.keys() & self._ports.keys():  # SeaweedFS leaves its Unix sockets behind
-            for port in (self._ports[name], self._ports[name] + GRPC_OFFSET):
-                for leftover in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
-                    leftover.unlink(missing_ok=True)
+        remove_sockets(port for name, port in self.ports.items() if name in S3_PORTS)
         for lock in self._locks:
             os.close(lock)
         self._locks = ()
@@ -446,7 +253,7 @@ class LocalStack:
         # Home and working folder are ours: SeaweedFS looks for settings in both.
         home = self.data / "s3"
         home.mkdir(exist_ok=True)
-        private = base | self._credentials | {"HOME": str(home)}
+        private = base | self.credentials | {"HOME": str(home)}
         self.s3 = self._process("s3", self._s3_healthy, private, grace=grace, cwd=home)
         self.provider = None
         if self.options.provider:
@@ -457,7 +264,7 @@ class LocalStack:
         if self.options.scrape_seconds is not None and find_prometheus() is None:
             self.notes.append(f"Prometheus is not installed ({INSTALL}): only the workers' own ports have metrics.")
         elif self.options.scrape_seconds is not None:
-            self._scraped = ScrapeTargets(self.data / "prometheus", self.options.scrape_seconds, self._prometheus_path)
+            self._scraped = ScrapeTargets(self.data / "prometheus", self.options.scrape_seconds, self.prometheus_path)
             self.prometheus = self._process("prometheus", self._prometheus_healthy, base, grace=grace)
         return [server for server in (self.prometheus, self.provider, self.s3, self.temporal) if server]
 
@@ -483,34 +290,21 @@ class LocalStack:
         )
 
     def _start_temporal(self) -> None:
-        program = find_program("temporal")
-        if program is None:
-            raise StackError("`temporal` is missing: install docbatch[local], which carries it, or put it on PATH")
-        # 1,000 activities took 13 s with SQLite's default journal, 8 with WAL, 6 without fsync (two cores). WAL without
-        # fsync survives any `kill -9`, only no power cut; NORMAL survives that too.
-        synchronous = "NORMAL" if self.options.data else "OFF"
-        command = [
-            *(program, "server", "start-dev", "--ip", LOOPBACK, "--log-level", "error"),
-            *("--db-filename", str(self.data / "temporal.db")),
-            *("--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", f"synchronous={synchronous}"),
-            *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
-            *("--dynamic-config-value", "matching.enableFairness=true"),
-            *("--dynamic-config-value", f"frontend.httpAllowedHosts={json.dumps([self._temporal_http_host])}"),
-            *(["--ui-disable-news-fetch"] if self.options.ui else ["--headless"]),
-            *self.options.temporal_args,
-        ]
+        def command() -> list[str]:
+            durable, more = self.options.data is not None, self.options.temporal_args
+            host = self.temporal_http_host
+            return temporal_command(
+                self.data, self.ports, durable=durable, http_host=host, ui=self.options.ui, more=more
+            )
 
-        def with_ports() -> list[str]:
-            return command + [x for name, flag in _TEMPORAL_PORTS.items() for x in (flag, str(self._ports[name]))]
-
-        began = self._start_server(self.temporal, with_ports, _TEMPORAL_PORTS)
+        began = self._start_server(self.temporal, command, TEMPORAL_PORTS)
         ui = f", UI {self.temporal_ui_url}" if self.temporal_ui_url else ""
         self._report(self.temporal, began, f"{self.temporal_address}{ui}")
 
     def _temporal_healthy(self) -> None:
-        port_answers(self._ports["temporal"])
-        headers = {"Host": self._temporal_http_host}
-        http_answers(self._ports["temporal_http"], "/api/v1/namespaces/default", headers=headers)
+        port_answers(self.ports["temporal"])
+        headers = {"Host": self.temporal_http_host}
+        http_answers(self.ports["temporal_http"], "/api/v1/namespaces/default", headers=headers)
 
     def _start_s3(self) -> None:
         weed = None if self.options.s3_server == "moto" else find_program("weed")
@@ -518,32 +312,19 @@ class LocalStack:
         if weed is None and not moto:
             raise StackError("no S3 server: install docbatch[local], which carries `weed`, or put that on PATH")
         home = self.data / "s3"
-        command = [
-            *(weed or "", "-logtostderr", "mini", f"-dir={home}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
-            *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
-            # As on AWS, a bucket does not come into being by a PUT into it.
-            "-s3.autoCreateBucket=false",
-            # Only the S3 server talks HTTP to strangers, and asks them for a signature; filer and master would hand
-            # out and delete what there is to anybody who asks, and the volume server wants a token (security.toml).
-            "-disableHttp",
-            # Volumes are files that grow as needed. The default allows as many as the free disk divides into, and each
-            # bucket takes some: a small disk could run out of volumes long before it is full.
-            *("-master.volumeSizeLimitMB=256", "-volume.max=1000", "-volume.preStopSeconds=0"),
-            *self.options.s3_args,
-        ]
         if weed is None:
             self.notes.append(
                 "SeaweedFS is not installed (it has no wheel for Linux on ARM): moto's S3 server takes its place, "
                 "keeps objects in memory only, and forgets them when it ends."
             )
 
-        def with_ports() -> list[str]:
+        def command() -> list[str]:
             if weed is None:
-                return [sys.executable, "-P", "-m", "batch.local.moto_server", str(self._ports["s3"])]
-            return command + [f"{flag}={self._ports[name]}" for name, flag in _S3_PORTS.items()]
+                return [sys.executable, "-P", "-m", "batch.local.moto_server", str(self.ports["s3"])]
+            return seaweed_command(weed, home, self.ports, self.options.s3_args)
 
-        write_private(home / "security.toml", _security())
-        began = self._start_server(self.s3, with_ports, _S3_PORTS)
+        write_private(home / "security.toml", seaweed_security())
+        began = self._start_server(self.s3, command, S3_PORTS)
         kind = "SeaweedFS" if weed else "moto"
         self._report(self.s3, began, f"{self.s3_endpoint} ({kind}), buckets {' and '.join(BUCKETS)}")
 
@@ -560,9 +341,8 @@ class LocalStack:
         assert self.provider is not None
 
         def with_port() -> list[str]:
-            simulated = [sys.executable, "-P", "-m", "batch.local.simulator.provider", "--port", "{port}"]
-            command = self.options.provider_command or [*simulated, *self.options.provider_args]
-            return [part.replace("{port}", str(self._ports["provider"])) for part in command]
+            command = self.options.provider_command or simulator_command(self.options.provider_args)
+            return [part.replace("{port}", str(self.ports["provider"])) for part in command]
 
         began = self._start_server(self.provider, with_port, ["provider"])
         kind = self.options.provider_command[0] if self.options.provider_command else "simulated"
@@ -570,7 +350,7 @@ class LocalStack:
 
     def _provider_healthy(self) -> None:
         headers = {"Authorization": f"Bearer {API_KEY}"}
-        http_answers(self._ports["provider"], self.options.provider_health, headers=headers)
+        http_answers(self.ports["provider"], self.options.provider_health, headers=headers)
 
     def _start_prometheus(self) -> None:
         program = find_prometheus()
@@ -578,13 +358,13 @@ class LocalStack:
         scraped = self._scraped
 
         def with_port() -> list[str]:
-            return scraped.command(program, self._ports["prometheus"])
+            return scraped.command(program, self.ports["prometheus"])
 
         began = self._start_server(self.prometheus, with_port, ["prometheus"])
         self._report(self.prometheus, began, f"{self.prometheus_url}, with docbatch's rules and alerts")
 
     def _prometheus_healthy(self) -> None:
-        http_answers(self._ports["prometheus"], f"{self._prometheus_path}/-/ready")
+        http_answers(self.ports["prometheus"], f"{self.prometheus_path}/-/ready")
 
     def _start_server(self, server: Process, with_ports: Callable[[], list[str]], names: Iterable[str]) -> float:
         """Start it, once more on other ports if somebody took one since we looked. Returns when that began."""
@@ -596,7 +376,7 @@ class LocalStack:
             if not error.address_in_use:
                 raise
             movable = [name for name in names if name not in self._fixed_ports]
-            self._ports |= choose_ports(movable, taken=self._ports.values())
+            self.ports |= choose_ports(movable, taken=self.ports.values())
             server.command = with_ports()
             server.start(abandoned=self._abandoned)
         return began
@@ -627,18 +407,6 @@ class LocalStack:
             number, handler = self._handlers.popitem()
             if signal.getsignal(number) is _exit_in_order:
                 signal.signal(number, handler)
-
-
-def _security() -> str:
-    """SeaweedFS' settings by which its parts know each other, by keys that are made anew at each start."""
-    names = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
-    return "".join(f'[{name}]\nkey = "{secrets.token_hex(16)}"\n' for name in names) + "[access]\nui = false\n"
-
-
-def find_program(name: str) -> str | None:
-    """The program that a wheel put beside our Python, else the one on PATH."""
-    beside = Path(sys.executable).parent / name
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
 
 
 def _exit_in_order(number: int, frame: FrameType | None) -> None:

@@ -46,7 +46,7 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request to the proxy itself says: its `Proxy-Authorization`, if it has any."""
+        """Returns what a request to the proxy itself says: its `Proxy-Authorization`, if it has any."""
         if self.auth is None:
             return {}
         return {"Proxy-Authorization": f"Basic {b64encode(':'.join(self.auth).encode()).decode()}"}
@@ -87,7 +87,7 @@ def _variable(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def is_direct(host: str, port: int, no_proxy: str) -> bool:
-    """Whether a host is reached directly: loopback, or named by `NO_PROXY`.
+    """Tells whether a host is reached directly: loopback, or named by `NO_PROXY`.
 
     That is a list, by commas or blanks, of hosts and domains (with everything below them, a leading dot or `*.` or
     not), addresses, ranges of them (`10.0.0.0/8`), each with a port or without; or `*`.

@@ -24,7 +24,7 @@ Guess = tuple[float, float, float]
 
 
 def answer_tokens(job: Job) -> Guess:
-    """Tokens of one answer; `model.max_output_tokens` bounds it. Lists and texts are anyone's guess."""
+    """Returns tokens of one answer; `model.max_output_tokens` bounds it. Lists and texts are anyone's guess."""
     if job.output.json_schema is None:
         guess: Guess = PLAIN_TEXT
     else:

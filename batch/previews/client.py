@@ -20,7 +20,7 @@ from temporalio.service import RPCError
 
 from batch.client import checks
 from batch.client.checks import CheckFailed
-from batch.client.run import connect
+from batch.client.run import blocking, connect
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
 from batch.previews.estimation import Estimate
@@ -147,29 +147,8 @@ async def estimate(
     return replace(found, notes=[*found.notes, f"documents: left out are {told}; source.hidden: true takes them"])
 
 
-def preview_blocking(
-    job: Job,
-    *,
-    n: int = 5,
-    documents: Sequence[str] = (),
-    full: bool = False,
-    day: date | None = None,
-    task_queue: str = c.DEFAULT_TASK_QUEUE,
-) -> PreviewResult:
-    """As `preview`, for scripts without an event loop."""
-    return asyncio.run(preview(job, n=n, documents=documents, full=full, day=day, task_queue=task_queue))
-
-
-def estimate_blocking(
-    job: Job,
-    *,
-    sample: int = SAMPLED,
-    ask: int = 0,
-    day: date | None = None,
-    task_queue: str = c.DEFAULT_TASK_QUEUE,
-) -> Estimate:
-    """As `estimate`, for scripts without an event loop."""
-    return asyncio.run(estimate(job, sample=sample, ask=ask, day=day, task_queue=task_queue))
+preview_blocking = blocking(preview)
+estimate_blocking = blocking(estimate)
 
 
 def _resolved(job: Job, day: date | None) -> tuple[Job, Nominal]:

@@ -142,7 +142,7 @@ def estimate(
     batch: Price,
     processes: int,
 ) -> Estimate:
-    """The estimate for a corpus of `documents` of `size` bytes together.
+    """Returns the estimate for a corpus of `documents` of `size` bytes together.
 
     Args:
         asks: documents that the model was asked about; `asked` are those that it answered.
@@ -212,7 +212,7 @@ def estimate(
 
 
 def total(values: Sequence[float], sample: Sequence[Measured], documents: int, size: int) -> tuple[float, float]:
-    """The sum over the corpus of what the sample has, and how far off it may be, by a regression on the sizes.
+    """Returns the sum over the corpus of what the sample has, and how far off it may be, by a regression on the sizes.
 
     Exact where the sample is the whole corpus, and where the value depends on the size alone.
     """
@@ -242,7 +242,7 @@ def total(values: Sequence[float], sample: Sequence[Measured], documents: int, s
 
 
 def _count(documents: int, sample: Sequence[Measured]) -> Range:
-    """Documents that can be asked about."""
+    """Returns documents that can be asked about."""
     weights = sum(one.weight for one in sample)
     if not weights:
         return Range(0, 0, 0)
@@ -285,7 +285,7 @@ def _mended(by_rule: float, error: float, in_schema: float, asked: Sequence[Aske
 
 
 def _completion(job: Job, asked: Sequence[Asked], notes: list[str]) -> Range:
-    """Tokens of one answer."""
+    """Returns tokens of one answer."""
     if asked:
         mean = sum(one.completion_tokens for one in asked) / len(asked)
         off = _relative_error([one.completion_tokens for one in asked], at_least=0.05, alone=0.5)
@@ -299,7 +299,7 @@ def _completion(job: Job, asked: Sequence[Asked], notes: list[str]) -> Range:
 
 
 def _relative_error(values: Sequence[float], *, at_least: float, alone: float) -> float:
-    """How far the mean may be off, as a share of it; `alone` where there is but one value."""
+    """Tells how far the mean may be off, as a share of it; `alone` where there is but one value."""
     mean = sum(values) / len(values)
     if len(values) == 1 or not mean:
         return alone
@@ -336,7 +336,7 @@ def _seconds(
     processes: int,
     notes: list[str],
 ) -> dict[str, Range]:
-    """How long each limit alone would make the run; empty where none is known that tells anything."""
+    """Tells how long each limit alone would make the run; empty where none is known that tells anything."""
     limits, found = job.limits, dict[str, Range]()
     if not answerable.value:
         return found

@@ -34,7 +34,7 @@ class _Gap:
 
 
 async def probe(after: After, *, low: str, prefix: str, wanted: int, most: int) -> list[list[ObjectEntry]]:
-    """What lies after up to `wanted` keys that are spread over those after `low`, by `most` listings at most.
+    """Returns what lies after up to `wanted` keys that are spread over those after `low`, by `most` listings at most.
 
     Both bounds are those of a listing below `prefix`. Spread over the names: nobody knows how many lie between two.
     """
@@ -88,7 +88,7 @@ def _middle(bottom: int, top: int) -> str:
 
 
 def _same(one: str, other: str) -> int:
-    """How many characters both begin with."""
+    """Tells how many characters both begin with."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -93,7 +93,7 @@ async def spread_over_source(storage: Storage, job: Job, count: int) -> Few:
 
 
 async def _probed(storage: Storage, place: S3Uri, count: int, places: int) -> list[list[ObjectEntry]]:
-    """What lies under one of `places` prefixes that share the probes of `count` documents."""
+    """Returns what lies under one of `places` prefixes that share the probes of `count` documents."""
 
     async def after(key: str) -> list[ObjectEntry]:
         pages = storage.source_pages(place.bucket, place.prefix, after=key, page_size=PROBE_PAGE)
@@ -186,5 +186,5 @@ async def sample_of_source(
 
 
 def _chance(job: Job) -> random.Random:
-    """The same for the same job: who looks twice sees the same documents, unless the source has changed."""
+    """Returns the same for the same job: who looks twice sees the same documents, unless the source has changed."""
     return random.Random(job.fingerprint)

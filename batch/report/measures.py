@@ -71,7 +71,7 @@ class Latencies:
     bins: list[tuple[float, int]] = field(default_factory=list)
 
     def quantile(self, share: float) -> float | None:
-        """Seconds within which `share` of the calls ended; None without calls."""
+        """Returns seconds within which `share` of the calls ended; None without calls."""
         wanted = share * sum(calls for _, calls in self.bins)
         seen = 0
         for lower, calls in self.bins:
@@ -103,7 +103,7 @@ class Measures:
 
 
 def own_work(frame: pl.LazyFrame, run_id: str) -> pl.LazyFrame:
-    """The rows of a run; of those that it carried forward, without what another run paid and when that was."""
+    """Returns the rows of a run; of those that it carried forward, without what another run paid and when that was."""
     spent = ["prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd", "latency_seconds", "processed_at"]
     return frame.with_columns(pl.when(pl.col("run_id") == run_id).then(pl.col(name)).alias(name) for name in spent)
 

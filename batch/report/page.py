@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import plotly.offline  # type: ignore[import-untyped]
 
-from batch.client.run import RunResult
+from batch.client.status import RunResult
 from batch.files.manifest import Manifest
 from batch.report.charts import QUANTILES, charts
 from batch.report.measures import Measures
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def verdict(self) -> tuple[str, str]:
-        """Whether the rows that were read are those of the manifest: (equal, different or open, a sentence)."""
+        """Tells whether the rows that were read are those of the manifest: (equal, different or open, a sentence)."""
         if self.manifest is None or not self.status.ended:
             return "open", "the run has not ended: all that is answered by now"
         totals = self.manifest.totals
@@ -90,7 +90,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The whole page, some 5 MB, most of it plotly.js."""
+    """Returns the whole page, some 5 MB, most of it plotly.js."""
     status, measures = report.status, report.measures
     figures = charts(measures)
     scripts = [plotly.offline.get_plotlyjs(), DRAW] if figures else []

@@ -89,7 +89,7 @@ class AnswerReader:
         return answer
 
     def parse(self, data: bytes) -> Any:
-        """The answer's JSON as it is, not validated. Raises `InvalidAnswer`."""
+        """Returns the answer's JSON as it is, not validated. Raises `InvalidAnswer`."""
         if len(data) > MAX_ANSWER_BYTES:
             raise InvalidAnswer(f"the answer is too long: {len(data)} bytes, at most {MAX_ANSWER_BYTES} are read")
         data = data.strip(_WHITESPACE)

@@ -58,7 +58,7 @@ def check_schema(schema: dict[str, Any]) -> None:
 
 
 def arrow_type(schema: dict[str, Any]) -> pa.StructType:
-    """The type of the result column: a struct whose fields are the root's properties, all nullable.
+    """Returns the type of the result column: a struct whose fields are the root's properties, all nullable.
 
     Raises:
         SchemaError: as `check_schema`.
@@ -141,7 +141,7 @@ def schema_to_json(schema: pa.Schema) -> str:
 
 
 def schema_from_json(text: str) -> pa.Schema:
-    """The exact schema, metadata included, that `schema_to_json` wrote.
+    """Returns the exact schema, metadata included, that `schema_to_json` wrote.
 
     Raises:
         ValueError: `text` is something else, or damaged.

@@ -231,7 +231,7 @@ class Columns:
         return node
 
     def _typed(self, schema: dict[str, Any], at: str) -> Node:
-        """What `type`, `enum`, `const`, `properties` and `items` say, before anything is merged in."""
+        """Returns what `type`, `enum`, `const`, `properties` and `items` say, before anything is merged in."""
         values = schema.get("enum", [schema["const"]] if "const" in schema else None)
         names = schema.get("type")
         if isinstance(names, str):
@@ -290,7 +290,7 @@ class Columns:
         return Node("tuple", at)
 
     def _join(self, one: Node, other: Node, at: str) -> Node:
-        """What takes the values of either: for unions."""
+        """Returns what takes the values of either: for unions."""
         kinds = {one.kind, other.kind}
         if one is other or other.kind == "never" or (other.kind == "null" and one.kind != "never"):
             return one
@@ -319,7 +319,7 @@ class Columns:
         )
 
     def _meet(self, one: Node, other: Node, at: str) -> Node:
-        """What takes the values that are of both: for `allOf`, and for keywords side by side."""
+        """Returns what takes the values that are of both: for `allOf`, and for keywords side by side."""
         kinds = {one.kind, other.kind}
         if one is other or other.kind == "any":
             return one
@@ -405,7 +405,7 @@ def _ref_into(target: str, nullable: set[str]) -> str:
 
 
 def _subschemas(schema: dict[str, Any], at: str) -> Iterator[tuple[str, dict[str, Any] | bool, str]]:
-    """Each schema directly inside `schema`: the keyword it stands under, itself, and where it is."""
+    """Yields each schema directly inside `schema`: the keyword it stands under, itself, and where it is."""
     for keyword, value in schema.items():
         within = step(at, keyword)
         if keyword in _SCHEMA_KEYWORDS:

@@ -8,15 +8,15 @@ def escape(token: str | int) -> str:
 
 
 def step(at: str, token: str | int) -> str:
-    """The place one step further in."""
+    """Returns the place one step further in."""
     return f"{at}/{escape(token)}"
 
 
 def pointer(steps: list[str | int]) -> str:
-    """The place that `steps` from the root lead to."""
+    """Returns the place that `steps` from the root lead to."""
     return "/".join(["#", *(escape(token) for token in steps)])
 
 
 def tokens(ref: str) -> list[str]:
-    """The steps of a `$ref` as they are written in the schema, the root (`#`) being the first."""
+    """Returns the steps of a `$ref` as they are written in the schema, the root (`#`) being the first."""
     return [token.replace("~1", "/").replace("~0", "~") for token in unquote(ref).split("/")]

@@ -18,7 +18,7 @@ def schema_error(at: str, problem: str, advice: str) -> SchemaError:
 
 
 def innermost(error: jsonschema_rs.ValidationError) -> jsonschema_rs.ValidationError:
-    """The error that says most: of a union with null, the one of its other alternative."""
+    """Returns the error that says most: of a union with null, the one of its other alternative."""
     while isinstance(error.kind, _UNIONS):
         telling = [errors for errors in error.kind.context if errors and not _is_only_null(errors)]
         if len(telling) != 1:

@@ -13,16 +13,16 @@ from batch.terminal.quantities import COLOURS, budget, by_type, money, partition
 from batch.workflows.states import Reason, State
 
 if TYPE_CHECKING:
-    from batch.client.run import RunResult
+    from batch.client.status import RunResult
 
 
 def equation(documents: int, ok: int, errors: int) -> str:
-    """The line that every account of a run has."""
+    """Returns the line that every account of a run has."""
     return f"documents = ok + error: {documents} = {ok} + {errors}"
 
 
 def account(status: RunResult, *, simulated: bool) -> list[str]:
-    """Where a run stands, or how it ended: a line a fact."""
+    """Tells where a run stands, or how it ended: a line a fact."""
     lines = [fact("run", status.run_id), fact("state", status.state)]
     if why(status):
         lines.append(fact("because", why(status)))
@@ -66,12 +66,12 @@ def account(status: RunResult, *, simulated: bool) -> list[str]:
 
 
 def fact(name: str, value: str) -> str:
-    """A line of an account."""
+    """Returns a line of an account."""
     return f"{name:<13}{printable(value)}"
 
 
 def error_lines(status: RunResult) -> list[str]:
-    """A few documents that failed, a line each: type, document, message."""
+    """Returns a few documents that failed, a line each: type, document, message."""
     return [f"{each.error_type} {each.document_id}: {each.message}" for each in status.error_examples]
 
 

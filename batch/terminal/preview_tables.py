@@ -54,7 +54,7 @@ def print_preview(console: Console, found: PreviewResult, job: Job, *, simulated
 
 
 def _types(job: Job) -> dict[str, str]:
-    """The fields of the typed result and their types."""
+    """Returns the fields of the typed result and their types."""
     if job.output.json_schema is None:
         return {}
     import polars as pl
@@ -100,7 +100,7 @@ def _tokens(of: PreviewedDocument | PreviewResult) -> str:
 
 
 def preview_summary(found: PreviewResult, *, simulated: bool) -> list[str]:
-    """What was asked, what it came to, and where in the source it is from."""
+    """Returns what was asked, what it came to, and where in the source it is from."""
     parts = [f"{found.ok:,} ok", f"{found.errors:,} error"]
     parts += [f"{found.unanswered:,} unanswered"] if found.unanswered else []
     cost = money(found.cost_usd, simulated=simulated, unpriced=found.unpriced)
@@ -124,7 +124,7 @@ def print_estimate(console: Console, found: Estimate, *, source: str, simulated:
 
 
 def estimate_account(found: Estimate, *, source: str, simulated: bool) -> list[str]:
-    """What was counted, what is estimated from which sample, and what is not known."""
+    """Returns what was counted, what is estimated from which sample, and what is not known."""
     lines = [
         fact("job", f"{found.job_name}, model {found.model}"),
         fact("documents", f"{found.documents:,} of {_bytes(found.bytes)} under {source} (counted)"),

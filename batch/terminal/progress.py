@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
@@ -28,11 +29,11 @@ from batch.terminal.quantities import (
     total,
     why,
 )
-from batch.terminal.speed import Speed, per_second
 from batch.workflows.states import State
 
 if TYPE_CHECKING:
-    from batch.client.run import Run, RunResult
+    from batch.client.run import Run
+    from batch.client.status import RunResult
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
@@ -40,6 +41,11 @@ EVERY_SHARD = 0.25
 """Seconds more between two looks for each open shard of the run: watching asks 4 queries a second at most."""
 AWAY_SECONDS = 2.0
 """Pause before a server that did not answer is asked again."""
+
+if TYPE_CHECKING:
+    from batch.client.status import RunResult
+SPEED_WINDOW = 30.0
+"""Seconds that the shown documents/s look back."""
 
 
 class Display:
@@ -229,7 +235,7 @@ async def follow(run: Run, shown: Display, *, every: float = 1.0) -> RunResult:
 
 
 def display(console: Console, *, simulated: bool, plain_every: float = PLAIN_EVERY) -> Display:
-    """The display that fits: live on a terminal, elsewhere a plain line every `plain_every` seconds."""
+    """Returns the display that fits: live on a terminal, elsewhere a plain line every `plain_every` seconds."""
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveDisplay(console, simulated=simulated)
     return PlainDisplay(lambda line: plain(console, line), simulated=simulated, every=plain_every)
@@ -261,7 +267,48 @@ def _committed(status: RunResult) -> int:
 
 
 def _errors(status: RunResult) -> str:
-    """The types of the errors so far, those of partitions still at work apart; empty when there are none."""
+    """Returns the types of the errors so far, those of partitions still at work apart; empty when there are none."""
     known = f"errors: {by_type(status.errors_by_type)}" if status.errors_by_type else ""
     new = f"in progress: {by_type(status.errors_in_progress)}" if status.errors_in_progress else ""
     return "; ".join(part for part in (known, new) if part)
+
+
+class Speed:
+    """Documents a second over the last `SPEED_WINDOW` seconds.
+
+    Args:
+        clock: seconds that only rise; tests give their own.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, documents: int) -> None:
+        now = self._clock()
+        if self._seen and documents < self._seen[-1][1]:  # heartbeats and commits are not read at one instant
+            documents = self._seen[-1][1]
+        self._seen.append((now, documents))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= SPEED_WINDOW:
+            self._seen.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """Returns None until there is something to tell."""
+        if len(self._seen) < 2:
+            return None
+        (start, before), (end, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (end - start) if end > start else None
+
+    def eta(self, status: RunResult) -> str:
+        """Time until the documents planned so far are done: `0:01:30`, `>0:01:30` while the plan grows, or `-`."""
+        speed = self.per_second
+        if not speed or status.state == State.PAUSED:
+            return "-"
+        return ("" if status.plan_done else ">") + duration((status.planned - status.documents) / speed)
+
+
+def per_second(speed: Speed) -> str:
+    """`0.25`, `10.0`, `1,234`, or `-` while there is nothing to tell."""
+    value = speed.per_second
+    return "-" if value is None else f"{value:,.{2 if value < 1 else 1 if value < 100 else 0}f}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from batch.job.job import SIMULATED_PREFIX
+from batch.job.model import SIMULATED_PREFIX
 from batch.terminal.printable import printable
 from batch.workflows.states import State
 
 if TYPE_CHECKING:
-    from batch.client.run import RunResult
+    from batch.client.status import RunResult
 
 COLOURS: dict[str, str] = {
     State.COMPLETED: "green",

@@ -40,7 +40,7 @@ def _type_name(kind: Any) -> str:
 def rows_table(
     rows: Sequence[Mapping[str, Any]], types: Mapping[str, str], *, errors: bool = False, width: int = 80
 ) -> Table:
-    """Rows of a run. `types` are the result's fields and their types; empty for plain text answers."""
+    """Returns rows of a run. `types` are the result's fields and their types; empty for plain text answers."""
     folder = _common_folder([str(row["document_id"]) for row in rows])
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -79,7 +79,7 @@ def _field(result: Any, name: str) -> Any:
 
 
 def _common_folder(names: Sequence[str]) -> str:
-    """The folder that all names share, so that it need not stand in every row."""
+    """Returns the folder that all names share, so that it need not stand in every row."""
     if not names:
         return ""
     first, last = min(names), max(names)
@@ -88,7 +88,7 @@ def _common_folder(names: Sequence[str]) -> str:
 
 
 def cell(value: Any, longest: int) -> str:
-    """One value as text of at most `longest` characters."""
+    """Returns one value as text of at most `longest` characters."""
     if value is None:
         return ""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):

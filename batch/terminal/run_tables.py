@@ -25,7 +25,7 @@ NARROWEST_JOB = 6
 
 
 def age(since: str, now: datetime) -> str:
-    """The time since an ISO 8601 moment: `42s`, `17m`, `5h`, `12d`."""
+    """Returns the time since an ISO 8601 moment: `42s`, `17m`, `5h`, `12d`."""
     seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size:
@@ -133,7 +133,7 @@ def _skipped(status: ScheduleStatus) -> str:
 
 
 def scheduled_runs_table(runs: Sequence[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
-    """The last runs of a schedule, newest first."""
+    """Returns the last runs of a schedule, newest first."""
     now = now or datetime.now(UTC)
     table = _table()
     table.add_column("last runs", overflow="fold")

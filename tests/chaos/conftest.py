@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from batch.local.options import StackOptions
 from batch.local.ports import choose_ports
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.stack import LocalStack
 from tests.chaos.harness import CALM, Chaos
 from tests.chaos.s3_proxy import S3Proxy
 

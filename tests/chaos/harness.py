@@ -31,17 +31,19 @@ from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from batch import Job, connect
-from batch.client.run import Connection, Run, RunResult
+from batch.client.run import Connection, Run
+from batch.client.status import RunResult
 from batch.files.reconcile import Account, Reconciler
-from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.corpus import upload_async
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
-from batch.local.simulator.provider import document_key
+from batch.local.simulator.account import document_key
 from batch.local.stack import LocalStack
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
 from batch.workflows.states import State
 from benchmarks.figures import Figure, print_table, write
+from benchmarks.synthetic import synthetic_documents
 from tests.chaos.journal import Journal, Loss
 from tests.chaos.s3_proxy import S3Proxy
 from tests.provider import ask

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from batch.local.simulator.provider import document_key
+from batch.local.simulator.account import document_key
 
 RATE_OVER = 5.0
 """Seconds before a kill over which a worker's rate of answers is taken."""

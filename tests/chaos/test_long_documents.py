@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from batch.job.job import Job
-from batch.local.corpus import synthetic_documents
 from benchmarks.figures import Figure
+from benchmarks.synthetic import synthetic_documents
 from tests.chaos.harness import TUNING, Chaos, ChaosWorker, measured
 from workers.documents.long_documents import AT_ONCE
 

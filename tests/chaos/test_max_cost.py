@@ -8,10 +8,11 @@ import urllib.request
 import pytest
 
 from batch import Job
-from batch.client.run import BudgetTooSmall, Run, RunResult
-from batch.local.corpus import synthetic_documents
+from batch.client.run import BudgetTooSmall, Run
+from batch.client.status import RunResult
 from batch.workflows.states import Reason, State
 from benchmarks.figures import Figure
+from benchmarks.synthetic import synthetic_documents
 from tests.chaos.harness import USER_PROMPT, Chaos, Corpus, measured, say
 from workers.llm.question import settings_of
 

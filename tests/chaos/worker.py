@@ -28,14 +28,15 @@ from typing import Any
 
 from temporalio.worker import Worker
 
-import workers.batch_mode.attempt
 import workers.batch_mode.partition_batches
+import workers.batch_mode.rounds
 import workers.llm.limits.stop
-import workers.partition.processor
+import workers.partition.reader
 import workers.process.main
 from workers.batch_mode.api import BatchApi
+from workers.partition.asker import Online
+from workers.partition.attempt import Attempt
 from workers.partition.ledger import Ledger
-from workers.partition.processor import Attempt
 
 
 def _ledger_off() -> None:
@@ -77,20 +78,14 @@ def _at_create(*, after: bool, number: signal.Signals) -> None:
 
 def _fail_partitions() -> None:
     doomed = {int(number) for number in os.environ["DOCBATCH_CHAOS_PARTITIONS"].split(",")}
-    run = Attempt.run
+    ask = Online.ask
 
-    async def fail(self: Attempt) -> Any:
-        if self._task.partition not in doomed:
-            return await run(self)
+    async def fail(self: Online, documents: Any) -> None:
+        if self._work.task.partition in doomed:
+            raise RuntimeError(f"partition {self._work.task.partition} is made to fail")
+        await ask(self, documents)
 
-        async def broken(todo: Any) -> None:
-            del todo
-            raise RuntimeError(f"partition {self._task.partition} is made to fail")
-
-        self._ask_all = broken  # type: ignore[method-assign]
-        return await run(self)
-
-    Attempt.run = fail  # type: ignore[method-assign]
+    Online.ask = fail  # type: ignore[method-assign]
 
 
 FAULTS = {
@@ -106,12 +101,12 @@ FAULTS = {
 def _shorten() -> None:
     sticky = timedelta(seconds=2)
     vars(workers.process.main)["Worker"] = partial(Worker, sticky_queue_schedule_to_start_timeout=sticky)
-    workers.batch_mode.attempt.QUEUE_FIRST = 0.5
+    workers.batch_mode.rounds.QUEUE_FIRST = 0.5
     workers.batch_mode.partition_batches.POLL_FIRST, workers.batch_mode.partition_batches.FENCE_PAUSE = 0.2, 1.0
     if seconds := os.environ.get("DOCBATCH_CHAOS_OUTAGE_AFTER"):
         workers.llm.limits.stop.OUTAGE_AFTER = float(seconds)
     if seconds := os.environ.get("DOCBATCH_CHAOS_SOURCE_OUTAGE_AFTER"):
-        workers.partition.processor.SOURCE_OUTAGE_AFTER = float(seconds)
+        workers.partition.reader.SOURCE_OUTAGE_AFTER = float(seconds)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from typing import Any
 
 from batch import Job
 from batch.client.run import Run
-from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack
 from batch.workflows.states import State
+from benchmarks.synthetic import synthetic_documents
 
 SCHEMA = {
     "type": "object",

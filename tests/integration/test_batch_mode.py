@@ -16,12 +16,13 @@ import pytest
 
 from batch import Job, connect
 from batch.client.run import Run
-from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.corpus import upload_async
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
 from batch.storage.store import Storage
 from batch.workflows.states import State
+from benchmarks.synthetic import synthetic_documents
 from tests.integration.runs import reason_of_pause
 from tests.provider import ask, behave, forget
 

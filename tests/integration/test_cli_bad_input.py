@@ -16,8 +16,9 @@ import yaml
 
 from batch import connect
 from batch.cli.main import command_line
+from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
-from batch.local.stack import LocalStack, choose_ports
+from batch.local.stack import LocalStack
 
 NOWHERE = "127.0.0.1:1"
 """Nothing listens there."""

@@ -19,8 +19,9 @@ import pytest
 
 from batch import connect
 from batch.cli.main import command_line
-from batch.local.corpus import synthetic_documents, upload
+from batch.local.corpus import upload
 from batch.local.stack import LocalStack
+from benchmarks.synthetic import synthetic_documents
 from tests.provider import forget, paid
 
 JOB = """

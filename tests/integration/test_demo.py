@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from batch.local import demo, llama
-from batch.local.stack import isolated_environment
+from batch.local.isolation import isolated_environment
 from tests.unit.batch.local.foreign import FOREIGN
 
 DOCBATCH = str(Path(sys.executable).with_name("docbatch"))
@@ -142,9 +142,9 @@ output: {uri: s3://results/up/}
             wait_for(up, log, "Ctrl-C ends it")
             script = f"""
                 set -a; . {shlex.quote(str(env_file))}; set +a
-                {sys.executable} -c 'import os, sys
-from batch.local.corpus import synthetic_documents, upload
-upload(os.environ, "corpus", "up", synthetic_documents(5, 200)); sys.stdout.flush(); os._exit(0)'
+                {sys.executable} -c 'import itertools, os, sys
+from batch.local.corpus import demo_documents, upload
+upload(os.environ, "corpus", "up", itertools.islice(demo_documents(), 5)); sys.stdout.flush(); os._exit(0)'
                 {DOCBATCH} run job.yaml --run-id up-1
             """
             # A shell's certificates stay: workers that it starts may need them for a real model.

@@ -23,11 +23,12 @@ import pytest
 import yaml
 
 from batch import Job, connect
-from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.corpus import upload_async
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
 from batch.local.stack import LocalStack
 from batch.workflows.states import State
+from benchmarks.synthetic import synthetic_documents
 from tests.integration.dockerfile import Stage, build, stages
 from tests.workflow.releases import make_current
 

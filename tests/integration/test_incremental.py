@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 
 from batch import Job, connect
-from batch.client.run import Connection, Run, RunResult
+from batch.client.run import Connection, Run
+from batch.client.status import RunResult
 from batch.files.results import current
 from batch.files.state import read_pointer
 from batch.local.stack import LocalStack

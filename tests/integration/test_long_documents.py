@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from batch import Job, connect, estimate, preview
-from batch.local.corpus import synthetic_documents, upload
+from batch.local.corpus import upload
 from batch.local.stack import LocalStack
 from batch.workflows.states import State
+from benchmarks.synthetic import synthetic_documents
 from tests.provider import ask, behave, forget
 
 PAGES = [f"# Page {n}\n\n{text.decode()}" for n, (_, text) in enumerate(synthetic_documents(500, 3000, 5), 1)]

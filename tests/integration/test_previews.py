@@ -21,10 +21,12 @@ import yaml
 
 from batch import Job, connect, preview, preview_blocking
 from batch.cli.main import command_line
-from batch.local.corpus import synthetic_documents, upload
+from batch.local.corpus import upload
+from batch.local.ports import choose_ports
 from batch.local.processes import Process, http_answers
-from batch.local.stack import LocalStack, choose_ports
+from batch.local.stack import LocalStack
 from batch.storage.layout import PreviewLayout, preview_token
+from benchmarks.synthetic import synthetic_documents
 from tests.provider import behave, forget
 from tests.provider import paid as paid_of
 

@@ -33,12 +33,14 @@ import yaml
 from batch import Job, connect
 from batch.client.run import Connection, Run
 from batch.files.manifest import Manifest
-from batch.local.corpus import synthetic_documents, upload_async
+from batch.local.corpus import upload_async
+from batch.local.options import StackOptions
 from batch.local.prometheus import INSTALL
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.stack import LocalStack
 from batch.storage.store import Storage
 from batch.workflows import contracts as c
 from batch.workflows.states import State
+from benchmarks.synthetic import synthetic_documents
 from tests.provider import behave
 
 ROOT = Path(__file__).parents[2]

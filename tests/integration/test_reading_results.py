@@ -20,7 +20,8 @@ from batch import Job, connect
 from batch.files.results import current
 from batch.files.state import read_pointer
 from batch.local.corpus import upload_async
-from batch.local.stack import REGION, LocalStack
+from batch.local.servers import REGION
+from batch.local.stack import LocalStack
 from batch.schema.arrow import row_schema
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reading-results.md").read_text()

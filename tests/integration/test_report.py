@@ -18,8 +18,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from batch import connect
 from batch.cli.main import command_line
 from batch.files.manifest import Manifest
-from batch.local.corpus import synthetic_documents, upload
+from batch.local.corpus import upload
 from batch.local.stack import LocalStack
+from benchmarks.synthetic import synthetic_documents
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
 DOCUMENTS = 80

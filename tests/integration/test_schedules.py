@@ -18,10 +18,11 @@ import pytest
 from batch import Job, Timing, connect, create_schedule
 from batch.cli.main import command_line
 from batch.client import visibility
-from batch.local.corpus import synthetic_documents, upload
+from batch.local.corpus import upload
 from batch.local.stack import LocalStack
 from batch.storage.layout import RunLayout
 from batch.workflows import contracts as c
+from benchmarks.synthetic import synthetic_documents
 from tests.provider import behave
 
 JOB = """

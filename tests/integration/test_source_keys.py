@@ -11,7 +11,8 @@ import pytest
 
 from batch import Job, connect
 from batch.client import checks
-from batch.client.run import Connection, Run, RunResult
+from batch.client.run import Connection, Run
+from batch.client.status import RunResult
 from batch.files.run_file import load_run
 from batch.local.stack import LocalStack
 from batch.workflows import contracts as c

@@ -19,13 +19,15 @@ import pytest
 from botocore.exceptions import ClientError
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from batch.local.corpus import Uploaded, synthetic_documents, upload
-from batch.local.errors import StackError
+from batch.local.corpus import Uploaded, upload
+from batch.local.endpoints import BUCKETS
 from batch.local.isolation import isolated_environment, own_settings
+from batch.local.options import StackError, StackOptions
 from batch.local.ports import choose_ports
 from batch.local.processes import Process, ProcessError, http_answers
-from batch.local.stack import BUCKETS, LocalStack, StackOptions
+from batch.local.stack import LocalStack
 from batch.network.connection import connect_temporal
+from benchmarks.synthetic import synthetic_documents
 
 
 def options(**more: object) -> StackOptions:
@@ -140,8 +142,8 @@ async def test_restarts_keep_ports_and_data(stack: LocalStack, number: int) -> N
     client = await Client.connect(address)
     await client.start_workflow("Nobody", id=name, task_queue="nobody")
 
-    await asyncio.to_thread(stack.restart_s3, number)
-    await asyncio.to_thread(stack.restart_temporal, number)
+    await asyncio.to_thread(stack.s3.restart, number)
+    await asyncio.to_thread(stack.temporal.restart, number)
 
     assert (address, endpoint) == (stack.temporal_address, stack.s3_endpoint)
     assert stack.s3_client().get_object(Bucket="results", Key=name)["Body"].read() == b"kept"
@@ -282,16 +284,16 @@ def test_a_taken_fixed_port_starts_nothing(tmp_path: Path) -> None:
 def test_a_port_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
     stack = LocalStack(options())
     server = Process("server", log=tmp_path / "server.log", environment=isolated_environment())
-    server.healthy = lambda: http_answers(stack._ports["server"], "/")
+    server.healthy = lambda: http_answers(stack.ports["server"], "/")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        busy = stack._ports["server"] = listener.getsockname()[1]
+        busy = stack.ports["server"] = listener.getsockname()[1]
 
         def command() -> list[str]:
-            return [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(stack._ports["server"])]
+            return [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(stack.ports["server"])]
 
         # What answers on the busy port may look healthy; it is not ours.
         stack._start_server(server, command, ["server"])
-        assert stack._ports["server"] != busy
+        assert stack.ports["server"] != busy
         server.stop()
 
 

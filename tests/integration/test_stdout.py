@@ -6,7 +6,8 @@ import subprocess
 import sys
 import textwrap
 
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 
 CALLER = """
     import asyncio, os, signal, sys, time

@@ -18,7 +18,8 @@ from aiohttp import web
 
 from batch import Job, connect
 from batch.local.corpus import upload_async
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from batch.workflows.states import State
 from workers.llm.answers.errors import RULES
 

@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from batch import Job, RunResult, start
-from batch.local.corpus import synthetic_documents, upload
+from batch.local.corpus import upload
 from batch.local.isolation import isolated_environment
 from batch.local.stack import LocalStack
+from benchmarks.synthetic import synthetic_documents
 from tests.integration.screen import watch
 from tests.provider import behave
 

@@ -63,7 +63,7 @@ def page(browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
 
 
 def read(stack: LocalStack, path: str, port: str, host: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(LOOPBACK, stack._ports[port], timeout=10)
+    connection = http.client.HTTPConnection(LOOPBACK, stack.ports[port], timeout=10)
     connection.request("GET", path, headers={"Host": host})
     answer = connection.getresponse()
     return answer.status, answer.read()
@@ -73,7 +73,7 @@ def test_a_page_reads_and_changes_nothing(page: webdriver.Chrome, stack: LocalSt
     stack.s3_client().put_object(Bucket="corpus", Key="secret.txt", Body=b"SECRET")
     before = ask(stack, "/control")
     for port, method, path, kind, body in ATTACKS:
-        url = f"http://{LOOPBACK}:{stack._ports[port]}{path}"
+        url = f"http://{LOOPBACK}:{stack.ports[port]}{path}"
         said = page.execute_async_script(PAGE, url, method, kind, body)
         # What has Access-Control-Allow-Origin may be read as a refusal; a page sees nothing else.
         assert said.startswith(("blocked", "401", "403", "404")), (url, said)
@@ -81,7 +81,7 @@ def test_a_page_reads_and_changes_nothing(page: webdriver.Chrome, stack: LocalSt
     assert stack.s3_client().get_object(Bucket="corpus", Key="secret.txt")["Body"].read() == b"SECRET"
     listed = stack.s3_client().list_objects_v2(Bucket="corpus", Prefix="from-a-page").get("Contents", [])
     assert not listed
-    host = stack._temporal_http_host
+    host = stack.temporal_http_host
     status, answer = read(stack, "/api/v1/namespaces/default/workflows/from-a-page", "temporal_http", host)
     assert status == 404, answer
 
@@ -103,5 +103,5 @@ def test_all_of_it_listens_on_loopback_alone(stack: LocalStack) -> None:
         if connection.status == psutil.CONN_LISTEN
     ]
     assert {"temporal", "weed"} <= {name for name, _ in listening}
-    assert stack._ports["worker-0"] in {address.port for _, address in listening}
+    assert stack.ports["worker-0"] in {address.port for _, address in listening}
     assert {address.ip for _, address in listening} == {LOOPBACK}, listening

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batch import Job, connect
-from batch.client.run import RunResult
+from batch.client.status import RunResult
 from batch.local.corpus import upload_async
 from batch.local.stack import LocalStack
 

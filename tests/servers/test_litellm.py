@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from batch.client.checks import CheckFailed
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from tests.servers.conftest import MASTER_KEY
 from tests.servers.runs import SCHEMA, TEXTS, TOO_LONG, check_typed, job, rows_of
 

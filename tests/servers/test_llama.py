@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from batch.local.llama import MODEL
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.options import StackOptions
+from batch.local.stack import LocalStack
 from tests.servers.runs import SCHEMA, TEXTS, TOO_LONG, check_typed, job, rows_of
 
 pytestmark = pytest.mark.servers

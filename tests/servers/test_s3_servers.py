@@ -22,10 +22,12 @@ import pytest
 
 from batch import Job, connect
 from batch.cli.main import command_line
-from batch.client.run import Connection, Run, RunResult
+from batch.client.run import Connection, Run
+from batch.client.status import RunResult
 from batch.local.corpus import upload_async
+from batch.local.options import StackOptions
 from batch.local.ports import choose_ports
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.stack import LocalStack
 from batch.storage.layout import S3Uri
 from batch.storage.output_check import check_place
 from batch.storage.store import Storage

@@ -13,7 +13,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner
 
-from batch.network.failures import DATA_CONVERTER
+from batch.network.connection import DATA_CONVERTER
 from batch.workflows import contracts as c
 from batch.workflows import open_shards
 from batch.workflows.states import Outcome, Reason, State

@@ -21,7 +21,7 @@ from openai.types import Batch
 
 from workers.llm.answers.errors import Kind, Verdict, judge_status
 from workers.llm.answers.json_text import decoded
-from workers.llm.chat import retry_after_of
+from workers.llm.call import retry_after_of
 from workers.llm.transport.keys import Keys
 from workers.llm.transport.sdk_http import http_client
 from workers.llm.transport.transport import Reply, endpoint_proxy, sdk_client

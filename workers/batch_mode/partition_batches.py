@@ -36,7 +36,7 @@ from workers.llm.chat import backoff
 from workers.llm.limits.stop import Brakes
 from workers.llm.limits.waiting import sleep_unless
 from workers.observe.metrics import LlmMetrics
-from workers.partition.processor import Stopped
+from workers.partition.attempt_stop import Stopped
 
 POLL_FIRST, POLL_MOST = 1.0, 60.0
 """Seconds between two looks at a batch: from the first on half as long again each time, with jitter."""

@@ -44,7 +44,7 @@ def pieces(text: str, *, limit: int, overlap: int, measure: Measure) -> Iterator
 
 
 def first_end(text: str, *, limit: int, measure: Measure, start: int = 0) -> int:
-    """The end of the longest piece from `start` that fits, or of one a little shorter at a border."""
+    """Returns the end of the longest piece from `start` that fits, or of one a little shorter at a border."""
     high = _reach(text, start, limit, measure)
     if high == len(text):
         return high
@@ -59,7 +59,7 @@ def first_end(text: str, *, limit: int, measure: Measure, start: int = 0) -> int
 
 
 def _overlap_start(text: str, start: int, end: int, overlap: int, measure: Measure) -> int:
-    """Where the piece after that of `start` to `end` begins."""
+    """Tells where the piece after that of `start` to `end` begins."""
     low = _reach_back(text, start, end, overlap, measure)
     for border in _STARTS:
         found = border.search(text, low, end)
@@ -69,7 +69,7 @@ def _overlap_start(text: str, start: int, end: int, overlap: int, measure: Measu
 
 
 def _reach(text: str, start: int, limit: int, measure: Measure) -> int:
-    """The furthest end of a piece from `start` of at most `limit`."""
+    """Returns the furthest end of a piece from `start` of at most `limit`."""
     end, left, step = start, limit, STEP
     while step:
         while end < len(text) and (weight := measure(text[end : end + step])) <= left:
@@ -80,7 +80,7 @@ def _reach(text: str, start: int, limit: int, measure: Measure) -> int:
 
 
 def _reach_back(text: str, start: int, end: int, limit: int, measure: Measure) -> int:
-    """The first beginning, not before `start`, of a piece up to `end` of at most `limit`."""
+    """Returns the first beginning, not before `start`, of a piece up to `end` of at most `limit`."""
     begin, left, step = end, limit, STEP
     while step:
         while begin > start and (weight := measure(text[max(start, begin - step) : begin])) <= left:

@@ -13,7 +13,7 @@ from batch.schema.answer_reader import AnswerReader
 
 
 def combined(answers: Sequence[str], rules: Mapping[str, str], reader: AnswerReader | None) -> str:
-    """The text of the combined answer: JSON, which may break the schema; without a reader plain text.
+    """Returns the text of the combined answer: JSON, which may break the schema; without a reader plain text.
 
     A column's rule sees its values in the order of the chunks, without those that are absent or null; where none is
     left, it is null if any was null, else absent. Raises `InvalidAnswer` for an answer that is no JSON object.
@@ -40,7 +40,7 @@ def _concat(values: Sequence[Any]) -> Any:
 
 
 def _union(values: Sequence[Sequence[Any]]) -> list[Any]:
-    """Each item once, where it first stood."""
+    """Returns each item once, where it first stood."""
     seen: dict[str, Any] = {}
     for value in values:
         for item in value:
@@ -49,7 +49,7 @@ def _union(values: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _majority(values: Sequence[Any]) -> Any:
-    """The most frequent value; of several the one that came first."""
+    """Returns the most frequent value; of several the one that came first."""
     counts = Counter(_key(value) for value in values)
     return max(values, key=lambda value: counts[_key(value)])
 

@@ -21,7 +21,8 @@ from itertools import islice
 from typing import Any
 
 from batch.corpus.planning import PlannedDocument
-from batch.job.job import Job, Prompt
+from batch.job.job import Job
+from batch.job.templates import Prompt
 from batch.schema.answer_reader import InvalidAnswer
 from workers.documents.chunks import first_end, pieces
 from workers.documents.combining import combined
@@ -80,7 +81,7 @@ class LongDocuments:
         )
 
     async def shown(self, text: str) -> Shown:
-        """What the model is shown of a document with this text. Raises `Unreadable`."""
+        """Returns what the model is shown of a document with this text. Raises `Unreadable`."""
         if self.settings is None:
             return Shown(text)
         if len(text) * WORST <= self._limit:
@@ -116,7 +117,7 @@ class LongDocuments:
     async def combine(
         self, document: PlannedDocument, answers: list[str], *, chat: Chat, dates: Mapping[str, str], ask: Ask
     ) -> Answer | None:
-        """One answer of those to a document's chunks; None when stopped before there was one."""
+        """Returns one answer of those to a document's chunks; None when stopped before there was one."""
         if self._prompt is not None:
             try:
                 messages = rendered(self._prompt, dates, document, answers=answers)
@@ -152,7 +153,7 @@ class ChunkedQuestion:
     note: Callable[[str, Answer], None] = lambda key, answer: None
 
     async def answer(self) -> Combined | None:
-        """What all of it came to; None when stopped before. The first error of a chunk is the document's."""
+        """Returns what all of it came to; None when stopped before. The first error of a chunk is the document's."""
         self._answers: list[Answer | None] = [None] * len(self.chunks)
         self._ended = False
         waiting = iter(range(len(self.chunks)))
@@ -217,12 +218,12 @@ _OF_CHUNK = (*_ADD_UP, "text", "finish_reason", "model", "uncounted")
 
 
 def chunk_fields(answer: Answer) -> dict[str, Any]:
-    """What the ledger holds of the answer to a chunk."""
+    """Returns what the ledger holds of the answer to a chunk."""
     return {name: getattr(answer, name) for name in _OF_CHUNK}
 
 
 def chunk_answer(fields: Mapping[str, Any]) -> Answer:
-    """The answer to a chunk, of what the ledger holds of it."""
+    """Returns the answer to a chunk, of what the ledger holds of it."""
     return Answer(error=None, **{name: fields[name] for name in _OF_CHUNK if name in fields})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import orjson
 
-from batch.job.job import Prompt, template_environment
+from batch.job.templates import Prompt, template_environment
 
 
 class CompiledPrompt:
@@ -20,7 +20,7 @@ class CompiledPrompt:
         self._user = _Text(environment.from_string(prompt.user))
 
     def messages(self, values: Mapping[str, Any]) -> list[dict[str, str]]:
-        """The chat's messages. Raises what a template may raise, `jinja2.TemplateError` among them."""
+        """Returns the chat's messages. Raises what a template may raise, `jinja2.TemplateError` among them."""
         system = self._system.render(values) if self._system is not None else ""
         user = {"role": "user", "content": self._user.render(values)}
         return [{"role": "system", "content": system}, user] if system else [user]

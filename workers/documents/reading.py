@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import jinja2
 
 from batch.corpus.planning import PlannedDocument
-from batch.job.row_fields import ROW
+from batch.job.templates import ROW
 from batch.storage.layout import bucket_and_key
 from batch.storage.listing import is_addressable
 from batch.storage.store import ObjectArchived, ObjectMissing, ObjectTooLarge, PreconditionFailed
@@ -91,14 +91,14 @@ def planned_text(document: PlannedDocument) -> str | None:
 def messages_of(
     prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, text: str
 ) -> list[dict[str, str]]:
-    """The chat's messages. Raises `Unreadable` where the prompt does not render for this document."""
+    """Returns the chat's messages. Raises `Unreadable` where the prompt does not render for this document."""
     return rendered(prompt, dates, document, text=text)
 
 
 def rendered(
     prompt: CompiledPrompt, dates: Mapping[str, str], document: PlannedDocument, **shown: str | list[str]
 ) -> list[dict[str, str]]:
-    """The messages of a prompt about a document. Raises `Unreadable` where it does not render for it."""
+    """Returns the messages of a prompt about a document. Raises `Unreadable` where it does not render for it."""
     known = {**dates, "document_id": document.document_id, "uri": document.uri, ROW: RowFields(document.row)}
     try:
         return prompt.messages({**known, **shown})
@@ -107,12 +107,12 @@ def rendered(
 
 
 def row_unread(row: Row, error: Unreadable) -> Row:
-    """The error row of a document that was never asked about."""
+    """Returns the error row of a document that was never asked about."""
     return failed(row, error.error_type, str(error), retryable=error.error_type.startswith("source_"))
 
 
 def row_answered(row: Row, answer: Answer) -> Row:
-    """The row of a document that was asked about, with its result or its error."""
+    """Returns the row of a document that was asked about, with its result or its error."""
     if answer.error is not None:
         verdict = answer.error
         return failed(

@@ -60,7 +60,7 @@ class RowMaker:
         }
 
     def kept(self, document: PlannedDocument) -> Row:
-        """The column of the fields that `source.keep` names; nothing for a whole object."""
+        """Returns the column of the fields that `source.keep` names; nothing for a whole object."""
         if not self.keep or document.row is None:
             return {}
         fields = orjson.loads(document.row)
@@ -74,7 +74,7 @@ def carried(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
 
 
 def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
-    """The row of a document that shares the answer of the one whose row this is. That one has what it cost."""
+    """Returns the row of a document that shares the answer of the one whose row this is. That one has what it cost."""
     own = {
         "document_id": document.document_id,
         "uri": document.uri,
@@ -95,7 +95,7 @@ def shared(row: Row, maker: RowMaker, document: PlannedDocument) -> Row:
 
 
 def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
-    """The row as an error row; `message` is cut at 1,000 characters."""
+    """Returns the row as an error row; `message` is cut at 1,000 characters."""
     return {
         **row,
         "status": ERROR,

@@ -59,7 +59,7 @@ _FAMILIES: tuple[tuple[str, tuple[int, ...], float], ...] = (
 
 
 def measure_for(model: str) -> Measure:
-    """The measure of a model by its name; a router's prefix (up to the last `/`) and `ft:` do not count."""
+    """Returns the measure of a model by its name; a router's prefix (up to the last `/`) and `ft:` do not count."""
     name = model.rsplit("/", 1)[-1].lower().removeprefix("ft:")
     weights, factor = next((found, by) for begin, found, by in _FAMILIES if re.match(begin, name))
     *each, other = (round(weight * factor) for weight in weights)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from workers.extract.files.encodings import decode, quickly
-from workers.extract.files.extracted import Extracted
+from workers.extract.files.extracted import Extracted, Unreadable
 from workers.extract.files.kinds import Kind, kind_of, suffix_of
-from workers.extract.files.unreadable import Unreadable
 from workers.extract.legibility import legible
 from workers.extract.web.html import page_to_text
 
@@ -63,7 +62,7 @@ def _text_of(key: str, data: bytes, kind: Kind) -> str:
     if kind is Kind.HTML:
         return page_to_text(decode(key, data))
     if kind is Kind.HTML_MAIN:
-        from workers.extract.web.main_text import page_to_main_text
+        from workers.extract.web.html import page_to_main_text
 
         return page_to_main_text(decode(key, data))
     if kind is Kind.MAIL:
@@ -101,9 +100,9 @@ def _judged(text: str, kind: Kind) -> str:
 
 
 def _archive(data: bytes) -> str:
-    from workers.extract.archive_types import is_epub
     from workers.extract.files.archives import Archive
     from workers.extract.office.office import package_to_text
+    from workers.extract.packed import is_epub
     from workers.extract.web.epub import epub_to_text
 
     archive = Archive(data)

@@ -52,7 +52,7 @@ def main(arguments: list[str], read: Callable[[str, bytes, Kind, int], Extracted
 def _outcome(
     read: Callable[[str, bytes, Kind, int], Extracted], asked: dict[str, Any], data: bytes
 ) -> tuple[dict[str, Any], bytes]:
-    """The answer's line, and the text as UTF-8."""
+    """Returns the answer's line, and the text as UTF-8."""
     kind, most = Kind(asked["kind"]), asked["most"]
     try:
         found = read(asked["key"], data, kind, most)

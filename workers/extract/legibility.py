@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 MOST_ODD = 0.05
 """Share of a text's visible characters that may be odd: PDFs with a ligature that has no Unicode have 1 %, bytes taken
@@ -89,7 +89,7 @@ def legible(text: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether all characters are assigned and have a shape, spaces and line ends apart: in one fast look."""
+    """Tells whether all characters are assigned and have a shape, spaces and line ends apart: in one fast look."""
     return text.replace("\n", "").replace("\t", "").replace("\xa0", "").isprintable()
 
 
@@ -126,7 +126,7 @@ def _stepped_back(text: str) -> str:
 
 
 def _shows(text: str) -> bool:
-    """Whether any character can be seen: not only spaces, marks that need a letter, and what has no width."""
+    """Tells whether any character can be seen: not only spaces, marks that need a letter, and what has no width."""
     start = text.lstrip()[:1]
     if start.isascii() and start.isprintable():
         return bool(start)

@@ -1,14 +1,31 @@
-"""Documents that were stored gzipped, whether their name or the store says so or not: unpacked, within bounds."""
+"""Documents within gzip data, unpacked within bounds, whether names say so or not; and what a zip archive is."""
 
 from __future__ import annotations
 
 import zlib
 
+from workers.extract.files.archives import Archive
+from workers.extract.files.extracted import Unreadable
 from workers.extract.files.kinds import Kind, kind_of
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.packages import MAIN
 
 MOST_UNPACKED = 64 * 2**20
 """Bytes; a process that extracts has 384 MiB."""
+_EPUB = "application/epub+zip"
+_OPEN_DOCUMENT = {
+    "opendocument.text": "an OpenDocument text (ODT)",
+    "opendocument.spreadsheet": "an OpenDocument spreadsheet (ODS)",
+    "opendocument.presentation": "an OpenDocument presentation (ODP)",
+    "opendocument.graphics": "an OpenDocument drawing (ODG)",
+}
+_KNOWN = {
+    "index/document.iwa": "an iWork document (Pages, Numbers or Keynote)",
+    "index.xml": "an iWork document (Pages, Numbers or Keynote)",
+    "index.apxl": "an iWork document (Pages, Numbers or Keynote)",
+    "content.xml": "an OpenDocument document",
+    "meta-inf/manifest.mf": "a Java archive",
+}
+"""Archives that say what they are by a part alone, in small letters."""
 
 
 def unpacked(key: str, data: bytes, kind: Kind) -> tuple[str, bytes, Kind]:
@@ -54,3 +71,25 @@ def _gunzipped(data: bytes) -> bytes:
             raise Unreadable("corrupt", "the document is gzip data, and ends too early")
         data = member.unused_data
     return b"".join(parts)
+
+
+def is_epub(archive: Archive) -> bool:
+    """Tells whether an archive is an EPUB, as its type says; one without a type may be a package of Office.
+
+    Raises `Unreadable` for archives of other types, and for those that are neither.
+    """
+    names = {name.lower() for name in archive.names}
+    is_package = "[content_types].xml" in names or not names.isdisjoint(MAIN.values())
+    if "mimetype" in archive.names and not is_package:
+        kind = archive.read("mimetype").strip()[:80].decode("latin-1")
+        if kind == _EPUB:
+            return True
+        name = next((name for word, name in _OPEN_DOCUMENT.items() if word in kind), f"an archive of the type {kind}")
+        raise Unreadable("unsupported_format", f"the document is {name}")
+    if is_package:
+        return False
+    if "meta-inf/container.xml" in names:
+        return True
+    known = (name for part, name in _KNOWN.items() if part in names)
+    name = next(known, "a zip archive, but no DOCX, PPTX, XLSX or EPUB")
+    raise Unreadable("unsupported_format", f"the document is {name}")

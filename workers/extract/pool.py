@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from workers.extract import inline, kind_of
-from workers.extract.files.extracted import Extracted
+from workers.extract.files.extracted import EXTRACTION_ERRORS, Extracted, Unreadable
 from workers.extract.files.kinds import Kind
-from workers.extract.files.unreadable import EXTRACTION_ERRORS, Unreadable
 
 CHILD = ("-P", "-m", "workers.extract.child")
 MOST_DOCUMENTS = 500
@@ -81,7 +80,7 @@ class Extractors:
         self._closed = False
 
     async def text_of(self, key: str, data: bytes, *, html: Literal["all", "main"] = "all") -> Extracted:
-        """The text of a document; small text and HTML is read right here. Raises `Unreadable`.
+        """Returns the text of a document; small text and HTML is read right here. Raises `Unreadable`.
 
         Args:
             html: whether of an HTML page all visible text is wanted, or its main text.
@@ -222,7 +221,7 @@ class _Child:
             raise _ChildEnded("extraction_crashed", f"the parser's process talks nonsense: {error}"[:300]) from None
 
     async def _line(self) -> bytes:
-        """The answer's line; looks meanwhile at how much memory the process has."""
+        """Returns the answer's line; looks meanwhile at how much memory the process has."""
         self._memory = 0
         reading = asyncio.ensure_future(self._out.readuntil(b"\n"))
         try:
@@ -240,7 +239,7 @@ class _Child:
         return Unreadable(error_type, message[:1000])
 
     async def _epitaph(self, limits: Limits) -> _ChildEnded:
-        """What its end says of the document."""
+        """Returns what its end says of the document."""
         code = await self._process.wait()
         if code == -signal.SIGKILL:
             said = "the parser was ended by SIGKILL, as a system does that runs out of memory"
@@ -277,7 +276,7 @@ def _count(answer: dict[str, Any], name: str) -> int | None:
 
 
 def _memory_of(pid: int) -> int:
-    """Bytes that count towards its limit, 0 where the system does not say."""
+    """Returns bytes that count towards its limit, 0 where the system does not say."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

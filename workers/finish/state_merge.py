@@ -17,7 +17,7 @@ from operator import attrgetter
 from batch.files.result_file import ERROR
 from batch.files.state import Entry
 from batch.storage.layout import place_of
-from workers.plan.known_entries import KnownEntries
+from workers.plan.comparison import KnownEntries
 
 
 def merged(

@@ -13,7 +13,8 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from batch.job.job import SIMULATED_PREFIX, Job, Model
+from batch.job.job import Job
+from batch.job.model import SIMULATED_PREFIX, Model
 
 if TYPE_CHECKING:
     from workers.llm.answer import Answer
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def pricer(model: Model, *, batch: bool = False) -> Pricer:
-    """The price function of a model, online or for answers of the provider's Batch API.
+    """Returns the price function of a model, online or for answers of the provider's Batch API.
 
     Simulated models cost nothing unless the job says a price; a model without a known price gives None, and so does one
     of an endpoint (`OPENAI_BASE_URL`) that is no known provider's.

@@ -49,29 +49,29 @@ class Questions:
         return self._tails[self._accepted.limit_field][1]
 
     def payload(self, messages: list[dict[str, str]]) -> bytes:
-        """The request's body."""
+        """Returns the request's body."""
         if self._paragraph and self._server_knows is False:
             return _body(_with_paragraph(messages, self._paragraph), self._without)
         return _body(messages, self._with_format)
 
     def has_format(self, payload: bytes) -> bool:
-        """Whether the body asks by `response_format`."""
+        """Tells whether the body asks by `response_format`."""
         return bool(self._paragraph) and payload.endswith(self._formats)
 
     def messages_part(self, payload: bytes) -> bytes:
-        """The JSON of a body's messages, without the settings and the schema that follow them."""
+        """Returns the JSON of a body's messages, without the settings and the schema that follow them."""
         for tail in (self._with_format, self._without):
             if payload.endswith(tail):
                 return payload[: -len(tail)]
         return payload
 
     def as_known(self, payload: bytes) -> bytes:
-        """A body that may have been written before the server was found not to know a field of it."""
+        """Returns a body that may have been written before the server was found not to know a field of it."""
         payload = self.with_known_limit(payload)
         return self.in_prompt(payload) if self._server_knows is False and self.has_format(payload) else payload
 
     def with_known_limit(self, payload: bytes) -> bytes:
-        """The body with the limit of its answer by the name that the server knows."""
+        """Returns the body with the limit of its answer by the name that the server knows."""
         known = self._tails[self._accepted.limit_field]
         if payload.endswith(known):
             return payload
@@ -86,15 +86,15 @@ class Questions:
         return payload.endswith(self._limits_by_first_name) and self._accepted.refuses_limit(status, body)
 
     def takes_other_limit(self, status: int, body: Any) -> bool:
-        """The same of a request that went out in a batch, in some way."""
+        """Returns the same of a request that went out in a batch, in some way."""
         return bool(self._limits_by_first_name) and self._accepted.refuses_limit(status, body)
 
     def messages(self, payload: bytes) -> list[dict[str, str]]:
-        """What is asked, and whatever the server takes in words alone."""
+        """Returns what is asked, and whatever the server takes in words alone."""
         return _messages(self.as_known(payload))
 
     def in_prompt(self, payload: bytes) -> bytes:
-        """The body that asks the same by words alone, as the end of the system message."""
+        """Returns the body that asks the same by words alone, as the end of the system message."""
         return _body(_with_paragraph(_messages(payload), self._paragraph), self._without)
 
     def reask(self, payload: bytes, answer: str, problem: str) -> bytes:
@@ -111,7 +111,7 @@ class Questions:
         return _body(messages, self._with_format if self.has_format(payload) else self._without)
 
     def refused(self, payload: bytes, status: int, body: Any) -> bool:
-        """Whether the server, which never answered a request with `response_format`, does not know it."""
+        """Tells whether the server, which never answered a request with `response_format`, does not know it."""
         return self._server_knows is not True and self.has_format(payload) and refuses_format(status, body)
 
     def learn(self, *, knows: bool) -> None:
@@ -148,7 +148,7 @@ def _formless(job: Job, limit_field: str) -> dict[str, Any]:
 
 
 def refuses_format(status: int, body: Any) -> bool:
-    """Whether a server says that it does not know `response_format`, or its type `json_schema`.
+    """Tells whether a server says that it does not know `response_format`, or its type `json_schema`.
 
     Servers word it in many ways, in OpenAI's error object or in their framework's. One that says that the schema is
     invalid knows the parameter: the job needs another schema then, not another way to send it.
@@ -178,7 +178,7 @@ def _with_paragraph(messages: list[dict[str, str]], paragraph: str) -> list[dict
 
 
 def _shown(answer: str) -> str:
-    """An answer, cut in its middle where it is long; never empty, which some servers refuse."""
+    """Returns an answer, cut in its middle where it is long; never empty, which some servers refuse."""
     left_out = len(answer) - MOST_SHOWN
     if left_out <= 0:
         return answer or "(no answer)"

@@ -9,7 +9,7 @@ NAME = "answer"
 
 
 def response_format(schema: dict[str, Any]) -> dict[str, Any]:
-    """The value of OpenAI's `response_format` for `schema`, which is passed on as it is."""
+    """Returns the value of OpenAI's `response_format` for `schema`, which is passed on as it is."""
     return {"type": "json_schema", "json_schema": {"name": NAME, "schema": schema, "strict": is_strict(schema)}}
 
 

@@ -22,7 +22,7 @@ from prometheus_client.gc_collector import GCCollector
 
 from batch.files.reconcile import PARTITION_FAILED
 from batch.workflows.states import ENDED, YIELDS, Outcome, Reason, State
-from workers.extract.files.unreadable import EXTRACTION_ERRORS
+from workers.extract.files.extracted import EXTRACTION_ERRORS
 
 REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
 PARTITION_BUCKETS = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)

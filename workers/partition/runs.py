@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,9 +21,8 @@ from batch.workflows import contracts as c
 from workers.documents.long_documents import LongDocuments
 from workers.documents.prompt import CompiledPrompt
 from workers.extract.pool import Extractors
-from workers.llm.call_cost import CallBudget, CallCost
+from workers.llm.call_cost import CallBudget, CallCost, Expected
 from workers.llm.chat import Chat
-from workers.llm.expected import Expected
 from workers.llm.limits.budget_client import Purse, coordinator_of
 from workers.llm.limits.quotas import QuotaLane, Quotas
 from workers.llm.limits.stop import Brakes
@@ -30,7 +30,6 @@ from workers.llm.prices import Pricer, pricer
 from workers.llm.transport.transport import Transport
 from workers.observe.metrics import Metrics
 from workers.partition.memory_gate import Room
-from workers.partition.source_health import Reads
 
 CONTROL_EVERY = 2.5
 """Seconds between two looks at `control.json`, once a process and run while partitions of it are worked on."""
@@ -38,6 +37,28 @@ KEPT = 16
 """Idle runs that stay loaded."""
 
 log = logging.getLogger(__name__)
+
+
+class Reads:
+    """The last document that one run could read from its source in this process."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._where: tuple[str, str] | None = None
+
+    def note(self, bucket: str, key: str) -> None:
+        self._at, self._where = time.monotonic(), (bucket, key)
+
+    async def others_work(self, storage: Storage, since: float) -> bool:
+        """Whether another document was read since (monotonic seconds), or the last one that was is still there."""
+        if self._at > since:
+            return True
+        if self._where is None:
+            return False
+        try:
+            return await storage.head(*self._where) is not None
+        except StorageError:
+            return False
 
 
 @dataclass
@@ -152,16 +173,25 @@ class Runs:
         )
 
     async def _watch(self, run: ActiveRun) -> None:
+        """Follows the run's control for ever. While it cannot be read, for whatever reason, the last state holds."""
+        failing = False
         while True:
-            await self._read_control(run)
+            try:
+                found = await self._storage.get_entry(run.layout.output.bucket, run.layout.control)
+                if found is not None:
+                    run.brakes.follow(_control(found[0]))
+                failing = False
+            except Exception as error:
+                if not failing:
+                    log.warning("control of %s not read, trying again: %r", run.layout.run_id, error)
+                failing = True
             run.followed.set()
             await asyncio.sleep(CONTROL_EVERY)
 
-    async def _read_control(self, run: ActiveRun) -> None:
-        try:
-            found = await self._storage.get_entry(run.layout.output.bucket, run.layout.control)
-        except StorageError as error:
-            log.warning("control of %s not read, trying again: %s", run.layout.run_id, error)
-            return
-        if found is not None:
-            run.brakes.follow(read_record(c.Control, orjson.loads(found[0])))
+
+def _control(data: bytes) -> c.Control:
+    """What a control file says. Raises `TypeError` or `ValueError` for one that is damaged."""
+    control = read_record(c.Control, orjson.loads(data))
+    if not (isinstance(control.epoch, int) and isinstance(control.state, str) and isinstance(control.message, str)):
+        raise TypeError(f"{control} has values of wrong types")
+    return control

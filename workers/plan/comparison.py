@@ -7,9 +7,11 @@ listing (sorted by key) + state (sorted by key) -> each document with its reason
 from __future__ import annotations
 
 import io
+import pickle
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any
 
@@ -21,7 +23,6 @@ from batch.files.result_file import ERROR
 from batch.files.state import Entry
 from batch.storage.etags import is_proven, tells_versions
 from batch.storage.layout import bucket_and_key, place_of
-from workers.plan.known_entries import KnownEntries
 
 _DELETED: list[pa.Field[Any]] = [
     pa.field("document_id", pa.string()),
@@ -30,6 +31,46 @@ _DELETED: list[pa.Field[Any]] = [
 ]
 DELETED_SCHEMA = pa.schema(_DELETED)
 AT_ONCE = 10_000
+MOST_KNOWN = 50_000
+"""Entries that are held in memory, some 30 MB."""
+
+
+class KnownEntries:
+    """What the state knows of one object's documents, by id: in memory, or on disk where many rows are.
+
+    Each entry is taken once; what is left at the end is not listed any more.
+    """
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        remaining = iter(entries)
+        self._entries = {entry.document_id: entry for entry in islice(remaining, MOST_KNOWN)}
+        self._disk: sqlite3.Connection | None = None
+        for entry in remaining:
+            if self._disk is None:
+                self._disk = sqlite3.connect("", check_same_thread=False)  # a temporary file, gone with the connection
+                self._disk.execute("CREATE TABLE entry (id TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+            value = pickle.dumps(tuple(entry))
+            self._disk.execute("INSERT OR REPLACE INTO entry VALUES (?, ?)", (entry.document_id, value))
+
+    def take(self, document_id: str) -> Entry | None:
+        """Returns the entry of a document, which is known no more from here on."""
+        entry = self._entries.pop(document_id, None)
+        if entry is not None or self._disk is None:
+            return entry
+        row = self._disk.execute("DELETE FROM entry WHERE id = ? RETURNING value", (document_id,)).fetchone()
+        return Entry(*pickle.loads(row[0])) if row is not None else None
+
+    def take_rest(self) -> Iterator[Entry]:
+        """Yields all that was not taken."""
+        yield from self._entries.values()
+        self._entries = {}
+        if self._disk is not None:
+            for (value,) in self._disk.execute("SELECT value FROM entry"):
+                yield Entry(*pickle.loads(value))
+            self._disk.close()
+            self._disk = None
+
+
 NOTHING = KnownEntries()
 
 
@@ -131,7 +172,7 @@ class Comparison:
         self._unread = False
 
     def finish(self, *, last: bool, whole: bool = True) -> tuple[bytes, int]:
-        """The file of what is gone, and how many documents that is.
+        """Returns the file of what is gone, and how many documents that is.
 
         `last`: nothing more is listed after the shard; `whole`: it has all of its last object, not only the first rows.
         """

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
+import pyarrow.parquet as pq
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from batch.corpus.cursor import parse_cursor
+from batch.corpus.duplicates import COLUMNS, Duplicates
 from batch.corpus.key_list import ManifestBroken
 from batch.corpus.keys import SourceKeys
 from batch.corpus.planning import PlanFooter, PlannedDocument, ShardCutter
@@ -26,7 +28,6 @@ from batch.workflows import contracts as c
 from batch.workflows.states import Reason
 from workers.observe.metrics import Metrics
 from workers.plan.comparison import Comparison, UnsortedListing
-from workers.plan.known_duplicates import KnownDuplicates
 from workers.plan.rerun import find_work
 from workers.sources.planned import OpenObjects, ShardRows
 
@@ -35,6 +36,10 @@ REFUSALS = 4
 
 OTHERS = 10
 """Objects that are tried before a refusal is taken for that of the whole source."""
+KEPT = 2
+"""Runs whose documents stay in memory between two shards: 12 bytes each."""
+KEPT_SECONDS = 900.0
+"""How long a run's stay there while no shard of it is planned."""
 
 
 class Planner:
@@ -296,3 +301,36 @@ def _planned(footer: PlanFooter) -> c.PlannedShard:
         deleted=footer.deleted,
         left_out=footer.left_out,
     )
+
+
+class KnownDuplicates:
+    """One for the process's planner."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._kept: OrderedDict[str, Duplicates] = OrderedDict()
+
+    async def take(self, layout: RunLayout, shard: int) -> Duplicates:
+        """What is known before this shard. It is the caller's alone until it is given back."""
+        found = self._kept.pop(layout.root, None)
+        if found is None or found.shards > shard:
+            found = Duplicates()
+        for earlier in range(found.shards, shard):
+            await asyncio.to_thread(self._read, found, layout, earlier)
+        return found
+
+    def give_back(self, layout: RunLayout, duplicates: Duplicates) -> None:
+        """With another shard, whose plan stands."""
+        self._kept[layout.root] = duplicates
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop, layout.root, duplicates.shards)
+
+    def _drop(self, root: str, shards: int) -> None:
+        kept = self._kept.get(root)
+        if kept is not None and kept.shards == shards:
+            del self._kept[root]
+
+    def _read(self, found: Duplicates, layout: RunLayout, shard: int) -> None:
+        with self._storage.reading(layout.output.bucket, layout.plan(shard)) as file:
+            found.read(pq.ParquetFile(file).read(columns=COLUMNS))

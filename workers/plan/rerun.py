@@ -26,7 +26,7 @@ AT_ONCE = 16
 
 
 async def find_work(storage: Storage, task: c.RerunPlanInput) -> c.RerunPlan:
-    """One page, from shard `start_shard` on. Reads footers only, never rows."""
+    """Returns one page, from shard `start_shard` on. Reads footers only, never rows."""
     layout = RunLayout.of(task.run.output_uri, task.run.run_id)
     wanted = set(task.request.partitions)
     found: list[c.PlannedShard] = []
@@ -67,7 +67,7 @@ async def find_work(storage: Storage, task: c.RerunPlanInput) -> c.RerunPlan:
 async def _work(
     storage: Storage, layout: RunLayout, task: c.RerunPlanInput, plan: PlanFooter, partitions: list[int]
 ) -> list[int]:
-    """Those of the partitions that have no result, or documents to be asked again."""
+    """Returns those of the partitions that have no result, or documents to be asked again."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def wants(partition: int) -> bool:
@@ -138,7 +138,7 @@ def _footer_at(storage: Storage, bucket: str, key: str) -> ResultFooter | None:
 
 
 def _sizes(storage: Storage, layout: RunLayout, shard: int) -> list[int]:
-    """Documents of each partition of the shard."""
+    """Returns documents of each partition of the shard."""
     with storage.reading(layout.output.bucket, layout.plan(shard)) as file:
         metadata = pq.read_metadata(file)
         return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]

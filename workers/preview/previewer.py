@@ -57,8 +57,8 @@ from workers.llm.prices import cost_of, pricer
 from workers.llm.transport.transport import Transport
 from workers.observe.metrics import Metrics
 from workers.partition.memory_gate import Room
-from workers.partition.planned_reads import read_planned
-from workers.sources.sample import first_rows, holds_rows
+from workers.partition.reader import read_planned
+from workers.sources.planned import first_rows, holds_rows
 
 AT_ONCE = 16
 """Questions asked at once: a preview is small, and shares its process with the control of runs."""
@@ -119,7 +119,7 @@ class Previewer:
         return PreviewOutcome(len(seen), found.answered)
 
     async def _with_rows(self, request: PreviewRequest) -> list[Picked]:
-        """The documents; in place of an object of rows its first ones, so many that all are `asks` together."""
+        """Returns the documents; in place of an object of rows its first ones, so many that all are `asks` together."""
         holding = await asyncio.to_thread(self._holding_rows, request)
         rows = len(holding)
         each_gives = max(1, (request.asks - len(request.picked) + rows) // rows) if rows else 0
@@ -133,7 +133,7 @@ class Previewer:
         return picked
 
     def _holding_rows(self, request: PreviewRequest) -> set[str]:
-        """The URIs of those objects of a request that hold rows. Blocking."""
+        """Returns the URIs of those objects of a request that hold rows. Blocking."""
         documents = (each.document for each in request.picked)
         return {each.uri for each in documents if holds_rows(self._storage, request.job, each)}
 
@@ -191,7 +191,7 @@ class Seen:
 
     @property
     def is_known(self) -> bool:
-        """Whether it was read, or is known to be unreadable; not, where the source did not answer."""
+        """Tells whether it was read, or is known to be unreadable; not, where the source did not answer."""
         return self.row is not None or bool(self.messages)
 
     def measured(self, picked: Picked) -> Measured:
@@ -330,7 +330,7 @@ _OF_ROW = (
 
 
 def _shown(seen: Seen, characters: int) -> PreviewedDocument:
-    """What the client gets to see."""
+    """Returns what the client gets to see."""
     document, row = seen.document, seen.row or {"status": UNANSWERED}
     fields: dict[str, Any] = {name: row[name] for name in _OF_ROW if name in row}
     text = row.get("output_text")

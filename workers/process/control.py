@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,32 +18,37 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from batch.client import visibility
+from batch.corpus.key_list import ManifestBroken
 from batch.corpus.keys import SourceKeys
 from batch.files.manifest import Manifest, load_manifest
 from batch.files.run_file import RunFile, RunMissing, load_run
 from batch.files.state import read_pointer
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.part import JobError
 from batch.storage.compare_and_set import compare_and_set, update
+from batch.storage.errors import StorageError, StorageUnreachable
 from batch.storage.layout import RunLayout, S3Uri
+from batch.storage.listing import is_addressable
 from batch.storage.output_check import OutputUnfit, check_place
 from batch.storage.records import read_record
-from batch.storage.store import Storage, StorageError
+from batch.storage.store import Storage
 from batch.workflows import contracts as c
 from batch.workflows.states import ENDED, Reason, State
 from workers.llm.answers.errors import Kind
-from workers.llm.chat import probe
 from workers.llm.prices import unpriced_budget
+from workers.llm.short_question import probe
 from workers.llm.transport.transport import Transport
 from workers.observe.metrics import ABORTED, Metrics
 from workers.plan.rerun import cost_so_far
-from workers.process.storage_probe import storage_problem
 
 CHECKED_AGAIN_AFTER = (0.5, 2.0)
 """Seconds; one failure that may pass must not refuse a run before it begins."""
 RUNS_COUNTED = 1000
 """Runs at most that the gauges look at."""
 ENDED_WITHIN = timedelta(hours=1)
+DOCUMENTS_TRIED = 3
+"""Documents that are tried; each of a source that is away takes the seconds of its retries."""
 
 
 class RunControl:
@@ -291,3 +298,46 @@ def _claimed(ref: c.RunRef, job: Job) -> c.Claimed:
         max_cost_usd=job.limits.max_cost_usd,
         weight=job.weight,
     )
+
+
+async def storage_problem(storage: Storage, job: Job, run: c.RunRef) -> str:
+    """What is still away of a run's output and source; "" if both answer.
+
+    A refusal is an answer: then it is no outage that the run waits for, and it says itself what is wrong.
+    """
+    try:
+        await _probe_output(storage, RunLayout.of(run.output_uri, run.run_id))
+        await _probe_source(storage, job)
+    except StorageUnreachable as error:
+        return str(error)[:500]
+    except (StorageError, ManifestBroken):
+        pass
+    return ""
+
+
+async def _probe_output(storage: Storage, layout: RunLayout) -> None:
+    key = f"{layout.root}probe-{secrets.token_hex(6)}"
+    await storage.put(layout.output.bucket, key, b"")
+    with suppress(StorageError):
+        await storage.delete(layout.output.bucket, [key])
+
+
+async def _probe_source(storage: Storage, job: Job) -> None:
+    """A byte of one of the first documents that have any: one may be away for good."""
+    keys = SourceKeys(storage, job.source, leave_refused=True)
+    failures: list[StorageUnreachable] = []
+    async with aclosing(keys.documents()) as pages:
+        async for page in pages:
+            for entry in page:
+                if entry.size and entry.problem is None and is_addressable(entry.key):
+                    try:
+                        await asyncio.to_thread(storage.read_range, keys.prefixes.bucket, entry.key, 0, 1)
+                        return
+                    except StorageUnreachable as error:
+                        failures.append(error)
+                if len(failures) == DOCUMENTS_TRIED:
+                    break
+            if len(failures) == DOCUMENTS_TRIED:
+                break
+    if failures:
+        raise failures[0]

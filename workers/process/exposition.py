@@ -112,7 +112,7 @@ class FirstScrape:
         self._lock = threading.Lock()
 
     def zeroed(self, text: str) -> str:
-        """The exposition with new counters at 0."""
+        """Returns the exposition with new counters at 0."""
         lines = []
         counts = False
         with self._lock:

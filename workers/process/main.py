@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -35,14 +34,15 @@ from batch.terminal.printable import LineFormatter, printable
 from batch.workflows.contracts import DEFAULT_TASK_QUEUE, control_queue
 from batch.workflows.coordinator import WORKFLOWS
 from workers.batch_mode.api import BatchApi
-from workers.batch_mode.attempt import BatchAttempt
+from workers.batch_mode.rounds import BatchRounds
 from workers.extract.pool import Extractors, Limits
 from workers.finish.finisher import Finisher
 from workers.llm.limits.quotas import QuotaClient, Quotas
 from workers.llm.transport.keys import CredentialsMissing, Keys
 from workers.llm.transport.transport import Transport
 from workers.observe.metrics import Metrics
-from workers.partition.processor import Attempt, Processor
+from workers.partition.asker import AskerMaker, Online
+from workers.partition.processor import Processor
 from workers.partition.runs import Runs
 from workers.plan.planner import Planner
 from workers.preview.previewer import Previewer
@@ -69,7 +69,7 @@ LONG_LATENCIES = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The worker's options; `docbatch worker` hands its arguments over to this."""
+    """Returns the worker's options; `docbatch worker` hands its arguments over to this."""
     options = argparse.ArgumentParser(
         prog="docbatch worker",
         description="Runs partitions and the control of runs until it is told to stop (SIGTERM, Ctrl-C). Temporal, S3 "
@@ -228,12 +228,9 @@ class WorkerProcess:
     ) -> list[Worker]:
         workers = []
         if self._options.poll != POLL_CONTROL:
-            attempts: dict[str, Callable[..., Attempt]] = {
-                "online": Attempt,
-                "batch": partial(BatchAttempt, api=batches),
-            }
+            askers: dict[str, AskerMaker] = {"online": Online, "batch": partial(BatchRounds, api=batches)}
             runs = Runs(storage, transport, quotas, extractors, self._metrics, drain=drain, temporal=client)
-            processor = Processor(storage, runs, self._metrics, attempts)
+            processor = Processor(storage, runs, self._metrics, askers)
             workers.append(self._partitions_worker(client, processor))
         if self._options.poll != POLL_PARTITIONS:
             control = RunControl(storage, client, transport, self._metrics)

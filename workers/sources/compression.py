@@ -23,17 +23,17 @@ LZMA_MEMORY = 256 * 2**20
 
 
 def unpacked(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """What a stream holds whose first bytes, by `PACKINGS`, are those of a compression. Raises `Broken`."""
+    """Yields what a stream holds whose first bytes, by `PACKINGS`, are those of a compression. Raises `Broken`."""
     return next(unpack for magic, unpack in _BY_MAGIC.items() if first.startswith(magic))(chunks)
 
 
 def refused_packing(first: bytes) -> str | None:
-    """The name of a packing that these first bytes belong to, and that is not read; None for all others."""
+    """Returns the name of a packing that these first bytes belong to, and that is not read; None for all others."""
     return next((name for magic, name in _REFUSED.items() if first.startswith(magic)), None)
 
 
 def gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes of all members of a gzip stream. Raises `Broken`."""
+    """Yields the bytes of all members of a gzip stream. Raises `Broken`."""
     member: zlib._Decompress | None = None
     for fed in _pieces(chunks):
         data, has_more = fed, False
@@ -57,50 +57,38 @@ def gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes of all frames of a Zstandard stream. Raises `Broken`.
+    """Yields the bytes of all frames of a Zstandard stream. Raises `Broken`.
 
     A frame that wants a window of more than 128 MiB (`zstd --long=28` and more) is refused, as by the `zstd` command.
     """
-    frame: ZstdDecompressor | None = None
-    for fed in _pieces(chunks):
-        data = fed
-        while data or (frame is not None and not frame.needs_input):
-            frame = frame or ZstdDecompressor()
-            try:
-                out = frame.decompress(data, PIECE)
-            except ZstdError as error:
-                raise Broken(f"its Zstandard stream is damaged: {error}") from None
-            if out:
-                yield out
-            data = b""
-            if frame.eof:
-                data, frame = frame.unused_data, None
-    if frame is not None:
-        raise Broken("its Zstandard stream ends too early: the object is cut off")
+    return _streams(chunks, "Zstandard", ZstdDecompressor, ZstdError)
 
 
 def bunzip2(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes of all streams of bzip2 data. Raises `Broken`."""
+    """Yields the bytes of all streams of bzip2 data. Raises `Broken`."""
     return _streams(chunks, "bzip2", bz2.BZ2Decompressor, OSError)
 
 
 def unxz(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes of all streams of xz data, with the zeros that may pad them. Raises `Broken`."""
+    """Yields the bytes of all streams of xz data, with the zeros that may pad them. Raises `Broken`."""
     return _streams(chunks, "xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY), lzma.LZMAError)
+
+
+_Decompressor = ZstdDecompressor | bz2.BZ2Decompressor | lzma.LZMADecompressor
 
 
 def _streams(
     chunks: Iterator[bytes],
     name: str,
-    begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor],
+    begin: Callable[[], _Decompressor],
     damage: type[Exception],
 ) -> Iterator[bytes]:
-    stream: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None
+    stream: _Decompressor | None = None
     for fed in _pieces(chunks):
         data = fed
         while data or (stream is not None and not stream.needs_input):
             if stream is None:
-                data = data.lstrip(b"\0")
+                data = data if name == "Zstandard" else data.lstrip(b"\0")
                 if not data:
                     break
                 stream = begin()

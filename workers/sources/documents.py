@@ -6,6 +6,8 @@ id is `KEY#ID#2`. So a row that is put in, or taken out, moves the id of no othe
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,17 +20,17 @@ from batch.storage.errors import ObjectArchived, ObjectMissing, PreconditionFail
 from batch.storage.layout import RunLayout, bucket_and_key
 from batch.storage.store import Storage
 from workers.sources.objects import SourceObject
-from workers.sources.occurrences import Occurrences
 from workers.sources.row import Broken, SourceRow
 
 BROKEN, CHANGED, GONE, REFUSED = "broken_object", "object_changed", "object_gone", "object_refused"
 ARCHIVED = "archived"
+CACHE_KIB = 16 * 1024
 
 
 def row_documents(
     source: SourceObject, rows: Iterator[SourceRow], seen: Occurrences, *, leave_refused: bool = False
 ) -> Iterator[tuple[PlannedDocument, str]]:
-    """Each of the rows, and one more document for the object itself if it cannot be read to its end.
+    """Yields each of the rows, and one more document for the object itself if it cannot be read to its end.
 
     `seen` has the rows before. `leave_refused`: that it may not be read is the object's own, too. Blocking. Raises
     `StorageError` for what is not this object's own.
@@ -59,7 +61,7 @@ def row_documents(
 
 
 def object_problem(key: str, uri: str, etag: str, problem: str) -> PlannedDocument:
-    """The error row of an object as a whole; `problem` is `TYPE: message`."""
+    """Returns the error row of an object as a whole; `problem` is `TYPE: message`."""
     return PlannedDocument(key, uri, etag, 0, problem=problem)
 
 
@@ -108,3 +110,31 @@ class OpenObject:
     def close(self) -> None:
         """Gives memory and disk back."""
         self.seen.close()
+
+
+class Occurrences:
+    """Counts how often each row id came in an object so far, in bounded memory: on disk where there are many.
+
+    Ids are kept as hashes of 64 bits: of ten million, two share one with a chance of three in a million, and then the
+    second has a count too many, which harms nothing.
+    """
+
+    def __init__(self) -> None:
+        # "" is a private file without a name that SQLite writes to only once the cache is full.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for pragma in (f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF"):
+            self._database.execute(f"PRAGMA {pragma}")
+        self._database.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY, count INTEGER NOT NULL)")
+        self._database.execute("BEGIN")
+
+    def add(self, identity: str) -> int:
+        """Tells which occurrence this is, from 1."""
+        key = int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), signed=True)
+        found = self._database.execute(
+            "INSERT INTO seen VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET count = count + 1 RETURNING count", (key,)
+        ).fetchone()
+        return int(found[0])
+
+    def close(self) -> None:
+        """Gives the disk back."""
+        self._database.close()

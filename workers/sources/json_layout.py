@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 import orjson
 
 from workers.sources.compression import PACKINGS, refused_packing, unpacked
 from workers.sources.json_values import behind_separators, end_of_value, shown
+from workers.sources.objects import SourceObject
 from workers.sources.row import Broken
 
 HEAD = 64 * 2**10
@@ -23,6 +24,8 @@ BEGINNING = 32
 LAYERS = 3
 """Compressions within one another, at most: what is packed on upload and once more by the client."""
 _UTF32, _UTF16 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+FIRST_LOOK, SECOND_LOOK = 16 * 2**10, 2**20
+"""Bytes of the object that are read; the second time where the first object is larger, and stands in one line."""
 
 
 def text_of(chunks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
@@ -42,7 +45,7 @@ def text_of(chunks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
 
 
 def _begun(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The beginning of a stream, enough to tell what it is, and all of it."""
+    """Returns the beginning of a stream, enough to tell what it is, and all of it."""
     first = b""
     try:
         while len(first) < BEGINNING and (piece := next(pieces, None)) is not None:
@@ -76,7 +79,7 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def by_lines(pieces: Iterator[bytes], limit: int) -> tuple[bool, Iterator[bytes]]:
-    """Whether each line is a row, else objects follow one another somehow; and the pieces, of which none is lost.
+    """Tells whether each line is a row, else objects follow one another somehow; and the pieces, of which none is lost.
 
     Raises `Broken` where no line of the beginning is JSON.
     """
@@ -145,7 +148,7 @@ def _of_other_beginning(head: bytes, at: int, *, ended: bool) -> bool | None:
 
 
 def is_object(data: bytes) -> bool:
-    """Whether it is one JSON object, with a comma behind it at most."""
+    """Tells whether it is one JSON object, with a comma behind it at most."""
     try:
         return isinstance(orjson.loads(data.strip().removesuffix(b",")), dict)
     except orjson.JSONDecodeError:
@@ -155,3 +158,45 @@ def is_object(data: bytes) -> bool:
 def _raising(error: Exception) -> Iterator[bytes]:
     raise error
     yield b""
+
+
+def holds_json_lines(source: SourceObject) -> bool:
+    """Tells whether an object that is called `.json` holds JSON Lines, as Spark, BigQuery and Athena write them.
+
+    Behind the first whole object another one begins then. One object alone, or an array, is a document. Blocking. Of an
+    object that cannot be unpacked False: who reads it as a document says why.
+
+    Raises `StorageError` of one that cannot be read: what it holds is not known, and rows are no document.
+    """
+    for most in (FIRST_LOOK, SECOND_LOOK):
+        size = min(source.size, most)
+        if not size:
+            return False
+        text = _beginning(source.read_any(0, size), most)
+        at = behind_separators(text)
+        if text[at : at + 1] != b"{":
+            return False
+        end = end_of_value(text, at)
+        if end >= 0:
+            follows = behind_separators(text, end)
+            if follows < len(text):
+                return text[follows : follows + 1] == b"{"
+        elif b"\n" in text[at:]:
+            return False  # written over several lines: a document, or the first of objects of more than a line each
+        if size == source.size:
+            return False
+    return False
+
+
+def _beginning(data: bytes, most: int) -> bytes:
+    """Returns the text of an object's first bytes; what breaks off breaks off."""
+    pieces: list[bytes] = []
+    try:
+        _, text = text_of(iter([data]))
+        for piece in islice(text, 1 + most // 1024):
+            pieces.append(piece)
+            if sum(map(len, pieces)) >= most:
+                break
+    except Broken:
+        pass
+    return b"".join(pieces)

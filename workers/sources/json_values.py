@@ -74,19 +74,19 @@ class EndOfValue:
 
 
 def end_of_value(data: bytes, at: int) -> int:
-    """Where the value ends that begins with the bracket at `at`; -1: not within these bytes."""
+    """Tells where the value ends that begins with the bracket at `at`; -1: not within these bytes."""
     return EndOfValue().find(data, at)
 
 
 def behind_separators(data: bytes | bytearray, at: int = 0) -> int:
-    """The first byte from `at` on that may begin a value."""
+    """Returns the first byte from `at` on that may begin a value."""
     match = _BETWEEN.match(data, at)
     assert match is not None
     return match.end()
 
 
 def objects_of_line(data: bytes) -> list[tuple[int, int]]:
-    """Where the objects of a line begin and end, if it is one or more of them and nothing else; else nothing."""
+    """Tells where the objects of a line begin and end, if it is one or more of them and nothing else; else nothing."""
     found: list[tuple[int, int]] = []
     at = behind_separators(data)
     while at < len(data):
@@ -108,7 +108,7 @@ class Value:
 
 
 def values(pieces: Iterator[bytes], limit: int) -> Iterator[Value]:
-    """The objects of a stream, those of arrays among them. Raises `Broken` at what is no object, and at a cut.
+    """Yields the objects of a stream, those of arrays among them. Raises `Broken` at what is no object, and at a cut.
 
     An array within an array is given as it is.
     """
@@ -158,7 +158,7 @@ def values(pieces: Iterator[bytes], limit: int) -> Iterator[Value]:
 
 
 def shown(data: bytes) -> str:
-    """The beginning of some bytes, for a message."""
+    """Returns the beginning of some bytes, for a message."""
     return repr(data[:40].decode(errors="replace"))
 
 
@@ -233,7 +233,7 @@ _DECODER = json.JSONDecoder(
 
 
 def is_inexact(value: object) -> bool:
-    """Whether a number in it may be an integer that was too large to be read exactly."""
+    """Tells whether a number in it may be an integer that was too large to be read exactly."""
     kind = type(value)
     if kind is float:
         return abs(value) >= 2**63  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ class Line:
 
 
 def jsonl_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
-    """The rows after `start`; empty lines are none. Raises `Broken`, `StorageError`.
+    """Yields the rows after `start`; empty lines are none. Raises `Broken`, `StorageError`.
 
     A place counts lines, and each object of a line that holds several; where a row is no line, just the objects.
     """
@@ -85,7 +85,7 @@ class _Ahead:
         self._failure: Exception | None = None
 
     def take(self) -> Line | None:
-        """The next one; None: there is no more. Raises what reading raises, once all before has been taken."""
+        """Returns the next one; None: there is no more. Raises what reading raises, once all before has been taken."""
         if self._waiting:
             return self._waiting.popleft()
         if self._failure is not None:
@@ -183,7 +183,7 @@ def _rows_of_values(pieces: Iterator[bytes], wanted: Wanted, unfolded: _Unfolded
 
 
 def _json_after_all(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces of what is called compressed, and is not. Raises `Broken` if it is no JSON either."""
+    """Yields the pieces of what is called compressed, and is not. Raises `Broken` if it is no JSON either."""
     for number, piece in enumerate(pieces):
         if number == 0 and piece and not piece.lstrip().startswith((b"{", b"[", b"\x1e", _BOM)):
             raise Broken("by its name it is compressed, and it holds no compression that is read, and no JSON")
@@ -198,7 +198,7 @@ class _Unfolded:
         self.since_row = 0
 
     def counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces. Raises `Broken` once they are more than may be without a row."""
+        """Yields the pieces. Raises `Broken` once they are more than may be without a row."""
         for piece in pieces:
             self.since_row += len(piece)
             if self.since_row > self._most:
@@ -207,7 +207,7 @@ class _Unfolded:
 
 
 def _strict(data: bytes, wanted: Wanted, place: Place, where: str) -> SourceRow | None:
-    """The row of a JSON object; None where the fast parser does not take it, or not exactly."""
+    """Returns the row of a JSON object; None where the fast parser does not take it, or not exactly."""
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:

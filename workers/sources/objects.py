@@ -25,7 +25,7 @@ class SourceObject:
         self._storage, self._bucket = storage, bucket
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from `start` up to `end`, which is past `start` and not past the object."""
+        """Returns the bytes from `start` up to `end`, which is past `start` and not past the object."""
         return self._storage.read_range(self._bucket, self.key, start, end, version=self._entry)
 
     def read_any(self, start: int, end: int) -> bytes:
@@ -33,15 +33,15 @@ class SourceObject:
         return self._storage.read_range(self._bucket, self.key, start, end)
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
-        """All bytes from `start` on, in order."""
+        """Yields all bytes from `start` on, in order."""
         for at in range(start, self.size, CHUNK):
             yield self.read(at, min(self.size, at + CHUNK))
 
     def file(self) -> RangedFile:
-        """The object as a seekable file."""
+        """Returns the object as a seekable file."""
         return RangedFile(self.size, self.read)
 
 
 def version_of(entry: ObjectEntry) -> str:
-    """What tells a version from others: the etag, with size and time where that may be the same for all."""
+    """Returns what tells a version from others: the etag, with size and time where that may be the same for all."""
     return entry.etag if tells_versions(entry.etag) else f"{entry.etag}|{entry.size}|{entry.modified}"

@@ -43,7 +43,7 @@ UNREADABLE = (
 
 
 def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator[SourceRow]:
-    """The rows after `start`. Raises `Broken`, `StorageError`."""
+    """Yields the rows after `start`. Raises `Broken`, `StorageError`."""
     if not source.size:
         raise Broken("it is empty, no Parquet file")
     file = source.file()
@@ -55,7 +55,7 @@ def parquet_rows(source: SourceObject, wanted: Wanted, start: Place) -> Iterator
 
 
 def _failure(file: RangedFile, error: Exception) -> Exception:
-    """What stands behind an error of Arrow's."""
+    """Returns what stands behind an error of Arrow's."""
     if file.failure is not None:
         return file.failure
     why = " ".join(str(error).split())[:300]
@@ -67,7 +67,7 @@ def _failure(file: RangedFile, error: Exception) -> Exception:
 
 
 def _is_cut_off(file: RangedFile) -> bool:
-    """Whether it begins as Parquet and does not end so."""
+    """Tells whether it begins as Parquet and does not end so."""
     file.seek(0)
     begins = file.read(len(_MAGIC))
     file.seek(-len(_MAGIC), 2)
@@ -135,7 +135,7 @@ def _batch_size(file: RangedFile, group: Any, names: list[str]) -> int:
 
 
 def _beginning(chunk: Any) -> tuple[int, int]:
-    """The range of a column's bytes that Arrow reads first."""
+    """Returns the range of a column's bytes that Arrow reads first."""
     start, dictionary = int(chunk.data_page_offset), chunk.dictionary_page_offset
     if dictionary is not None and 0 < dictionary < start:
         start = int(dictionary)
@@ -143,7 +143,7 @@ def _beginning(chunk: Any) -> tuple[int, int]:
 
 
 def _dictionary_size(head: bytes) -> int:
-    """Bytes of the dictionary that a column begins with, 0 without one: no text of it is larger.
+    """Returns bytes of the dictionary that a column begins with, 0 without one: no text of it is larger.
 
     Each row may be a reference to the same huge text, and Arrow unfolds a batch as a whole. The file's metadata do not
     say how large it is, the first page's header does.
@@ -158,7 +158,7 @@ def _dictionary_size(head: bytes) -> int:
 
 
 def _values(batch: pa.RecordBatch, id_field: str | None = None) -> Iterator[dict[str, Any] | str]:
-    """Each row's fields; where one cannot be had, what is wrong with it."""
+    """Yields each row's fields; where one cannot be had, what is wrong with it."""
     columns = [
         _as_uuids(column) if name == id_field and _holds_uuids(column.type) else _in_microseconds(column)
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -175,7 +175,7 @@ def _values(batch: pa.RecordBatch, id_field: str | None = None) -> Iterator[dict
 
 
 def _holds_uuids(kind: pa.DataType) -> bool:
-    """Whether it is 16 bytes wide: so are UUIDs written that have no annotation."""
+    """Tells whether it is 16 bytes wide: so are UUIDs written that have no annotation."""
     return pt.is_fixed_size_binary(kind) and kind.byte_width == 16
 
 

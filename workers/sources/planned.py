@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 from batch.corpus.cursor import Place, is_version, parse_cursor
-from batch.corpus.planning import ShardCutter
+from batch.corpus.planning import PlannedDocument, ShardCutter
 from batch.job.formats import JSONL, OBJECT, kind_of, may_be_jsonl
 from batch.job.job import Job
-from batch.storage.layout import RunLayout, object_uri
+from batch.storage.layout import RunLayout, bucket_and_key, object_uri
 from batch.storage.listing import ObjectEntry, is_addressable
 from batch.storage.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
 from workers.sources import READERS
@@ -23,14 +24,14 @@ from workers.sources.documents import (
     CHANGED,
     GONE,
     REFUSED,
+    Occurrences,
     OpenObject,
     count_planned,
     object_problem,
     row_documents,
 )
-from workers.sources.json_lines_inside import holds_json_lines
+from workers.sources.json_layout import holds_json_lines
 from workers.sources.objects import SourceObject, version_of
-from workers.sources.occurrences import Occurrences
 from workers.sources.row import Wanted
 
 KEPT = 4
@@ -112,7 +113,7 @@ class ShardRows:
                 raise ended
 
     def holds_rows(self, entry: ObjectEntry) -> bool:
-        """Whether the object's rows are documents, or may be; of one that cannot be asked for there are none."""
+        """Tells whether the object's rows are documents, or may be; of one that cannot be asked for there are none."""
         if entry.key in self._with_lines or entry.key in self._unseen:
             return True
         return kind_of(self._job.source, entry.key) != OBJECT and is_addressable(entry.key)
@@ -185,3 +186,36 @@ class ShardRows:
         key, within, _ = parse_cursor(cursor)
         if self._left is not None and within is not None and self._left.key == key:  # it may be one that got no place
             self._kept.keep(self._layout.run_id, cursor, self._left)
+
+
+def holds_rows(storage: Storage, job: Job, document: PlannedDocument) -> bool:
+    """Whether it is an object whose rows a run would ask about, not the object. Blocking. Raises `StorageError`."""
+    key = bucket_and_key(document.uri)[1]
+    if document.is_planned or not is_addressable(key):
+        return False
+    if may_be_jsonl(job.source, key):
+        try:
+            return holds_json_lines(_object_of(storage, document))
+        except (ObjectArchived, ObjectMissing, StorageRefused):  # who reads it as a document says so
+            return False
+    return kind_of(job.source, key) != OBJECT
+
+
+def first_rows(storage: Storage, job: Job, document: PlannedDocument, count: int) -> list[PlannedDocument]:
+    """Returns up to `count` rows of an object, as a run plans them. Blocking. Raises `StorageError`."""
+    source = _object_of(storage, document)
+    kind = kind_of(job.source, source.key)
+    rows = READERS[JSONL if kind == OBJECT else kind](source, Wanted.of(job).within(source.key), Place())
+    seen = Occurrences()
+    try:
+        return [found for found, _ in islice(row_documents(source, rows, seen), count)]
+    finally:
+        seen.close()
+
+
+def _object_of(storage: Storage, document: PlannedDocument) -> SourceObject:
+    bucket, key = bucket_and_key(document.uri)
+    try:
+        return SourceObject(storage, bucket, storage.described(bucket, key))
+    except ObjectMissing:  # who reads it says so
+        return SourceObject(storage, bucket, ObjectEntry(key, document.size, document.etag))

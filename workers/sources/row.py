@@ -81,12 +81,12 @@ class Wanted:
 
     @cached_property
     def names(self) -> list[str]:
-        """All of them, each once."""
+        """Returns all of them, each once."""
         return list(dict.fromkeys([self.text, *self.others]))
 
     @cached_property
     def others(self) -> list[str]:
-        """All but the text, each once."""
+        """Returns all but the text, each once."""
         return list(dict.fromkeys([*([self.id] if self.id is not None else []), *self.carried]))
 
     def row(self, values: Mapping[str, Any], place: Place, where: str, raw: bytes | None = None) -> SourceRow:
@@ -123,7 +123,7 @@ class Wanted:
         return SourceRow(identity, place, text, fields.decode() if self.carried else None, etag, size)
 
     def bad(self, message: str, place: Place, raw: bytes, identity: str | None = None) -> SourceRow:
-        """A row that cannot be asked about."""
+        """Returns a row that cannot be asked about."""
         problem = f"{BAD_ROW}: {message}"
         return SourceRow(identity or digest(raw), place, etag=digest(raw, 16), problem=problem)
 
@@ -140,7 +140,7 @@ class Wanted:
 
     @staticmethod
     def _fields(values: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
-        """Some of them as JSON. Infinity, of which that makes a null as of NaN, is text."""
+        """Returns some of them as JSON. Infinity, of which that makes a null as of NaN, is text."""
         found = {name: values[name] for name in names if name in values}
         if float in map(type, found.values()):
             for name, value in found.items():
@@ -205,7 +205,7 @@ def id_text(value: object) -> str | None:
 
 
 def folder_fields(key: str) -> dict[str, str | None]:
-    """The columns that the folders of a key name: `dt=2026-01-01/`, names and values percent-decoded."""
+    """Returns the columns that the folders of a key name: `dt=2026-01-01/`, names and values percent-decoded."""
     found: dict[str, str | None] = {}
     for step in key.split("/")[:-1]:
         name, equals, value = step.partition("=")

@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from aiohttp.web import BaseRequest
 
 from batch.local.simulator.files import File, Files
+from batch.local.simulator.options import ProviderOptions
 from batch.local.simulator.refusals import Refused, invalid
 
 MOST_REQUESTS = 50_000
@@ -34,23 +35,6 @@ GOING = ("validating", "in_progress", "finalizing", "cancelling")
 
 Answered = tuple[int, Any] | None
 """Status and body, or None for no answer at all."""
-
-
-class Behaviour(Protocol):
-    """What `batch.local.simulator.provider.ProviderOptions` says of batches."""
-
-    @property
-    def batch_seconds(self) -> float: ...
-    @property
-    def batch_validation_seconds(self) -> float: ...
-    @property
-    def batch_expire_share(self) -> float: ...
-    @property
-    def batch_enqueued_tokens(self) -> float: ...
-    @property
-    def batch_fail_code(self) -> str | None: ...
-    @property
-    def batch_fail_lines(self) -> int: ...
 
 
 @dataclass
@@ -109,7 +93,7 @@ class Batches:
 
     def __init__(
         self,
-        behaviour: Callable[[], Behaviour],
+        behaviour: Callable[[], ProviderOptions],
         answer: Callable[[Any, str], Answered],
         prompt_tokens: Callable[[Any], int],
     ) -> None:
@@ -143,7 +127,7 @@ class Batches:
         self._ends.clear()
 
     async def handle(self, request: BaseRequest, by: str) -> bytes:
-        """The body of the answer to a request below `/v1/files` or `/v1/batches`. Raises `Refused`."""
+        """Returns the body of the answer to a request below `/v1/files` or `/v1/batches`. Raises `Refused`."""
         what, *steps = request.path.removeprefix("/v1/").strip("/").split("/")
         route = (request.method, what, len(steps), steps[1] if len(steps) == 2 else "")
         if route == ("POST", "files", 0, ""):
@@ -256,7 +240,7 @@ class Batches:
         return hashlib.blake2b(b"%d/%d" % (id(self), next(self._numbers)), digest_size=12).hexdigest()
 
     async def _problems(self, batch: _Batch) -> list[dict[str, Any]]:
-        """What is wrong with the input, by line; a single such line fails the whole batch."""
+        """Returns what is wrong with the input, by line; a single such line fails the whole batch."""
         behaviour = self._behaviour()
         if (code := behaviour.batch_fail_code) is not None:
             lines = range(1, behaviour.batch_fail_lines + 1) or [None]
@@ -396,7 +380,7 @@ def _metadata(given: Any) -> dict[str, str] | None:
 
 
 def _page(newest_first: list[dict[str, Any]], request: BaseRequest, *, most: int, usual: int) -> bytes:
-    """A list object of those after the id `after`."""
+    """Returns a list object of those after the id `after`."""
     try:
         limit = int(request.query.get("limit", usual))
     except ValueError:

@@ -108,7 +108,7 @@ class Files:
         return file
 
     def write(self, name: str, content: bytes) -> str:
-        """A file of the provider's own; returns its id."""
+        """Makes a file of the provider's own; returns its id."""
         identifier, path = self._place()
         path.write_bytes(content)
         self._files[identifier] = File(identifier, name, "batch_output", path, len(content))
@@ -121,7 +121,7 @@ class Files:
             file.path.unlink()
 
     def _place(self) -> tuple[str, Path]:
-        """A new id and where its content goes."""
+        """Returns a new id and where its content goes."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="simulated-provider-"))
         number = hashlib.blake2b(b"%d/%d" % (id(self), next(self._numbers)), digest_size=12).hexdigest()

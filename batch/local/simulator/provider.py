@@ -15,124 +15,29 @@ import socket
 import struct
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields
 from hashlib import blake2b, sha256
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Any
 
 import orjson
 import uvloop
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, Server
 
-from batch.local.simulator.answers import SchemaError, Text, answer_for
+from batch.local.simulator.account import Account, Journal
 from batch.local.simulator.batches import Batches
+from batch.local.simulator.completions import Asked, asked_of, complete, no_model
+from batch.local.simulator.options import UNANSWERED, ProviderOptions
 from batch.local.simulator.refusals import ERRORS, LARGEST_BODY, QUOTA, Refused, invalid
+from batch.local.simulator.token_bucket import TokenBucket, duration
 from batch.network.browsers import refusal
 
 MODELS = ("simulated-small", "simulated-large")
 MOST_CONNECTIONS = 16_384
-# Seconds after which a request that is never to be answered is let go, and between two writes of the journal.
+# Seconds after which a request that is never to be answered is let go.
 LONGEST_SILENCE = 600.0
-JOURNAL_INTERVAL = 0.1
-# What can hit a single request, in the order in which one draw is spent on the rates. Only the second kind is paid.
-UNANSWERED = ("500", "503", "429", "timeout", "reset")
-ODD_ANSWERS = ("malformed", "truncated", "refusal", "content_filter", "invalid")
-FAIL_ALL = (*list(ERRORS)[:8], "drop")
-
-
-def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices})
-
-
-def _rate(what: str) -> Any:
-    return _option(0.0, f"share of requests (0 to 1) that {what}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProviderOptions:
-    """How the provider behaves; each is a flag of the same name, and changes while it runs by `POST /control`."""
-
-    latency: float = _option(0.0, "seconds that every answer takes, from its request's arrival on")
-    latency_median: float = _option(0.0, "median of a lognormal latency in seconds, on top of the fixed one")
-    latency_sigma: float = _option(0.0, "sigma of the lognormal latency")
-    capacity: float = _option(0.0, "answers a second of the whole service; more wait in line (0: no limit)")
-    requests_per_minute: float = _option(0.0, "limit beyond which requests get a 429 (0: none)")
-    tokens_per_minute: float = _option(0.0, "limit of tokens beyond which requests get a 429 (0: none)")
-    burst_seconds: float = _option(1.0, "seconds of a limit that may be used at once")
-    token_charge: str = _option(
-        "actual",
-        "what counts against the token limit: prompt and answer, or prompt and the requested max_tokens",
-        ("actual", "reserved"),
-    )
-    ratelimit_headers: bool = _option(True, "send x-ratelimit-* headers while there are limits")
-    retry_after: float = _option(1.0, "seconds that Retry-After names on failures that are not due to a limit")
-    rate_500: float = _rate("get a 500")
-    rate_503: float = _rate("get a 503")
-    rate_429: float = _rate("get a 429")
-    rate_timeout: float = _rate("are never answered")
-    rate_reset: float = _rate("have their TCP connection reset")
-    rate_malformed: float = _rate("get a 200 whose body is no JSON")
-    rate_truncated: float = _rate("get half an answer with finish_reason length")
-    rate_refusal: float = _rate("get a refusal")
-    rate_content_filter: float = _rate("get an empty answer with finish_reason content_filter")
-    rate_invalid: float = _rate("get JSON that does not obey the schema")
-    seed: int = _option(0, "which requests the rates hit; the same seed hits the same ones")
-    poison_marker: str | None = _option(None, "text that makes any user message that contains it an invalid request")
-    fail_all: str | None = _option(None, "fail every request in this way", FAIL_ALL)
-    api_key: str | None = _option(None, "the only bearer token accepted (default: any)")
-    batch_seconds: float = _option(3.0, "seconds that a batch takes to be answered")
-    batch_validation_seconds: float = _option(0.2, "seconds that the validation, or cancellation, of a batch takes")
-    batch_expire_share: float = _option(0.0, "share of its requests at which a batch expires (0: none does)")
-    batch_enqueued_tokens: float = _option(0.0, "limit of prompt tokens in batches that are under way (0: none)")
-    batch_fail_code: str | None = _option(None, "code with which every batch fails its validation")
-    batch_fail_lines: int = _option(0, "with --batch-fail-code: its errors name so many lines, from the first one")
-
-    def __post_init__(self) -> None:
-        for option in fields(self):
-            value, choices = getattr(self, option.name), option.metadata["choices"]
-            kinds = (int, float) if option.type is float else option.type
-            if not isinstance(value, kinds) or (isinstance(value, bool) and option.type is not bool):  # type: ignore[arg-type]
-                raise ValueError(f"{option.name} cannot be {value!r}")
-            if choices and value is not None and value not in choices:
-                raise ValueError(f"{option.name} is {value!r}, not one of {', '.join(choices)}")
-            if option.type is float and not 0 <= value < math.inf:
-                raise ValueError(f"{option.name} is {value!r}; it must be a number from 0 up")
-        if sum(self.rates().values()) > 1 + 1e-9:
-            raise ValueError("the rates of faults add up to more than 1")
-
-    def rates(self) -> dict[str, float]:
-        """The rate of each fault, in the order in which a draw is spent on them."""
-        return {name: getattr(self, f"rate_{name}") for name in (*UNANSWERED, *ODD_ANSWERS)}
-
-    def changed(self, changes: object) -> Self:
-        """These options with some replaced; ValueError names what is unknown or out of bounds."""
-        known = {option.name for option in fields(self)}
-        if not isinstance(changes, dict) or (unknown := changes.keys() - known):
-            what = ", ".join(sorted(unknown)) if isinstance(changes, dict) else "no object"
-            raise ValueError(f"unknown options: {what}; known are {', '.join(sorted(known))}")
-        return replace(self, **changes)
-
-
-def document_key(user_message: str) -> str:
-    """The name under which a document (the text of its user message) is accounted for."""
-    return sha256(user_message.encode()).hexdigest()[:32]
-
-
-def duration(seconds: float) -> str:
-    """A duration as OpenAI's x-ratelimit-reset headers write it: `12ms`, `1s`, `6m0s`."""
-    milliseconds = math.ceil(max(0.0, seconds) * 1000)
-    if 0 < milliseconds < 1000:
-        return f"{milliseconds}ms"
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest / 1000:g}s"
-
-
-def _tokens(text: str) -> int:
-    return max(1, ((len(text) if text.isascii() else len(text.encode())) + 3) // 4)
 
 
 class _Silenced(Exception):
@@ -141,109 +46,6 @@ class _Silenced(Exception):
     def __init__(self, name: str) -> None:
         self.name = name
         self.key: bytes | None = None
-
-
-class _Bucket:
-    """A limit per minute, refilled continuously. What asks for more than a full bucket gets it on credit."""
-
-    def __init__(self, per_minute: float, burst_seconds: float) -> None:
-        self.limit, self.rate = per_minute, per_minute / 60
-        self.level = self.full = max(1.0, self.rate * burst_seconds)
-        self._at = time.monotonic()
-
-    def wait(self, amount: float) -> float:
-        """Seconds until an amount could be had; 0 for now."""
-        now = time.monotonic()
-        self.level = min(self.full, self.level + (now - self._at) * self.rate)
-        self._at = now
-        return max(0.0, (min(amount, self.full) - self.level) / self.rate)
-
-    def headers(self, what: str) -> dict[str, str]:
-        return {
-            f"x-ratelimit-limit-{what}": f"{self.limit:.0f}",
-            f"x-ratelimit-remaining-{what}": str(max(0, int(self.level))),
-            f"x-ratelimit-reset-{what}": duration((self.full - self.level) / self.rate),
-        }
-
-
-class _Account:
-    """What was asked, answered and paid since the start or the last reset. Documents are the 16 bytes of their key."""
-
-    def __init__(self) -> None:
-        self.requests = self.accepted = self.answered = self.abandoned = self.paid_more_than_once = 0
-        self.prompt_tokens = self.completion_tokens = self.max_in_flight = 0
-        self.errors: Counter[str] = Counter()
-        self.odd_answers: Counter[str] = Counter()
-        self.first_answer_at: float | None = None
-        self.last_answer_at: float | None = None
-        self.paid: dict[bytes, int] = {}
-        self.failed: dict[bytes, int] = {}
-        self.faulted: dict[bytes, int] = {}
-
-    def fail(self, name: str, key: bytes | None) -> None:
-        self.errors[name] += 1
-        if key is not None:
-            self.failed[key] = self.failed.get(key, 0) + 1
-
-    def pay(self, key: bytes, usage: dict[str, Any]) -> None:
-        times = self.paid[key] = self.paid.get(key, 0) + 1
-        self.accepted += 1
-        self.paid_more_than_once += times == 2
-        self.prompt_tokens += usage["prompt_tokens"]
-        self.completion_tokens += usage["completion_tokens"]
-
-    def answer(self, *, gone: bool) -> None:
-        if gone:
-            self.abandoned += 1
-            return
-        self.answered += 1
-        self.last_answer_at = time.time()
-        self.first_answer_at = self.first_answer_at or self.last_answer_at
-
-    def stats(self, *, documents: bool) -> dict[str, Any]:
-        found = {key: value for key, value in vars(self).items() if key not in ("paid", "failed", "faulted")}
-        found |= {"paid": self.accepted, "distinct": len(self.paid)}
-        if documents:
-            found["documents"] = {key.hex(): times for key, times in self.paid.items()}
-            found["failed"] = {key.hex(): times for key, times in self.failed.items()}
-        return found
-
-
-class _Journal:
-    """One JSON line per accepted request and per answer, appended to a file every JOURNAL_INTERVAL seconds.
-
-    `by` is the caller's `OpenAI-Organization` header (`OPENAI_ORG_ID` sets it): whose request it was.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._file = path.open("ab", buffering=0) if path else None
-        self._lines: list[str] = []
-
-    def note(self, key: bytes, event: str, by: str) -> None:
-        if self._file:
-            name = orjson.dumps(by.encode(errors="replace").decode()).decode()
-            self._lines.append(f'{{"time":{time.time():.6f},"key":"{key.hex()}","event":"{event}","by":{name}}}\n')
-
-    def flush(self) -> None:
-        if self._file and self._lines:
-            lines, self._lines = self._lines, []
-            self._file.write("".join(lines).encode())
-
-    async def keep_flushing(self) -> None:
-        while True:
-            await asyncio.sleep(JOURNAL_INTERVAL)
-            self.flush()
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A chat completion request that is well formed."""
-
-    model: str
-    prompt_tokens: int
-    user: str
-    most_tokens: int | None
-    response_format: dict[str, Any]
 
 
 def caller(request: BaseRequest) -> str:
@@ -263,122 +65,12 @@ async def _body(request: BaseRequest) -> bytes:
     return b"".join(parts)
 
 
-def _text(message: Any) -> str:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise invalid("Each of 'messages' must be an object with a role.", "messages", "invalid_type")
-    content = message.get("content")
-    if isinstance(content, list):
-        return "\n".join(
-            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
-    return content if isinstance(content, str) else ""
-
-
-def _asked(body: bytes) -> _Asked:
-    try:
-        request = orjson.loads(body)
-    except ValueError:
-        request = None
-    if not isinstance(request, dict):
-        raise invalid("We could not parse the JSON body of your request.")
-    for name, expected in (("model", str), ("messages", list)):
-        if not request.get(name):
-            raise invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
-        if not isinstance(request[name], expected):
-            raise invalid(f"Invalid type for '{name}'.", name, "invalid_type")
-    model, messages = request["model"], request["messages"]
-    if not model.startswith("simulated-"):
-        raise _no_model(model)
-    if request.get("stream") or request.get("n") not in (None, 1):
-        raise invalid("The simulated provider gives one answer, unstreamed.", "stream", "unsupported_value")
-    param = "max_completion_tokens" if request.get("max_completion_tokens") is not None else "max_tokens"
-    most = request.get(param)
-    if most is not None and (not isinstance(most, int) or most < 1):
-        raise invalid(f"Invalid '{param}': integer of at least 1 expected.", param, "integer_below_min_value")
-    texts = [_text(message) for message in messages]
-    # The first user message is the document; later ones talk about its answer.
-    user = next((each for each in range(len(texts)) if messages[each]["role"] == "user"), -1)
-    shape = request.get("response_format") or {"type": "text"}
-    kind = shape.get("type") if isinstance(shape, dict) else None
-    if kind not in ("text", "json_object", "json_schema"):
-        raise invalid("Invalid value for 'response_format.type'.", "response_format.type", "invalid_value")
-    wanted = shape.get("json_schema")
-    if kind == "json_schema" and not (isinstance(wanted, dict) and isinstance(wanted.get("name"), str)):
-        parameter = "response_format.json_schema" + (".name" if isinstance(wanted, dict) else "")
-        raise invalid(f"Missing required parameter: '{parameter}'.", parameter, "missing_required_parameter")
-    return _Asked(model, sum(map(_tokens, texts)), texts[user], most, shape)
-
-
-def _no_model(model: str) -> Refused:
-    return Refused("model_not_found", message=f"The model `{model}` does not exist or you do not have access to it.")
-
-
-_ANY_OBJECT = {
-    "type": "object",
-    "properties": {
-        "title": {"type": "string"},
-        "summary": {"type": "string"},
-        "keywords": {"type": "array", "items": {"type": "string"}},
-    },
-}
-
-
-def _content(asked: _Asked, digest: bytes) -> str:
-    text, shape = Text(asked.user, digest), asked.response_format
-    if shape["type"] == "text":
-        return f"[simulated] {text.summary}"
-    wanted = shape.get("json_schema") or {"name": "any", "schema": _ANY_OBJECT}
-    try:
-        return orjson.dumps(answer_for(text, wanted.get("schema", {}))).decode()
-    except SchemaError as error:
-        message = f"Invalid schema for response_format '{wanted['name']}': {error}."
-        raise invalid(message, "response_format") from error
-
-
-def complete(asked: _Asked, digest: bytes, identifier: str, fault: str | None = None) -> dict[str, Any]:
-    """The chat completion for a request: the same content for the same user message (`digest` is its SHA-256)."""
-    content: str | None = _content(asked, digest)
-    assert content is not None
-    reason, refusal, used = "stop", None, _tokens(content)
-    most = asked.most_tokens if fault != "truncated" else min(asked.most_tokens or used, max(1, used // 2))
-    if fault == "truncated" or (most is not None and most < used):
-        content, reason, used = content.encode()[: 4 * (most or 1)].decode(errors="ignore"), "length", most or 1
-    elif fault == "refusal":
-        content, refusal = None, "I'm sorry, but I can't assist with that request."
-        used = _tokens(refusal)
-    elif fault == "content_filter":
-        content, reason, used = "", "content_filter", 1
-    elif fault == "invalid":
-        content, used = "[]", 1
-    return {
-        "id": f"chatcmpl-{identifier}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": asked.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": content, "refusal": refusal},
-                "logprobs": None,
-                "finish_reason": reason,
-            }
-        ],
-        "usage": {
-            "prompt_tokens": asked.prompt_tokens,
-            "completion_tokens": used,
-            "total_tokens": asked.prompt_tokens + used,
-            "prompt_tokens_details": {"cached_tokens": 0},
-        },
-        "system_fingerprint": "simulated",
-    }
-
-
 class Provider:
     """The server's behaviour: options, limits and account, and a handler for each route."""
 
     def __init__(self, options: ProviderOptions, journal: Path | None = None) -> None:
-        self.account = _Account()
-        self.journal = _Journal(journal)
+        self.account = Account()
+        self.journal = Journal(journal)
         self.in_flight = 0
         self._identifiers = f"{os.getpid():06x}{time.time_ns() & 0xFFFFFFFF:08x}"
         self._count = 0
@@ -386,7 +78,7 @@ class Provider:
         self._free_at = 0.0  # when the last in line for the capacity has had its turn, by the monotonic clock
         self._behave(options)
         self.batches = Batches(
-            lambda: self.options, self._answer_line, lambda body: _asked(orjson.dumps(body)).prompt_tokens
+            lambda: self.options, self._answer_line, lambda body: asked_of(orjson.dumps(body)).prompt_tokens
         )
         self._routes: dict[tuple[str, str], Callable[[BaseRequest], Awaitable[Response]]] = {
             ("POST", "/v1/chat/completions"): self._chat,
@@ -404,7 +96,7 @@ class Provider:
             self._free_at = 0.0
         self.options = options
         per_minute = {"requests": options.requests_per_minute, "tokens": options.tokens_per_minute}
-        self._buckets = {what: _Bucket(limit, options.burst_seconds) for what, limit in per_minute.items() if limit}
+        self._buckets = {what: TokenBucket(limit, options.burst_seconds) for what, limit in per_minute.items() if limit}
         self._rates = [(name, rate) for name, rate in options.rates().items() if rate]
 
     async def handle(self, request: BaseRequest) -> Response:
@@ -464,7 +156,7 @@ class Provider:
         try:
             body = await _body(request)
             self._check_key(request)
-            key, answer = self._accept(_asked(body), account)
+            key, answer = self._accept(asked_of(body), account)
             self.journal.note(key, "accepted", caller(request))
             response = self._json(answer, more=self._limit_headers() if self._buckets else None)
             delay = self._delay(key, account, arrived)
@@ -496,7 +188,7 @@ class Provider:
         account = self.account
         account.requests += 1
         try:
-            key, answer = self._accept(_asked(orjson.dumps(body)), account, limited=False)
+            key, answer = self._accept(asked_of(orjson.dumps(body)), account, limited=False)
         except (Refused, _Silenced) as failure:
             account.fail(failure.name, failure.key)
             return (failure.status, orjson.loads(failure.body)) if isinstance(failure, Refused) else None
@@ -508,8 +200,8 @@ class Provider:
         except ValueError:
             return 200, answer.decode(errors="replace")
 
-    def _accept(self, asked: _Asked, account: _Account, *, limited: bool = True) -> tuple[bytes, bytes]:
-        """The key and the body of an answer that is now paid for, or one of the exceptions above."""
+    def _accept(self, asked: Asked, account: Account, *, limited: bool = True) -> tuple[bytes, bytes]:
+        """Returns the key and the body of an answer that is now paid for, or one of the exceptions above."""
         digest = sha256(asked.user.encode()).digest()
         key = digest[:16]
         try:
@@ -559,13 +251,13 @@ class Provider:
             message = f"Rate limit reached for {model} on {limit} Please try again in {duration(wait)}."
             raise Refused("rate_limit_exceeded", like="429", retry_after=wait, type=what, message=message)
 
-    def _draw(self, key: bytes, account: _Account, purpose: bytes) -> float:
+    def _draw(self, key: bytes, account: Account, purpose: bytes) -> float:
         """A number between 0 and 1 that depends on the seed, the document and how often it was paid or hit before."""
         seen = account.paid.get(key, 0) + account.faulted.get(key, 0)
         drawn = blake2b(b"%d/%d/%b/%b" % (self.options.seed, seen, purpose, key), digest_size=8).digest()
         return (int.from_bytes(drawn, "big") + 0.5) / 2**64
 
-    def _fault(self, key: bytes, account: _Account) -> str | None:
+    def _fault(self, key: bytes, account: Account) -> str | None:
         draw = self._draw(key, account, b"fault")
         for name, rate in self._rates:
             draw -= rate
@@ -573,7 +265,7 @@ class Provider:
                 return name
         return None
 
-    def _delay(self, key: bytes, account: _Account, arrived: float) -> float:
+    def _delay(self, key: bytes, account: Account, arrived: float) -> float:
         """Seconds until an accepted request is answered: its place in the line, then what is left of its latency."""
         options = self.options
         delay = options.latency
@@ -618,7 +310,7 @@ class Provider:
         if failing and failing not in (QUOTA, "context_length_exceeded") and (name or failing != "model_not_found"):
             raise self._failure(failing)
         if name and not name.startswith("simulated-"):
-            raise _no_model(name)
+            raise no_model(name)
         models = [
             {"id": each, "object": "model", "created": 1_700_000_000, "owned_by": "simulated"}
             for each in ([name] if name else MODELS)
@@ -630,7 +322,7 @@ class Provider:
         return self._json(orjson.dumps(stats | self.batches.stats() | {"in_flight": self.in_flight}))
 
     async def _reset(self, _: BaseRequest) -> Response:
-        self.account = _Account()
+        self.account = Account()
         self.account.max_in_flight = self.in_flight
         self.batches.reset_stats()
         return self._json(b"{}")
@@ -704,7 +396,7 @@ def run(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: `python -m batch.local.simulator.provider --port 0 --latency 0.05`."""
+    """Runs command line: `python -m batch.local.simulator.provider --port 0 --latency 0.05`."""
     parser = argparse.ArgumentParser(
         prog="docbatch simulate-provider", description="A simulated OpenAI-compatible API."
     )

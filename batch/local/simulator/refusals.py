@@ -40,5 +40,9 @@ class Refused(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> Refused:
-    """A 400 of a request that is not as the API wants it."""
+    """Returns a 400 of a request that is not as the API wants it."""
     return Refused("invalid_request", message=message, param=param, code=code)
+
+
+class SchemaError(ValueError):
+    """The schema is not a valid JSON schema, or no answer to it can be made."""

@@ -10,7 +10,7 @@ import io
 import zipfile
 import zlib
 
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 MOST_ENTRIES = 10_000
 MOST_UNPACKED = 512 * 2**20
@@ -53,7 +53,7 @@ class Archive:
         self.is_named_well = all(name == entry.orig_filename for name, entry in self._entries.items())
 
     def read(self, name: str) -> bytes:
-        """An entry, of its declared size at most."""
+        """Returns an entry, of its declared size at most."""
         if name not in self._entries:
             raise Unreadable("corrupt", f"the archive lacks {name[:100]!r}")
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from workers.extract.files.extracted import Unreadable
 from workers.extract.files.kinds import NEVER_TEXT, suffix_of, unsupported
-from workers.extract.files.unreadable import Unreadable
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which begins alike
@@ -57,7 +57,7 @@ _CONTROLS = frozenset(map(chr, range(32))) - set("\t\n\r\f\v\x1b\x08\x1a")
 
 
 def quickly(data: bytes) -> str | None:
-    """The text of UTF-8 without NUL; None for all that takes a closer look. As fast as the codec."""
+    """Returns the text of UTF-8 without NUL; None for all that takes a closer look. As fast as the codec."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -66,7 +66,7 @@ def quickly(data: bytes) -> str | None:
 
 
 def decode(key: str, data: bytes, *, declared: str | None = None) -> str:
-    """The text of a document that is text, whatever its encoding. Raises `Unreadable`.
+    """Returns the text of a document that is text, whatever its encoding. Raises `Unreadable`.
 
     Args:
         declared: the encoding that the document's envelope names.
@@ -147,7 +147,7 @@ def _named(name: str | None) -> str | None:
 
 
 def _as(name: str, data: bytes) -> str | None:
-    """The text in a declared encoding; None where that is not kept to."""
+    """Returns the text in a declared encoding; None where that is not kept to."""
     try:
         text = data.decode(name)
     except (LookupError, ValueError, UnicodeError):  # LookupError for codecs that make no text, such as hex

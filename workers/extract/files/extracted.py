@@ -1,8 +1,15 @@
-"""What comes out of a document: its text, and how much of it has none."""
+"""What comes out of a document: its text, and how much of it has none; or the word and sentence of its error row."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+EXTRACTION_ERRORS = (
+    *("empty", "not_utf8", "not_text", "too_deep", "corrupt", "encrypted", "no_text", "unsupported_format"),
+    *("unreadable_text", "decompression_bomb", "too_much_text"),
+    *("extraction_timeout", "extraction_memory", "extraction_crashed"),
+)
+"""All words that extraction has; docs/extraction.md says what each means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +26,13 @@ class Extracted:
 
     @property
     def counts(self) -> dict[str, int | None]:
-        """The columns of a row that say so."""
+        """Returns the columns of a row that say so."""
         return {"pages": self.pages, "pages_without_text": self.pages_without_text}
+
+
+class Unreadable(ValueError):
+    """No text can be had from these bytes; `error_type` is the word for the row."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type

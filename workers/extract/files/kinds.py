@@ -116,7 +116,7 @@ def kind_of(key: str, data: bytes) -> Kind:
 
 
 def _is_utf8(data: bytes) -> bool:
-    """Whether it may be a text that tells of PDFs."""
+    """Tells whether it may be a text that tells of PDFs."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -134,19 +134,19 @@ def _is_page(suffix: str, data: bytes) -> bool:
 
 
 def _is_mail(data: bytes) -> bool:
-    """Whether it begins with headers, and one that nothing but a message has."""
+    """Tells whether it begins with headers, and one that nothing but a message has."""
     headers = _HEADERS.match(data[:_MAIL_WITHIN])
     return headers is not None and _ONLY_MAILS_HAVE.search(headers[0]) is not None
 
 
 def suffix_of(key: str) -> str:
-    """What follows the last dot of the name, in small letters; empty without one."""
+    """Returns what follows the last dot of the name, in small letters; empty without one."""
     name = key.rpartition("/")[2]
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def unsupported(data: bytes) -> str | None:
-    """The name of a binary format that no text is taken from, for bytes that are known to be no text."""
+    """Returns the name of a binary format that no text is taken from, for bytes that are known to be no text."""
     if data[257:262] == b"ustar":
         return "a tar archive"
     if data[4:8] == b"ftyp":

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from workers.extract.files.archives import Archive
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 Format = Literal["docx", "pptx", "xlsx"]
 MAIN: dict[Format, str] = {"docx": "word/document.xml", "pptx": "ppt/presentation.xml", "xlsx": "xl/workbook.xml"}
@@ -59,11 +59,11 @@ class Package:
         self.kind = self._kind()
 
     def part(self, name: str) -> str | None:
-        """How the archive spells a part's name."""
+        """Tells how the archive spells a part's name."""
         return name if name in self._archive.names else self._spelled.get(name.lower())
 
     def targets(self, part: str) -> dict[str, list[str]]:
-        """What a part names by relationships: the last step of their type -> names of parts that are there."""
+        """Returns what a part names by relationships: the last step of their type -> names of parts that are there."""
         folder = posixpath.dirname(part)
         own = self.part(_relationships_of(part))
         found: dict[str, list[str]] = {}
@@ -76,7 +76,7 @@ class Package:
         return found
 
     def rewritten(self, changed: dict[str, bytes], data: bytes) -> bytes:
-        """The package as the library takes it, with `changed` parts; `data`, as it came, if it takes that."""
+        """Returns the package as the library takes it, with `changed` parts; `data`, as it came, if it takes that."""
         moved, spelled_well = self._moved()
         if not changed and not moved and spelled_well and self._archive.is_named_well:
             return data
@@ -197,6 +197,6 @@ def _relationships_of(part: str) -> str:
 
 
 def _resolved(folder: str, target: str) -> str:
-    """The name of a part that a relationship of a part in `folder` names."""
+    """Returns the name of a part that a relationship of a part in `folder` names."""
     target = unquote(target.replace("\\", "/"))
     return posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")

@@ -12,8 +12,7 @@ from email import message_from_bytes, policy
 from email.message import Message
 
 from workers.extract.files.encodings import decode
-from workers.extract.files.unreadable import Unreadable
-from workers.extract.mail.calendar import calendar_to_text
+from workers.extract.files.extracted import Unreadable
 from workers.extract.mail.mail_fields import body_bytes, charset_of, header, headers, name_of
 from workers.extract.web.html import page_to_text
 
@@ -33,6 +32,16 @@ _SEALED = {"application/pkcs7-mime", "application/x-pkcs7-mime"}
 _STUB = 3
 """Times the words that an HTML alternative has, of the plain one, from which on that is a pointer to it at best."""
 _ARMOURED = "-----BEGIN PGP MESSAGE-----"
+_SHOWN = {
+    "SUMMARY": "Event", "DTSTART": "Start", "DTEND": "End", "DUE": "Due", "DURATION": "Duration", "RRULE": "Repeats",
+    "LOCATION": "Where", "ORGANIZER": "Organizer", "ATTENDEE": "Attendee", "STATUS": "Status", "METHOD": "Method",
+    "DESCRIPTION": "Description", "COMMENT": "Comment",
+}  # fmt: skip
+_LINE = re.compile(
+    r"""(?P<name>[A-Za-z-]+)(?P<parameters>(?:;[\w-]+=(?:"[^"]*"|[^";:,]*)(?:,(?:"[^"]*"|[^";:,]*))*)*):(?P<value>.*)"""
+)
+_PARAMETER = re.compile(r';(CN|TZID)="?([^";:]*)"?', re.IGNORECASE)
+_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(Z?))?\Z")
 
 
 def mail_to_text(key: str, data: bytes) -> str:
@@ -46,7 +55,7 @@ def mail_to_text(key: str, data: bytes) -> str:
 
 
 def _message(key: str, data: bytes) -> str:
-    """One message; without headers of one, the text that it is."""
+    """Returns one message; without headers of one, the text that it is."""
     message = _parsed(data)
     if not any(name in message for name in (*_HEADERS, "Content-Type", "MIME-Version")):
         return decode(key, data)
@@ -75,7 +84,7 @@ class _Reader:
         return "\n".join([*lines, "", "\n\n".join(texts)]).strip()
 
     def _texts(self, part: Message, *, alone: bool = False) -> Iterator[str]:
-        """The texts of a part and of those in it. `alone`: it is a message's only one, or holds all others."""
+        """Yields the texts of a part and of those in it. `alone`: it is a message's only one, or holds all others."""
         kind = part.get_content_type()
         if part.get_content_maintype() == "multipart":
             yield from self._parts(part, kind, alone)
@@ -146,7 +155,7 @@ class _Reader:
         return [*chosen, *events]
 
     def _enclosed(self, part: Message, kind: str) -> Iterator[str]:
-        """A message, or a report, in a part of its own."""
+        """Yields a message, or a report, in a part of its own."""
         payload = part.get_payload()
         enclosed = [each for each in payload if isinstance(each, Message)] if isinstance(payload, list) else []
         if not enclosed:
@@ -207,3 +216,38 @@ def _decoded(key: str, data: bytes, charset: str | None) -> str:
 
 def _words_in(texts: list[str]) -> int:
     return sum(len(text.split()) for text in texts)
+
+
+def calendar_to_text(text: str) -> str:
+    """Reads events and tasks of iCalendar (RFC 5545); the text as it is where it has none that can be read."""
+    lines: list[str] = []
+    within: list[str] = []
+    for line in re.sub(r"\r?\n[ \t]", "", text).splitlines():
+        found = _LINE.match(line)
+        if found is None:
+            continue
+        name, value = found["name"].upper(), found["value"]
+        if name == "BEGIN":
+            within.append(value.strip().upper())
+        elif name == "END" and within:
+            within.pop()
+        elif name in _SHOWN and within and within[-1] in ("VEVENT", "VTODO", "VJOURNAL", "VFREEBUSY", "VCALENDAR"):
+            lines.append(f"{_SHOWN[name]}: {_value(found)}")
+    return "\n".join(lines) if lines else text
+
+
+def _value(found: re.Match[str]) -> str:
+    value = found["value"].strip()
+    said = {name.upper(): text for name, text in _PARAMETER.findall(found["parameters"])}
+    time = _TIME.match(value)
+    if time is not None:
+        day = f"{time[1]}-{time[2]}-{time[3]}"
+        if time[4] is None:
+            return day
+        zone = " UTC" if time[7] else f" {said['TZID']}" if "TZID" in said else ""
+        return f"{day} {time[4]}:{time[5]}{zone}"
+    value = re.sub(r"\\([\\;,nN])", lambda each: "\n" if each[1] in "nN" else each[1], value)
+    if value.lower().startswith("mailto:"):
+        value = value[len("mailto:") :]
+        return f"{said['CN']} <{value}>" if said.get("CN") else value
+    return value

@@ -10,7 +10,7 @@ from email.errors import MessageError
 from email.message import Message
 
 from workers.extract.files.encodings import decode
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 
 _FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, MessageError)
 """What Python's parser of parameters raises of malformed ones."""
@@ -70,7 +70,7 @@ def _text(data: bytes, charset: str) -> str:
 
 
 def _eight_bit(text: str) -> str:
-    """A header with bytes beyond ASCII in it, which Python hands out as surrogates."""
+    """Returns a header with bytes beyond ASCII in it, which Python hands out as surrogates."""
     try:
         data = text.encode("ascii", "surrogateescape")
     except UnicodeEncodeError:  # text already

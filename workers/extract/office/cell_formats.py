@@ -34,7 +34,7 @@ def time_code(code: str) -> str | None:
 
 
 def as_time(number: float, code: str) -> str | None:
-    """A number of days as hours, minutes and seconds; None for one that is a day of the calendar, too.
+    """Returns a number of days as hours, minutes and seconds; None for one that is a day of the calendar, too.
 
     Args:
         code: as `time_code` gives it.
@@ -68,7 +68,7 @@ def digits_code(code: str) -> str | None:
 
 
 def as_digits(number: float, code: str) -> str | None:
-    """A whole number set as `digits_code` says; None for any other.
+    """Returns a whole number set as `digits_code` says; None for any other.
 
     Args:
         code: as `digits_code` gives it.

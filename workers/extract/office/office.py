@@ -10,8 +10,8 @@ import olefile
 from office_oxide import Document, OfficeOxideError
 
 from workers.extract.files.archives import Archive
+from workers.extract.files.extracted import Unreadable
 from workers.extract.files.packages import Package
-from workers.extract.files.unreadable import Unreadable
 from workers.extract.office.old_notes import notes_of
 from workers.extract.office.old_sheets import with_times
 from workers.extract.office.spreadsheets import mended_sheets
@@ -98,7 +98,7 @@ def _text(data: bytes, kind: Format) -> str:
 
 
 def _is_empty(document: Document, text: str) -> bool:
-    """Whether a workbook's text is nothing but the names of its sheets."""
+    """Tells whether a workbook's text is nothing but the names of its sheets."""
     if text.count("\n") > MOST_LINES:
         return False
     lines = [line.strip() for line in text.split("\n") if line.strip()]

@@ -41,7 +41,7 @@ def notes_of(stream: bytes, current: bytes) -> list[str]:
 
 
 def _places(stream: bytes, edit: int) -> tuple[dict[int, int], int]:
-    """Where each part lies after all edits, the last one first, and which of them is the document."""
+    """Tells where each part lies after all edits, the last one first, and which of them is the document."""
     places: dict[int, int] = {}
     document = None
     for _ in range(MOST_EDITS):
@@ -86,7 +86,7 @@ def _text(stream: bytes, at: int) -> str:
 
 
 def _inside(stream: bytes, at: int, wanted: int) -> Iterator[tuple[int, int, int, int]]:
-    """The records of a container, if it is one of the kind `wanted`."""
+    """Yields the records of a container, if it is one of the kind `wanted`."""
     kind, size = struct.unpack_from("<2xHI", stream, at)
     return _records(stream, at + 8, at + 8 + size) if kind == wanted else iter(())
 

@@ -41,7 +41,7 @@ def with_times(text: str, stream: bytes) -> str:
 
 
 def _names(number: float) -> list[str]:
-    """What the library may show for a number of days; a whole number would be taken for others, and is left."""
+    """Returns what the library may show for a number of days; a whole number would be taken for others, and is left."""
     names = [] if number.is_integer() else [repr(number)]
     for zero in _DAY_ZERO if 0 <= number < 100_000 else ():
         day = zero + timedelta(seconds=round(number * 86_400))
@@ -50,7 +50,7 @@ def _names(number: float) -> list[str]:
 
 
 def _timed_numbers(stream: bytes) -> Iterator[tuple[float, str]]:
-    """The numbers of cells whose format is one of times, with its code."""
+    """Yields the numbers of cells whose format is one of times, with its code."""
     codes: dict[int, str] = dict(BUILT_IN_TIMES)
     times: dict[int, str] = {}
     styles = 0
@@ -94,7 +94,7 @@ def _cells(kind: int, data: bytes) -> Iterator[tuple[int, float]]:
 
 
 def _unpacked(packed: int) -> float:
-    """The number of an RkNumber ([MS-XLS] 2.5.217)."""
+    """Returns the number of an RkNumber ([MS-XLS] 2.5.217)."""
     if packed & 2:
         number = float(packed >> 2 if packed < 2**31 else (packed >> 2) - 2**30)
     else:

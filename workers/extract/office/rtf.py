@@ -12,7 +12,7 @@ import codecs
 import re
 from dataclasses import dataclass, replace
 
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 from workers.extract.office.symbol_fonts import OTHER, shown
 
 _TOKEN = re.compile(
@@ -148,7 +148,7 @@ class _Reader:
         raise Unreadable("corrupt", f"the RTF document is truncated: {len(self._opened):,} of its groups have no end")
 
     def _leave(self) -> bool:
-        """The end of a group; False at the document's."""
+        """Ends a group; False at the document's end."""
         self._flush()
         was = self._state
         if self._opened:
@@ -225,7 +225,7 @@ class _Reader:
         return _CHARSETS.get(charset, self._codec)
 
     def _is_half(self, data: bytes) -> bool:
-        """Whether the last of the bytes begins a character of two."""
+        """Tells whether the last of the bytes begins a character of two."""
         encoding = self._encoding()
         if data[-1] < 0x80 or encoding not in _TWO_BYTES:
             return False

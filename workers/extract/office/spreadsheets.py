@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape, unescape
 
 from workers.extract.files.archives import Archive
+from workers.extract.files.extracted import Unreadable
 from workers.extract.files.packages import Package
-from workers.extract.files.unreadable import Unreadable
 from workers.extract.office.cell_formats import BUILT_IN_TIMES, as_digits, as_time, digits_code, plainer, time_code
 
 _CELL = re.compile(rb"<((?:[\w.-]+:)?)c\s([^<>]*?[^<>/])>(.*?)</\1c\s*>", re.DOTALL)
@@ -31,7 +31,7 @@ _NOTHING = re.compile(rb"<((?:[\w.-]+:)?)v\s*(?:/>|></\1v\s*>)")
 
 
 def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
-    """The sheets that have such cells, as the library reads them right. Raises `Unreadable`."""
+    """Returns the sheets that have such cells, as the library reads them right. Raises `Unreadable`."""
     found = package.targets(package.main)
     styles = next(iter(found.get("styles", [])), None)
     changed = {}
@@ -54,7 +54,7 @@ def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
 
 
 def _plainer(styles: bytes) -> bytes:
-    """The styles with codes that the library takes."""
+    """Returns the styles with codes that the library takes."""
 
     def plain(found: re.Match[bytes]) -> bytes:
         code = unescape(found[3].decode(errors="replace"), _QUOTES)

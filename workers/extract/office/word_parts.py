@@ -35,7 +35,7 @@ _SIGNS = {
 
 
 def mended_texts(package: Package, archive: Archive) -> dict[str, bytes]:
-    """The parts of a DOCX that have such, as the library reads them right. Raises `Unreadable`."""
+    """Returns the parts of a DOCX that have such, as the library reads them right. Raises `Unreadable`."""
     found = package.targets(package.main)
     changed = {}
     for name in text_parts(package, found):
@@ -54,7 +54,7 @@ def mended_texts(package: Package, archive: Archive) -> dict[str, bytes]:
 
 
 def text_parts(package: Package, found: dict[str, list[str]]) -> list[str]:
-    """The main part, and those that it names which have text."""
+    """Returns the main part, and those that it names which have text."""
     return [package.main, *(name for kind in _TEXTS for name in found.get(kind, []))]
 
 

@@ -39,7 +39,7 @@ class Annotations:
         self.attached: list[str] = []
 
     def of(self, page: pypdfium2.PdfPage, text: str) -> Iterator[str]:
-        """The lines that they add to the page's text, each once in a document: a field may be on all pages."""
+        """Yields the lines that they add to the page's text, each once in a document: a field may be on all pages."""
         for at in range(min(pdfium.FPDFPage_GetAnnotCount(page), MOST_ANNOTATIONS)):
             annotation = pdfium.FPDFPage_GetAnnot(page, at)
             if not annotation:
@@ -102,7 +102,7 @@ class Annotations:
 
 
 def _text(read: Callable[..., int]) -> str:
-    """What one of PDFium's functions writes as UTF-16; it is asked for the bytes first."""
+    """Tells what one of PDFium's functions writes as UTF-16; it is asked for the bytes first."""
     size = read(None, 0)
     if size <= 2:
         return ""

@@ -13,8 +13,7 @@ from contextlib import suppress
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from workers.extract.files.extracted import Extracted
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Extracted, Unreadable
 from workers.extract.pdf.annotations import Annotations
 
 LITTLE = 24
@@ -45,7 +44,7 @@ _PORTFOLIO = re.compile(rb"/Collection\b")
 
 
 def pdf_to_text(data: bytes, most: int) -> Extracted:
-    """All pages' text, an empty line between two, and what is attached by name. Raises `Unreadable`.
+    """Returns all pages' text, an empty line between two, and what is attached by name. Raises `Unreadable`.
 
     Args:
         most: characters at which reading ends; whoever gets more of them has seen too much.
@@ -88,7 +87,7 @@ def pdf_to_text(data: bytes, most: int) -> Extracted:
 
 
 def _why(data: bytes) -> Unreadable:
-    """Why PDFium does not open it. A failure may leave the last one's reason standing, so another comes first."""
+    """Tells why PDFium does not open it. A failure may leave the last one's reason standing, so another comes first."""
     pdfium.FPDF_LoadMemDocument64(b"no PDF", 6, None)
     try:
         pypdfium2.PdfDocument(data)
@@ -136,7 +135,7 @@ class _Pages:
 
 
 def _shown(page: pypdfium2.PdfPage, letters: pypdfium2.PdfTextPage) -> str:
-    """The text within what a reader shows of the page.
+    """Returns the text within what a reader shows of the page.
 
     PDFium has a text within bounds, too, but without the ends of some lines: two words are one there.
     """
@@ -168,7 +167,7 @@ def _is_unmapped(letters: pypdfium2.PdfTextPage) -> bool:
 
 
 def _is_symbols(text: str) -> bool:
-    """Whether a text is dingbats, which is what old TeX's names of glyphs (`/a65`) are taken for."""
+    """Tells whether a text is dingbats, which is what old TeX's names of glyphs (`/a65`) are taken for."""
     if text.isascii():
         return False
     return len(_SYMBOLS.findall(text)) > UNMAPPED * len("".join(text.split()))
@@ -214,7 +213,7 @@ def _in_words(text: str) -> str:
 
 
 def _is_cut(data: bytes) -> bool:
-    """Whether objects may be missing at the end, which does not show otherwise: their numbers stood there.
+    """Tells whether objects may be missing at the end, which does not show otherwise: their numbers stood there.
 
     What follows all objects, the cross-references, is missing then. An end mark that alone is missing or damaged says
     nothing.

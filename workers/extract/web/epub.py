@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from workers.extract.files.archives import Archive
 from workers.extract.files.encodings import decode
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 from workers.extract.web.html import page_to_text
 
 _CONTAINER = "META-INF/container.xml"
@@ -58,7 +58,7 @@ class _Book:
         self._alike = {_alike(name): name for name in archive.names}
 
     def find(self, name: str) -> str:
-        """The entry that a link means. Raises `Unreadable`."""
+        """Returns the entry that a link means. Raises `Unreadable`."""
         for each in (name, unquote(name)):
             if each in self._archive.names:
                 return each
@@ -69,7 +69,7 @@ class _Book:
         raise Unreadable("corrupt", f"the EPUB lacks {name[:100]!r}, which it names as a part of it")
 
     def package_name(self) -> str:
-        """The file that says what the book is made of."""
+        """Returns the file that says what the book is made of."""
         if _alike(_CONTAINER) in self._alike:
             for rootfile in _all(self.xml(_CONTAINER), "rootfile"):
                 if rootfile.get("full-path"):
@@ -102,11 +102,11 @@ def _alike(name: str) -> str:
 
 
 def _numbered(entity: re.Match[bytes]) -> bytes:
-    """An entity of HTML, as XML has it."""
+    """Returns an entity of HTML, as XML has it."""
     text = html5.get(entity[1].decode())
     return entity[0] if text is None else "".join(f"&#{ord(each)};" for each in text).encode()
 
 
 def _all(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
-    """All elements of that name, whatever their namespace."""
+    """Yields all elements of that name, whatever their namespace."""
     return root.iterfind(f".//{{*}}{name}")

@@ -11,7 +11,7 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from workers.extract.files.unreadable import Unreadable
+from workers.extract.files.extracted import Unreadable
 from workers.extract.web.nesting import is_too_deep
 from workers.extract.web.xhtml import as_html
 
@@ -64,6 +64,10 @@ _SPACES = re.compile(" {2,}")
 _EDGED = re.compile("[\ufdd0-\ufdd2]+")
 _APART = {_RAISED: "^", _LOWERED: "_", _STRUCK: " "}
 """What parts two numbers: 10<sup>6</sup> is not 106, and <s>100</s>80 is neither 100 nor 10080."""
+MOST_TAGS, MOST_CHARACTERS = 50_000, 4_000_000
+"""Beyond either it may take more time and memory than a process has. Of 1,032 pages of the Web that were tried the
+largest have 20,000 start and end tags, and 1.6 MB."""
+_BREAKS = re.compile(r"\n{2,}")
 
 
 def page_to_text(page: str, *, xml: bool = False) -> str:
@@ -120,7 +124,7 @@ class _Walk:
             self._styled[node.mem_id] = (_CELL, "") if "cell" in styles else (_BREAK, _BREAK)
 
     def text_of(self, root: LexborNode) -> str:
-        """The text of an element with all that is in it."""
+        """Returns the text of an element with all that is in it."""
         parts, hidden, styled = self._parts, self._hidden, self._styled
         looks, formulas = bool(hidden or styled), self._formulas
         opened: list[tuple[LexborNode, str, bool, bool]] = []
@@ -168,7 +172,7 @@ class _Walk:
 
 
 def _value(node: LexborNode) -> str:
-    """What an <input> shows."""
+    """Tells what an <input> shows."""
     attributes = node.attributes
     if (attributes.get("type") or "").strip().lower() in _VALUE_NOT_SHOWN:
         return ""
@@ -176,7 +180,7 @@ def _value(node: LexborNode) -> str:
 
 
 def _between(node: LexborNode, signs: str) -> str:
-    """What stands before a part of a formula: the sign that is for it, none before the first."""
+    """Tells what stands before a part of a formula: the sign that is for it, none before the first."""
     count, before = 0, node.prev
     while before is not None and count < len(signs):
         count += not (before.tag or "").startswith("-")
@@ -208,3 +212,33 @@ def _seam(found: re.Match[str]) -> str:
     if _CELL in signs:
         return "\t" * signs.count(_CELL)
     return "\n" if _BREAK in signs else "\n" * signs.count(_LINE)
+
+
+def page_to_main_text(page: str) -> str:
+    """Reads the title, then what the page is there for: no navigation, cookie banners, side columns, footers, comments.
+
+    What that is trafilatura decides (docs/extraction.md has what it was compared with). A page in which it finds
+    nothing is read whole, as is one so large that it would take too much time or memory. Only for the processes of
+    `pool`: it takes milliseconds for a page as a rule, but nothing bounds what it may take. Raises `Unreadable`.
+    """
+    page = as_html(page)
+    if is_too_deep(page):
+        raise Unreadable("too_deep", "the HTML page nests too deeply: to parse it would take seconds to hours")
+    text = _main(page) if len(page) <= MOST_CHARACTERS and page.count("<") <= MOST_TAGS else ""
+    if not text:
+        return page_to_text(page)
+    heading = title_of(page)
+    return text if not heading or text.startswith(heading) else f"{heading}\n{text}"
+
+
+def _main(page: str) -> str:
+    """Finds the main text; empty also where the library fails: its bugs cost the choice, not the document."""
+    from trafilatura import extract  # 0.5 s and 30 MB, for jobs that ask for it
+
+    try:
+        text = extract(page, include_comments=False, include_tables=True, include_formatting=False) or ""
+    except MemoryError:
+        raise
+    except Exception:
+        return ""
+    return _BREAKS.sub("\n", text).strip()

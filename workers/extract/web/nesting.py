@@ -40,7 +40,7 @@ _IDENTICAL = 3
 
 
 def is_too_deep(page: str) -> bool:
-    """Whether parsing the page would take more than `MOST_WORK`."""
+    """Tells whether parsing the page would take more than `MOST_WORK`."""
     count = page.count("<")
     if count * count * (1 + REOPENED) < 2 * MOST_WORK:
         return False

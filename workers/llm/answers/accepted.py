@@ -39,7 +39,7 @@ class Accepted:
         self._answered = True
 
     def refuses_limit(self, status: int, body: Any) -> bool:
-        """Whether an answer to a request with `max_completion_tokens` says that this is no name that it knows.
+        """Tells whether an answer to a request with `max_completion_tokens` says that this is no name that it knows.
 
         Then the other one is taken from here on. A server that has answered the first name knows it.
         """

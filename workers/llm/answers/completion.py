@@ -97,7 +97,7 @@ class Completion:
 
 
 def read_completion(body: Any) -> Completion:
-    """What a decoded body of any shape says."""
+    """Returns what a decoded body of any shape says."""
     said = _read(body)
     if not said.has_choices and body is not None:
         said.shown = written(body)[:2000]
@@ -160,7 +160,7 @@ def _read_choice(choice: dict[str, Any], said: Completion) -> None:
 
 
 def _finish(choice: dict[str, Any]) -> str | None:
-    """How it ended: the first that says so. Of an object (SGLang, OpenAI's `finish_details`) it is the type."""
+    """Tells how it ended: the first that says so. Of an object (SGLang, OpenAI's `finish_details`) it is the type."""
     for name in ("finish_reason", "finishReason", "finish_details", "native_finish_reason", "stop_reason"):
         said = choice.get(name)
         if isinstance(said, dict):
@@ -171,7 +171,7 @@ def _finish(choice: dict[str, Any]) -> str | None:
 
 
 def _content(content: Any, said: Completion) -> str | None:
-    """The text of a message's content: a text, or parts of it (Mistral, Anthropic's shape, Databricks)."""
+    """Returns the text of a message's content: a text, or parts of it (Mistral, Anthropic's shape, Databricks)."""
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, dict) and "type" not in content:
@@ -194,7 +194,7 @@ def _content(content: Any, said: Completion) -> str | None:
 
 
 def without_thoughts(text: str) -> str:
-    """The answer without the thoughts before it; empty if there is nothing after them, or they have no end."""
+    """Returns the answer without the thoughts before it; empty if there is nothing after them, or they have no end."""
     rest = text
     for _ in range(MOST_BLOCKS):
         opened = _OPENS.match(rest)
@@ -217,7 +217,7 @@ def without_thoughts(text: str) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Whether an answer is JSON as a whole: marks are part of its strings then."""
+    """Tells whether an answer is JSON as a whole: marks are part of its strings then."""
     if text.lstrip()[:1] not in ("{", "["):
         return False
     try:
@@ -228,7 +228,7 @@ def _is_json(text: str) -> bool:
 
 
 def _mentioned(text: str, end: int) -> bool:
-    """Whether a closing mark has its opening one before it, in the midst of the text: the answer speaks of it."""
+    """Tells whether a closing mark has its opening one before it, in the midst of the text: the answer speaks of it."""
     return (
         re.search(
             rf"<(?:{_THINKING})(?:\s[^<>]{{0,200}})?>|\[THINK\]|◁think▷|<\|START_THINKING\|>", text[:end], re.IGNORECASE
@@ -238,7 +238,7 @@ def _mentioned(text: str, end: int) -> bool:
 
 
 def read_usage(found: Any) -> Usage | None:
-    """The tokens that an answer says it used, None where it says nothing.
+    """Returns the tokens that an answer says it used, None where it says nothing.
 
     - Reasoning tokens outside `completion_tokens` (xAI, Perplexity), or told by the total alone (Gemini), are of the
       completion: they are billed as such.
@@ -300,7 +300,7 @@ def _blocked(body: dict[str, Any]) -> str:
 
 
 def _count(value: Any) -> int | None:
-    """Tokens as a provider reports them, None for what is no number."""
+    """Returns tokens as a provider reports them, None for what is no number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -310,7 +310,7 @@ def _count(value: Any) -> int | None:
 
 
 def _first(*values: Any) -> int:
-    """The first that is a count above 0."""
+    """Returns the first that is a count above 0."""
     return next((count for count in map(_count, values) if count), 0)
 
 

@@ -67,7 +67,7 @@ class Rule:
     hint: str = ""
 
     def fits(self, status: int, codes: tuple[str, ...], message: str) -> bool:
-        """Whether an error of this status, with these codes and this message, is of this kind."""
+        """Tells whether an error of this status, with these codes and this message, is of this kind."""
         if status not in self.status:
             return False
         by_code = bool(self.code) and any(re.fullmatch(self.code, code, re.IGNORECASE) for code in codes)
@@ -258,7 +258,7 @@ def alone(verdict: Verdict) -> Verdict:
 
 
 def seconds_said(message: str) -> float | None:
-    """How long a message asks to wait: "Please try again in 7m12.5s" (Groq, OpenAI), "retry in 20s" (Gemini)."""
+    """Tells how long a message asks to wait: "Please try again in 7m12.5s" (Groq, OpenAI), "retry in 20s" (Gemini)."""
     found = _TRY_AGAIN.search(message)
     if found is None:
         return None
@@ -295,7 +295,7 @@ TOOLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
 
 
 def judge_answer(status: int, said: Completion, text: str = "") -> Verdict | None:
-    """The verdict on what a 2xx says; None for a whole answer. `text`: the beginning of a body that is no JSON.
+    """Returns the verdict on what a 2xx says; None for a whole answer. `text`: the beginning of a body that is no JSON.
 
     Whole is what ends with a word that is known to mean so, or with none (some servers give none), and holds more than
     white space.
@@ -340,7 +340,7 @@ def _finish_word(said: str) -> str:
 
 
 def is_visible(text: str) -> bool:
-    """Whether there is anything in a text but white space, control and zero-width characters."""
+    """Tells whether there is anything in a text but white space, control and zero-width characters."""
     return any(char.isprintable() and not char.isspace() for char in text)
 
 

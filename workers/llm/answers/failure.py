@@ -52,7 +52,7 @@ class Failure:
 
 
 def find_failure(body: Any, *, answered: bool) -> Failure | None:
-    """The error in a body that came with a success, None if there is none.
+    """Returns the error in a body that came with a success, None if there is none.
 
     `answered`: there is an answer in it, so only what calls itself an error is one.
     """
@@ -81,7 +81,7 @@ def find_failure(body: Any, *, answered: bool) -> Failure | None:
 
 
 def read_failure(body: Any, text: str = "") -> Failure:
-    """What a body says that is an error; `text` is its beginning where it is no JSON."""
+    """Returns what a body says that is an error; `text` is its beginning where it is no JSON."""
     codes: list[str] = []
     words: list[str] = []
     if isinstance(body, str):

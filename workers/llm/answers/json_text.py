@@ -26,7 +26,7 @@ _BROKEN = re.compile(
 
 
 def decoded(raw: bytes, charset: str | None = None) -> Any:
-    """The value of a body of JSON, mended if need be; None for what is no JSON.
+    """Returns the value of a body of JSON, mended if need be; None for what is no JSON.
 
     `charset`: what its sender says that it is written in. What no reading makes text of becomes U+FFFD.
     """
@@ -50,7 +50,7 @@ def _text(raw: bytes, charset: str | None) -> str:
 
 
 def written(value: Any) -> str:
-    """The JSON of a value that a server sent; empty for what nests deeper than is written here."""
+    """Returns the JSON of a value that a server sent; empty for what nests deeper than is written here."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:
@@ -81,7 +81,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def dug_out(text: str) -> str:
-    """The one JSON object in an answer, without the prose and fences around it.
+    """Returns the one JSON object in an answer, without the prose and fences around it.
 
     Of several different objects nobody knows which counts, nor whether one does that stands within something broken or
     before something that was cut off. Then, and where there is none, it is the text as it is: whoever reads it says

@@ -276,7 +276,7 @@ class Purse:
         return bool(self._line) or account.left < account.low or time.monotonic() >= account.report_at
 
     def _is_held(self) -> bool:
-        """Whether there are no further calls here for now; a drain still lets re-asks end, and they are paid."""
+        """Tells whether there are no further calls here for now; a drain still lets re-asks end, and they are paid."""
         return self._brakes.stopped() and not self._brakes.only_draining()
 
     def _is_over(self, account: _Account) -> bool:
@@ -313,7 +313,7 @@ class Purse:
         self._measured = now, self._spent
 
     async def _exchange(self, request: BudgetRequest) -> BudgetAnswer:
-        """The coordinator's answer, however long it takes to reach it."""
+        """Returns the coordinator's answer, however long it takes to reach it."""
         pause = REPEAT_FIRST
         while True:
             try:

@@ -251,7 +251,7 @@ class Limiter:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _is_paced(self) -> bool:
-        """Whether the minute's limits are known, and keeping to them is enough."""
+        """Tells whether the minute's limits are known, and keeping to them is enough."""
         return self._limits != (None, None) and not self._names_days
 
     def _next(self, now: float) -> Lane | None:
@@ -263,7 +263,7 @@ class Limiter:
         return found
 
     def _is_held_back(self, lane: Lane, now: float) -> bool:
-        """Whether anything keeps the lane's next call back."""
+        """Tells whether anything keeps the lane's next call back."""
         return (
             lane.in_flight >= lane.concurrency
             or self._is_full(now)
@@ -354,7 +354,7 @@ class Limiter:
         self._held_until = until
 
     def _current_pace(self, now: float) -> float:
-        """What share of the known limits may be used: less after the provider said that they were reached."""
+        """Returns what share of the known limits may be used: less after the provider said that they were reached."""
         return min(1.0, self._pace + FASTER * (now - self._pace_at))
 
     def _set_paces(self, now: float) -> None:
@@ -381,7 +381,7 @@ def seconds_of(text: str) -> float | None:
 
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:
-    """A positive whole number in a header."""
+    """Returns a positive whole number in a header."""
     found = headers.get(name)
     try:
         return int(found) if found is not None and int(found) > 0 else None

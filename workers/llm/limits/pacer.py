@@ -27,7 +27,7 @@ class Bucket:
         self._level = min(self._level, self._rate * BURST_SECONDS)
 
     def wait(self, now: float) -> float:
-        """Seconds until something may be taken; infinite while nothing flows."""
+        """Returns seconds until something may be taken; infinite while nothing flows."""
         self._fill(now)
         if self._rate <= 0:
             return float("inf")
@@ -61,7 +61,7 @@ class Pacer:
         self._tokens = _with_rate(self._tokens, tokens, now)
 
     def wait(self, now: float) -> float:
-        """Seconds until a request may go out."""
+        """Returns seconds until a request may go out."""
         requests = self._requests.wait(now) if self._requests is not None else 0.0
         tokens = self._tokens.wait(now) if self._tokens is not None else 0.0
         return max(requests, tokens)

@@ -107,7 +107,7 @@ class Quotas:
         self._quotas: dict[str, _Quota] = {}
 
     def lane(self, run_id: str, job: Job) -> QuotaLane:
-        """The lane of a run, closed as yet."""
+        """Returns the lane of a run, closed as yet."""
         name = job.limits.quota or quota_name(self._endpoint, job.model.name, self._key)
         quota = self._quotas.get(name)
         if quota is None:
@@ -247,7 +247,7 @@ class _Quota:
         )
 
     async def _renew(self) -> float:
-        """One renewal; returns seconds until the next."""
+        """Renews once; returns seconds until the next."""
         now = time.monotonic()
         since, self._leased_at = now - self._leased_at, now
         request = LeaseRequest(

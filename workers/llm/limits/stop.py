@@ -64,7 +64,7 @@ class Brakes:
         self._control = control
 
     def stop(self) -> Stop | None:
-        """Why to stop, None to go on."""
+        """Tells why to stop, None to go on."""
         if self._drain.is_set():
             return Stop(Reason.DRAIN, "the worker is shutting down", self.epoch)
         if self._control.state != State.RUNNING:
@@ -75,7 +75,7 @@ class Brakes:
         return self.stop() is not None
 
     def only_draining(self) -> bool:
-        """Whether the shutdown of this worker is all that stops the run here."""
+        """Tells whether the shutdown of this worker is all that stops the run here."""
         return self._drain.is_set() and self._control.state == State.RUNNING and self._stop is None
 
     async def wait_stopped(self, seconds: float) -> bool:

@@ -19,9 +19,11 @@ async def sleep_unless(stopped: Callable[[], bool], seconds: float) -> bool:
 
 
 async def sleep_while(held: Callable[[], bool], stopped: Callable[[], bool]) -> None:
-    """Sleeps for as long as something holds, but at most until stopped; both are asked twenty times a second."""
-    while held() and not stopped():  # noqa: ASYNC110 - a matter of time, without an event
-        await asyncio.sleep(0.05)
+    """Sleeps for as long as something holds, but at most until stopped; both are asked twice a second in the end."""
+    pause = 0.05
+    while held() and not stopped():
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 0.5)
 
 
 def raise_if_cancelled() -> None:

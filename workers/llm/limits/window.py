@@ -32,7 +32,7 @@ class Window:
         """The fewest tokens for a word that an answer with an uncut prompt showed; 1 at most."""
 
     def is_cut(self, messages: bytes, tokens: int) -> bool:
-        """Whether `tokens`, cached ones included, are too few for the request's messages (JSON, UTF-8)."""
+        """Tells whether `tokens`, cached ones included, are too few for the request's messages (JSON, UTF-8)."""
         if tokens < SMALLEST_WINDOW:
             if tokens >= TELLING and self._seen < LEARNT_FROM:
                 self._seen += 1
@@ -45,6 +45,6 @@ class Window:
 
 
 def least_tokens(messages: bytes, per_word: float = 1.0) -> float:
-    """Tokens of UTF-8 text at least. (Escaped line ends in JSON join words: fewer are counted, never more.)"""
+    """Returns tokens of UTF-8 text at least. (Escaped line ends in JSON join words: fewer are counted, never more.)"""
     wide = len(messages) - len(messages.translate(None, _WIDE))
     return max(1, len(messages.split())) * per_word + wide * PER_CHARACTER

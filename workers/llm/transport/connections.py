@@ -56,7 +56,7 @@ def demand_fresh(fresh: bool) -> None:
 
 
 def was_reused() -> bool:
-    """Whether the last request of this task went out on a connection that had been used before."""
+    """Tells whether the last request of this task went out on a connection that had been used before."""
     return _reused.get()
 
 

@@ -46,11 +46,11 @@ class Keys:
 
     @property
     def identity(self) -> str:
-        """What stays the same however often the key changes, and is another one for another key."""
+        """Returns what stays the same however often the key changes, and is another one for another key."""
         return self._file or self._command or self.current
 
     async def renew(self, refused: str) -> bool:
-        """Whether there is another key than the one that the provider refused: then it is the current one."""
+        """Tells whether there is another key than the one that the provider refused: then it is the current one."""
         async with self._renewing:
             if self.current != refused:
                 return True

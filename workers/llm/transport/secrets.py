@@ -77,7 +77,7 @@ class Secrets:
 
 
 def _without_runs(raw: bytes, core: bytes) -> bytes:
-    """The body without those runs of base64 that hold `core`."""
+    """Returns the body without those runs of base64 that hold `core`."""
     parts, done = [], 0
     while (at := raw.find(core, done)) >= 0:
         start, end = at, at + len(core)
@@ -91,7 +91,7 @@ def _without_runs(raw: bytes, core: bytes) -> bytes:
 
 
 def _base64_cores(secret: bytes) -> set[bytes]:
-    """What base64 makes of the secret wherever it begins within a group of three bytes, as in `user:SECRET`.
+    """Returns what base64 makes of the secret wherever it begins within a group of three bytes, as in `user:SECRET`.
 
     Without the characters that its neighbours have a part in; in the alphabet of URLs too.
     """

@@ -64,7 +64,7 @@ def sdk_client(keys: Keys, **options: Any) -> openai.AsyncOpenAI:
 
 
 def endpoint_proxy(base_url: str, keys: Keys) -> Proxy | None:
-    """The environment's proxy to the endpoint, whose password is a secret from here on; None for none.
+    """Returns the environment's proxy to the endpoint, whose password is a secret from here on; None for none.
 
     Raises `CredentialsMissing` for an endpoint or a proxy that cannot be used.
     """
@@ -158,7 +158,7 @@ class Transport:
             raise TransportError("connection", secrets.clean(f"{url}: {type(error).__name__}: {error}")) from None
 
     async def _once(self, url: str, payload: bytes) -> tuple[Reply, str]:
-        """The answer to a request, and the key that went with it."""
+        """Returns the answer to a request, and the key that went with it."""
         session, key = self._open(), self._asks_as
         to_proxy = self._proxy.headers if self._proxy is not None and self._tunnels else None
         demand_fresh(False)
@@ -179,7 +179,7 @@ class Transport:
                 demand_fresh(True)
 
     def _cleaned(self, status: int, headers: Any, raw: bytes, charset: str | None) -> Reply:
-        """An answer without secrets. Raises `TransportError` for a proxy's own refusal."""
+        """Returns an answer without secrets. Raises `TransportError` for a proxy's own refusal."""
         if status == 407 and self._proxy is not None:
             raise TransportError(
                 "unreachable", f"{self.base_url}: HTTP 407: the proxy wants a password{self._by_proxy()}"
@@ -203,7 +203,7 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, unpacked; of an error only its beginning. aiohttp unpacks no faster than it is read."""
+    """Returns the body, unpacked; of an error only its beginning. aiohttp unpacks no faster than it is read."""
     is_error = response.status >= 300
     most = MAX_ERROR_BYTES if is_error else MAX_BODY_BYTES
     if response.content_length is not None and "Content-Encoding" not in response.headers:

@@ -21,7 +21,8 @@ import batch.cli.main
 import batch.client.run
 import batch.local.stack
 from batch.cli.main import command_line
-from batch.client.run import Run, RunResult
+from batch.client.run import Run
+from batch.client.status import RunResult
 from batch.files.manifest import Manifest
 from batch.local.processes import ProcessError
 from batch.network.connection import TemporalUnreachable
@@ -604,7 +605,7 @@ def test_up_leaves_the_env_file_of_a_stack_that_runs_alone(monkeypatch: pytest.M
         def __init__(self, options: Any, *, on_event: Callable[[str], None]) -> None: ...
 
         def __enter__(self) -> None:
-            raise batch.local.stack.StackError("the folder is in use by another local stack")
+            raise batch.local.options.StackError("the folder is in use by another local stack")
 
         def __exit__(self, *_: object) -> None: ...
 

@@ -14,7 +14,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from batch import Job
-from batch.client import checks
+from batch.client import checks, status
 from batch.client import run as client
 from batch.workflows.run_state import RunInput
 from tests.jobs import job
@@ -98,4 +98,4 @@ def test_a_status_tells_what_is_repeated_without_success(attempt: int, said: str
     )
     answer = DescribeWorkflowExecutionResponse(pending_activities=[PendingActivityInfo(attempt=9), pending])
     described: Any = SimpleNamespace(raw_description=answer)
-    assert client._failing(described) == said
+    assert status.failing(described) == said

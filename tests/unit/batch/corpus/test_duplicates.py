@@ -12,7 +12,8 @@ import pytest
 
 from batch.corpus.duplicates import COLUMNS, Duplicates, parse_reference
 from batch.corpus.planning import PlannedDocument, ShardCutter
-from batch.job.job import Job, JobError
+from batch.job.job import Job
+from batch.job.part import JobError
 from tests.jobs import job
 
 

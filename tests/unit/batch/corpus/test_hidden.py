@@ -19,8 +19,8 @@ from batch.client.checks import CheckFailed, SourceEmpty, check_source
 from batch.corpus.hidden import HIDDEN_ROWS, Selection, hidden_by
 from batch.corpus.planning import PlanFooter
 from batch.job.formats import kind_of
-from batch.job.job import Source
 from batch.job.prefixes import Prefixes
+from batch.job.source import Source
 from batch.previews.sample import named_documents, sample_of_source, spread_over_source
 from batch.storage.store import ObjectArchived, ObjectEntry, ObjectMissing, StorageRefused
 from tests.memory_storage import MemoryStorage

@@ -22,8 +22,9 @@ from batch.corpus.hidden import Selection
 from batch.corpus.key_list import ManifestBroken
 from batch.corpus.keys import SourceKeys
 from batch.corpus.planning import PlannedDocument
-from batch.job.job import Job, Source
+from batch.job.job import Job
 from batch.job.prefixes import Prefixes
+from batch.job.source import Source
 from batch.previews.sample import named_documents, sample_of_source, spread_over_source
 from batch.storage.layout import place_of
 from batch.storage.store import BucketMissing, StorageRefused

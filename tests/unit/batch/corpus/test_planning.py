@@ -15,7 +15,7 @@ import pytest
 from batch.corpus.hidden import Selection
 from batch.corpus.planning import PlanFooter, PlannedDocument, ShardCutter, documents_of
 from batch.files.plan_file import read_documents, read_footer
-from batch.job.job import Source
+from batch.job.source import Source
 from batch.storage.layout import RunLayout
 
 

@@ -9,7 +9,8 @@ import pytest
 from batch.files import result_file
 from batch.files.kept_text import pack, unpack
 from batch.files.run_file import RunFile
-from batch.job.job import Job, JobError
+from batch.job.job import Job
+from batch.job.part import JobError
 from batch.schema.arrow import row_schema
 from batch.workflows.contracts import Totals
 

@@ -18,7 +18,6 @@ from tests.memory_storage import MemoryStorage
 from tests.unit.batch.files.states import DAY, compared, entry, proof
 from tests.unit.workers.sources.row_corpus import job
 from workers.finish.state_merge import merged
-from workers.plan import known_entries
 from workers.plan.comparison import Comparison, UnsortedListing
 
 
@@ -57,7 +56,7 @@ def test_each_document_has_its_reason() -> None:
 
 
 def test_an_object_of_many_rows_is_looked_up_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_entries, "MOST", 3)
+    monkeypatch.setattr("workers.plan.comparison.MOST_KNOWN", 3)
     known = [entry("a"), *(entry("rows")._replace(document_id=f"rows#{number}") for number in range(9)), entry("z")]
     rows = [replace(document("rows"), document_id=f"rows#{number}") for number in (8, 0, 99, 5)]
     comparison = compared(known)

@@ -11,8 +11,11 @@ import pytest
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 
-from batch.job.job import BATCH_DOCUMENTS, MAX_JOB_BYTES, Job, JobError, Prompt
+from batch.job.job import MAX_JOB_BYTES, Job
+from batch.job.limits import BATCH_DOCUMENTS
 from batch.job.logical_date import Nominal
+from batch.job.part import JobError
+from batch.job.templates import Prompt
 from batch.workflows import contracts as c
 from batch.workflows.run_state import RunInput
 from tests.jobs import job

@@ -9,12 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.parameters import MOST_BYTES
+from batch.job.part import JobError
 from tests.jobs import job
 from tests.unit.workers.llm.scripted_model import OK, Scripted
-from workers.llm.chat import probe
 from workers.llm.question import Questions
+from workers.llm.short_question import probe
 
 FIELDS = {
     "reasoning_effort": "low",

@@ -3,7 +3,8 @@
 import pytest
 
 from batch.local import corpus
-from batch.local.corpus import demo_documents, synthetic_documents
+from batch.local.corpus import demo_documents
+from benchmarks.synthetic import synthetic_documents
 
 
 def test_demo_documents_are_many_different_and_stable() -> None:

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from batch.local import stack as stack_module
+from batch.local.options import StackOptions
 from batch.local.prometheus import ScrapeTargets, processes_of
-from batch.local.stack import LocalStack, StackOptions
+from batch.local.stack import LocalStack
 
 
 def test_every_process_of_every_worker_is_a_target(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
 
-from batch.network.failures import CAUSES, DATA_CONVERTER, MESSAGE
+from batch.network.connection import DATA_CONVERTER, LONGEST_MESSAGE, MOST_CAUSES
 
 LONG = 3_000_000
 
@@ -35,7 +35,7 @@ def test_a_long_error_is_told_with_its_beginning(error: BaseException) -> None:
     failure = sent(raised(error))
     assert failure.ByteSize() < 50_000
     assert failure.message.startswith("the key of shard 7: ") and failure.message.endswith("characters in all)")
-    assert len(failure.message) == MESSAGE
+    assert len(failure.message) == LONGEST_MESSAGE
 
 
 def test_a_long_chain_of_causes_is_cut() -> None:
@@ -48,7 +48,7 @@ def test_a_long_chain_of_causes_is_cut() -> None:
     assert failure.ByteSize() < 100_000
     while failure.HasField("cause"):
         failure, depth = failure.cause, depth + 1
-    assert depth == CAUSES
+    assert depth == MOST_CAUSES
 
 
 def test_a_short_error_goes_as_it_is() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.job.job import Job, Limits
+from batch.job.job import Job
+from batch.job.limits import Limits
 from batch.previews import estimation
 from batch.previews.answer_size import answer_tokens
 from batch.previews.estimation import Asked, Estimate, Measured, Range, estimate, total

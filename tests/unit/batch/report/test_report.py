@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from batch.client.run import RunResult
+from batch.client.status import RunResult
 from batch.files.manifest import Manifest
 from batch.report import Measures, Report, measure, own_work, render
 from batch.workflows import contracts as c

@@ -29,8 +29,8 @@ from tests.jobs import job
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
 from tests.unit.batch.files.states import compared, entry
 from workers.extract import Unreadable
-from workers.partition.planned_reads import read_planned
-from workers.process.storage_probe import storage_problem
+from workers.partition.reader import read_planned
+from workers.process.control import storage_problem
 
 WORDS = b"The invoice is wrong."
 

@@ -24,8 +24,9 @@ from batch.files.plan_file import read_footer as read_plan_footer
 from batch.files.result_file import ResultFooter, decode, encode, totals_of
 from batch.files.run_file import RunFile
 from batch.files.state import StatePointer, read_pointer
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.part import JobError
 from batch.previews.estimation import Estimate, Range
 from batch.previews.exchange import PreviewedDocument, PreviewRequest, PreviewResult
 from batch.previews.sample import Picked

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from batch.cli.app import CliError, print_json, say
 from batch.cli.main import command_line
-from batch.client.run import RunResult
 from batch.client.schedules import ScheduleStatus
+from batch.client.status import RunResult
 from batch.client.timing import Timing
 from batch.job.job import Job
 from batch.previews.estimation import Estimate, Range

@@ -12,11 +12,10 @@ import pytest
 from rich.console import Console
 from temporalio.service import RPCError, RPCStatusCode
 
-from batch.client.run import RunResult
+from batch.client.status import RunResult
 from batch.files.uncommitted import ErrorExample
 from batch.terminal import ending, progress, quantities, row_tables
-from batch.terminal.progress import LiveDisplay, PlainDisplay
-from batch.terminal.speed import Speed
+from batch.terminal.progress import LiveDisplay, PlainDisplay, Speed
 from batch.workflows.states import Reason, State
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from temporalio.api.common.v1 import Payload
 
-from batch.network.failures import DATA_CONVERTER
+from batch.network.connection import DATA_CONVERTER
 from batch.storage.records import read_record
 from batch.workflows.contracts import Claimed, RunRef, Totals, Tuning
 from batch.workflows.run_state import RunInput

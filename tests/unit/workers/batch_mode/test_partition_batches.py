@@ -21,7 +21,7 @@ from workers.batch_mode.spool import Spool
 from workers.llm.answers.errors import Kind, Verdict, judge_status
 from workers.llm.limits.stop import Brakes
 from workers.observe.metrics import Metrics
-from workers.partition.processor import Stopped
+from workers.partition.attempt_stop import Stopped
 
 Gate = Callable[[], Awaitable[None]]
 SPOOL = Spool(places=[0, 1, 2])

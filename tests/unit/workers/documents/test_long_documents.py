@@ -17,8 +17,9 @@ import pytest
 from batch.corpus.planning import PlannedDocument
 from batch.files.run_file import RunFile
 from batch.job import strict_yaml
-from batch.job.job import Job, JobError
+from batch.job.job import Job
 from batch.job.logical_date import Nominal
+from batch.job.part import JobError
 from batch.schema.arrow import row_schema
 from batch.storage.layout import RunLayout
 from tests.memory_storage import MemoryStorage

@@ -6,7 +6,7 @@ import jinja2
 import pytest
 
 from batch.corpus.planning import PlannedDocument
-from batch.job.job import Prompt, template_environment
+from batch.job.templates import Prompt, template_environment
 from workers.documents.prompt import CompiledPrompt, RowFields
 from workers.documents.reading import rendered
 from workers.extract import Unreadable

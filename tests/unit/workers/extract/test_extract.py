@@ -9,7 +9,7 @@ import pytest
 from benchmarks.made_documents import AROUND, make_page, text_of
 from workers.extract import INLINE_BYTES, Kind, Unreadable, extract, inline, kind_of
 from workers.extract.pool import Extractors
-from workers.extract.web.main_text import MOST_TAGS
+from workers.extract.web.html import MOST_TAGS
 
 
 def html(body: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from batch.corpus.planning import PlannedDocument
 from batch.files.result_file import totals_of
-from batch.job.job import Model, Prices
+from batch.job.model import Model, Prices
 from batch.workflows.states import Reason
 from tests.unit.workers.llm.limits.lanes import open_lane
 from tests.unit.workers.llm.scripted_model import JOB, LATE, OK, Scripted
@@ -23,6 +23,7 @@ from workers.llm.chat import MAX_TRANSIENT, MOST_UNEXPECTED, Chat
 from workers.llm.limits import stop as brakes_module
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import cost_of, pricer
+from workers.llm.short_question import probe
 from workers.llm.transport.transport import Reply
 from workers.observe.metrics import Metrics
 
@@ -210,7 +211,7 @@ async def test_a_rate_limit_inside_a_success_is_waited_for(at_once: list[float])
     ],
 )
 async def test_the_check_before_a_run_wants_an_answer(reply: Reply, says: str | None) -> None:
-    found = await chat_module.probe(JOB, Scripted(lambda _: OK, probe=reply))  # type: ignore[arg-type]
+    found = await probe(JOB, Scripted(lambda _: OK, probe=reply))  # type: ignore[arg-type]
     assert (found is None) == (says is None)
     assert found is None or says is None or says in found.message
 

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from batch.job.job import Job, JobError, Model, Prices
+from batch.job.job import Job
+from batch.job.model import Model, Prices
+from batch.job.part import JobError
 from batch.workflows import contracts as c
 from workers.llm.prices import pricer, unpriced_budget
 from workers.observe.metrics import Metrics

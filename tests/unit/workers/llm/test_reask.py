@@ -19,12 +19,13 @@ from tests.unit.workers.llm.scripted_answers import GOOD, MESSAGES, MODEL, NO_FO
 from workers.documents.rows import RowMaker
 from workers.llm import chat as chat_module
 from workers.llm.answer import Answer
-from workers.llm.chat import MAX_TRANSIENT, Chat, probe
+from workers.llm.chat import MAX_TRANSIENT, Chat
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import pricer
+from workers.llm.short_question import probe
 from workers.llm.transport.transport import Reply, Transport, TransportError
 from workers.observe.metrics import Metrics
-from workers.partition.processor import Attempt
+from workers.partition.attempt_stop import AttemptStop
 
 BAD_REQUEST = {"error": {"message": "no", "code": "invalid_value"}}
 
@@ -165,18 +166,14 @@ async def test_a_stop_between_an_invalid_answer_and_its_reask_leaves_the_documen
 async def test_a_drain_lets_a_reask_end_and_nothing_else_does() -> None:
     """As the processor asks: what is paid for in part is abandoned to a pause, not to a shutdown."""
 
-    def attempt_of(asked: Asked) -> Any:
-        attempt: Any = Attempt.__new__(Attempt)
-        attempt._stop, attempt._asking = None, set()
-        attempt._pulse = SimpleNamespace(superseded=lambda: False)
-        attempt._ledger = SimpleNamespace(has_failed=lambda: False, refused=None)
-        attempt._active = SimpleNamespace(brakes=asked.brakes)
-        return attempt
+    def stop_of(asked: Asked) -> AttemptStop:
+        pulse: Any = SimpleNamespace(superseded=lambda: False)
+        ledger: Any = SimpleNamespace(has_failed=lambda: False, refused=None)
+        return AttemptStop(asked.brakes, pulse, ledger)
 
-    async def answer(asked: Asked, attempt: Any = None) -> Answer | None:
-        attempt = attempt or attempt_of(asked)
-        payload = asked.chat.payload(MESSAGES)
-        return await asked.chat.ask(payload, lambda: attempt._stopping() is not None, attempt._abandons)
+    async def answer(asked: Asked, stop: AttemptStop | None = None) -> Answer | None:
+        stop = stop or stop_of(asked)
+        return await asked.chat.ask(asked.chat.payload(MESSAGES), stop.must, stop.abandons)
 
     drained = Asked(lambda _: drained.drain.set() or said(WRONG), said(GOOD))
     found = await answer(drained)
@@ -195,12 +192,12 @@ async def test_a_drain_lets_a_reask_end_and_nothing_else_does() -> None:
 
     def drain_and_cut(request: Any) -> Any:
         late.drain.set()
-        attempt.cut()
+        stop.soon()
         return said(WRONG)
 
     late = Asked(drain_and_cut, said(GOOD))
-    attempt = attempt_of(late)
-    assert await answer(late, attempt) is None, "its grace period is over"
+    stop = stop_of(late)
+    assert await answer(late, stop) is None, "its grace period is over"
     assert len(late.transport.requests) == 1
 
 

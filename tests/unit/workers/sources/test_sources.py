@@ -22,7 +22,7 @@ from batch.corpus import planning
 from batch.corpus.cursor import Place, cursor_within, is_version, parse_cursor
 from batch.corpus.planning import PlannedDocument
 from batch.job.formats import kind_of
-from batch.job.job import Source
+from batch.job.source import Source
 from batch.storage.store import ObjectEntry, StorageRefused, StorageUnreachable
 from batch.workflows.states import Reason
 from tests.memory_storage import MemoryStorage
@@ -31,8 +31,8 @@ from workers.plan.planner import REFUSALS
 from workers.sources import jsonl as jsonl_rows
 from workers.sources import objects
 from workers.sources import parquet as parquet_rows
+from workers.sources.documents import Occurrences
 from workers.sources.jsonl import Line, lines
-from workers.sources.occurrences import Occurrences
 from workers.sources.row import digest
 
 PACKED = ["", ".gz", ".zst"]

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batch.local.simulator.answers import SchemaError, Text, answer_for
+from batch.local.simulator.answers import answer_for
+from batch.local.simulator.document_text import Text
+from batch.local.simulator.refusals import SchemaError
 
 TICKET = """Label this ticket.
 

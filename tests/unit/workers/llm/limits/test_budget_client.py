@@ -16,9 +16,8 @@ from batch.workflows.budget import Budget, BudgetAnswer, BudgetRequest
 from batch.workflows.states import Reason, State
 from tests.unit.workers.llm.limits.lanes import open_lane
 from workers.llm import chat as chat_module
-from workers.llm.call_cost import CallBudget, CallCost
+from workers.llm.call_cost import CallBudget, CallCost, Expected
 from workers.llm.chat import Chat
-from workers.llm.expected import Expected
 from workers.llm.limits import budget_client as purse_module
 from workers.llm.limits.budget_client import Purse
 from workers.llm.limits.stop import Brakes

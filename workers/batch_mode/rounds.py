@@ -14,13 +14,10 @@ import asyncio
 import logging
 import tempfile
 import time
-from typing import Any
 
 from openai.types import Batch
 
 from batch.corpus.planning import PlannedDocument
-from batch.workflows import contracts as c
-from batch.workflows.states import Outcome
 from workers.batch_mode.api import (
     CANCELLED,
     EXPIRED,
@@ -40,13 +37,16 @@ from workers.batch_mode.partition_batches import PartitionBatches
 from workers.batch_mode.spool import Spool, SpoolWriter, fitting
 from workers.documents.reading import row_unread
 from workers.documents.rows import TOKENS, Row
-from workers.extract import Unreadable
+from workers.extract import Extracted, Unreadable
 from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind, Verdict, judge_status
 from workers.llm.limits.waiting import sleep_while
 from workers.llm.prices import Pricer, cost_of, pricer
+from workers.partition.answered import marked
+from workers.partition.asker import Online, Work
+from workers.partition.attempt_stop import Stopped
 from workers.partition.ledger import Replayed
-from workers.partition.processor import Attempt, Stopped, Unchanged, groups, marked
+from workers.partition.reader import Unchanged
 
 QUEUE_FIRST, QUEUE_MOST = 5.0, 300.0
 """Seconds to wait when the provider has no room for more enqueued tokens, twice as long each time, with jitter."""
@@ -56,22 +56,22 @@ GROUPS_AT_ONCE = 4
 log = logging.getLogger(__name__)
 
 
-class BatchAttempt(Attempt):
-    """One attempt at one partition, in batch mode."""
+class BatchRounds:
+    """Asks about the documents of one attempt in batches (an `Asker`), and online what is left at the deadline."""
 
-    def __init__(self, *arguments: Any, api: BatchApi) -> None:
-        super().__init__(*arguments)
-        task, job = self._task, self._active.file.job
-        self._batch_price: Pricer = pricer(job.model, batch=True)
-        self._llm = self._metrics.llm(job.model.name)
+    def __init__(self, work: Work, *, api: BatchApi) -> None:
+        task, job = work.task, work.run.file.job
+        self._work, self._answered = work, work.answered
+        self._price: Pricer = pricer(job.model, batch=True)
+        self._llm = work.metrics.llm(job.model.name)
         self._batches = PartitionBatches(
             api,
-            BatchRecords(self._storage, self._active.layout, task.partition),
+            BatchRecords(work.storage, work.run.layout, task.partition),
             run_id=task.run.run_id,
             partition=task.partition,
             generation=task.generation,
-            brakes=self._active.brakes,
-            is_stopping=self._must_stop,
+            brakes=work.run.brakes,
+            is_stopping=work.stop.must,
             metrics=self._llm,
         )
         self._spooling = api.spooling
@@ -91,47 +91,48 @@ class BatchAttempt(Attempt):
         """Tokens of the largest input file that found no room."""
         self._last_took = 0.0
         self._marked = False
-        self._work: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._online: Online | None = None
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- what an attempt wants of it -----------------------------------------------------------------------------------
 
-    async def run(self) -> c.PartitionOutcome:
-        outcome = await super().run()
-        if outcome.outcome == Outcome.COMMITTED and not outcome.totals.partitions_failed:
-            await self._batches.tidy()
-        return outcome
-
-    def cut(self) -> None:
-        super().cut()
-        if self._work is not None:
-            self._work.cancel()
-
-    def _replay(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
-        super()._replay(documents, replayed)
+    def begin(self, documents: list[PlannedDocument], replayed: Replayed) -> None:
+        """Notes the documents' places, by which their lines are named."""
         self._places = {document.document_id: place for place, document in enumerate(documents)}
         self._asked_anew = {
             document_id: row["generation"]
             for document_id, row in replayed.rows.items()
-            if document_id not in self._rows
+            if document_id not in self._answered.rows
         }
 
-    async def _ask_all(self, todo: list[PlannedDocument]) -> None:
-        """Until each document has a row, or there may be no more calls."""
-        for document in todo:
+    async def ask(self, documents: list[PlannedDocument]) -> None:
+        """Asks until each document has a row, or there may be no more calls."""
+        for document in documents:
             place = self._places[document.document_id]
             self._open[place] = Asked(document, place, document.etag)
-        self._work = asyncio.create_task(self._work_through())
+        self._asking = asyncio.create_task(self._work_through())
         try:
-            await asyncio.wait([self._work])
+            await asyncio.wait([self._asking])
         finally:
             for spool in self._spools:
                 spool.remove()
-        if not self._work.cancelled():
-            self._work.result()
+        if not self._asking.cancelled():
+            self._asking.result()
+
+    def cut(self) -> None:
+        """Ends the waiting for batches, and the calls made online."""
+        if self._online is not None:
+            self._online.cut()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def tidy(self) -> None:
+        """Deletes the partition's files at the provider."""
+        await self._batches.tidy()
 
     async def _work_through(self) -> None:
         try:
-            for held in await self._batches.adopt(after=self._settled):
+            for held in await self._batches.adopt(after=self._work.result.settled):
                 await self._follow(held)
             while self._open:
                 if self._seconds_left() <= self._last_took:  # another batch, which takes as long, would be too late
@@ -140,21 +141,26 @@ class BatchAttempt(Attempt):
                 for held in await self._send():
                     await self._follow(held)
         except TakenOver as error:
-            log.warning("partition %d: %s", self._task.partition, error)
-            self.stop_soon()
+            log.warning("partition %d: %s", self._work.task.partition, error)
+            self._work.stop.soon()
         except BatchApiError as error:
-            self._active.brakes.stop_job(Verdict(Kind.JOB, "batch_refused", str(error)))
+            self._work.run.brakes.stop_job(Verdict(Kind.JOB, "batch_refused", str(error)))
         except Stopped:
             pass
 
     def _seconds_left(self) -> float:
         """Until `model.batch_deadline`, counted from the announcement of the partition's first batch."""
-        deadline, began = self._active.file.job.model.batch_deadline, self._batches.began
+        deadline, began = self._work.run.file.job.model.batch_deadline, self._batches.began
         return float("inf") if deadline is None or began is None else began + deadline - time.time()
 
     async def _ask_online(self) -> None:
-        log.info("partition %d asks %d documents online", self._task.partition, len(self._open))
-        await super()._ask_all([asked.document for asked in self._open.values()])
+        """Asks about what is open; a row then has what batches have cost for its document before."""
+        left, self._open = [*self._open.values()], {}
+        log.info("partition %d asks %d documents online", self._work.task.partition, len(left))
+        before = {asked.document.document_id: asked.answer for asked in left}
+        price = self._price
+        self._online = Online(self._work, finish=lambda row: _added(row, before[row["document_id"]], price))
+        await self._online.ask([asked.document for asked in left])
 
     # -- a round -------------------------------------------------------------------------------------------------------
 
@@ -176,48 +182,46 @@ class BatchAttempt(Attempt):
 
     async def _stop_if_committed(self) -> None:
         """An attempt that comes late, when the records of the batches are gone too, has nothing more to do."""
-        footer = await self._stored()
-        if footer is not None and footer.generation >= self._task.generation:
-            self.stop_soon()
+        if await self._work.result.standing() is not None:
+            self._work.stop.soon()
             raise Stopped
 
     async def _render(self, unsent: list[Asked]) -> list[Spool]:
         """Input files of the documents' next lines; those that cannot be read become rows."""
         slots = asyncio.Semaphore(GROUPS_AT_ONCE)
-        limit = self._active.file.job.source.max_document_bytes
         writer = SpoolWriter(tokens=self._most_tokens)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for group in groups([asked.document for asked in unsent], limit):
+                for group, sizes in self._work.reader.groups([asked.document for asked in unsent]):
                     await slots.acquire()
-                    task = tasks.create_task(self._render_group(group, writer))
+                    task = tasks.create_task(self._render_group(group, sum(sizes), writer))
                     task.add_done_callback(lambda _: slots.release())
         finally:
             self._spools += writer.spools
         self._batches.check()
         return writer.spools
 
-    async def _render_group(self, group: list[PlannedDocument], writer: SpoolWriter) -> None:
-        room = self._active.room
-        size = sum(min(document.size, self._active.file.job.source.max_document_bytes) for document in group)
+    async def _render_group(self, group: list[PlannedDocument], size: int, writer: SpoolWriter) -> None:
+        room = self._work.run.room
         await room.enter(size, len(group))
         try:
-            if self._must_stop():
+            if self._work.stop.must():
                 return
-            for document, found in zip(group, await self._burst(group), strict=True):
+            for document, found in zip(group, await self._work.reader.burst(group), strict=True):
                 asked = self._open[self._places[document.document_id]]
                 try:
-                    question = await self._prepare(document, found)
+                    question = await self._work.question(document, found)
                 except Unreadable as error:
                     self._end(asked, self._unreadable(asked, error))
                     continue
                 except Unchanged as same:
                     del self._open[asked.place]
-                    self._keep(same.row)
+                    self._answered.keep(same.row)
                     continue
+                known = self._answered.columns.get(document.document_id, {})
                 asked.etag, asked.truncated = question.etag, question.truncated
                 self._asked_anew.pop(document.document_id, None)
-                line = request_line(asked.custom_id, asked.body(question.payload, self._active.chat))
+                line = request_line(asked.custom_id, asked.body(question.payload, self._work.run.chat))
                 other = asked.etag if asked.etag != document.etag else None
                 writer.add(
                     asked.place,
@@ -225,7 +229,7 @@ class BatchAttempt(Attempt):
                     etag=other,
                     in_words=asked.in_words,
                     truncated=bool(asked.truncated),
-                    pages=self._pages.get(document.document_id),
+                    pages={name: known[name] for name in Extracted("").counts if name in known} or None,
                 )
         except Stopped:
             return
@@ -254,7 +258,7 @@ class BatchAttempt(Attempt):
         for asked in covered.values():
             asked.etag = record.etags.get(str(asked.place), asked.document.etag)
             if (pages := record.pages.get(str(asked.place))) is not None:
-                self._pages[asked.document.document_id] = pages
+                self._answered.columns[asked.document.document_id] |= pages
             asked.in_words = asked.place in words
             asked.truncated = asked.place in truncated if self._truncates else None
         doubtful = await self._read(batch, covered)
@@ -264,25 +268,25 @@ class BatchAttempt(Attempt):
 
     async def _pause_if_confirmed(self) -> None:
         """Of lines that failed by the key, the quota or the model, hours ago maybe: whether that still holds."""
-        found = await self._active.chat.check()
+        found = await self._work.run.chat.check()
         if found is not None and found.kind is Kind.JOB:
             self._batches.pause_run(found)
 
     async def _end_of(self, held: Held, documents: set[str]) -> Batch:
-        waiting = self._metrics.batch_documents.labels(self._active.file.job.name)
-        self._active.in_batches += len(documents)
+        waiting = self._work.metrics.batch_documents.labels(self._work.run.file.job.name)
+        self._work.run.in_batches += len(documents)
         waiting.inc(len(documents))
         try:
             return await self._batches.ended(held, seconds_left=self._seconds_left, going=self._mark)
         finally:
             waiting.dec(len(documents))
-            self._active.in_batches -= len(documents)
+            self._work.run.in_batches -= len(documents)
 
     async def _mark(self) -> None:
         """Once: an attempt that waits for a batch is none without progress, however it ends."""
         if not self._marked:
             self._marked = True
-            await self._ledger.mark()
+            await self._work.ledger.mark()
 
     async def _read(self, batch: Batch, covered: dict[int, Asked]) -> bool:
         """Takes both files' lines, in any order. Tells whether a line says that no call can succeed."""
@@ -292,7 +296,9 @@ class BatchAttempt(Attempt):
             with tempfile.TemporaryFile() as file:
                 if not await self._batches.download(file_id, file):
                     await self._stop_if_committed()
-                    log.error("partition %d: answers of %s are gone, and paid again", self._task.partition, batch.id)
+                    log.error(
+                        "partition %d: answers of %s are gone, and paid again", self._work.task.partition, batch.id
+                    )
                 for count, line in enumerate(read_lines(file), 1):
                     place = line.custom_id.removeprefix("d")
                     asked = left.pop(int(place), None) if place.isdecimal() else None
@@ -300,7 +306,7 @@ class BatchAttempt(Attempt):
                         doubtful = True
                     if count % 100 == 0:
                         await asyncio.sleep(0)
-                        await sleep_while(self._is_held, self._must_stop)
+                        await sleep_while(self._work.is_held, self._work.stop.must)
                         self._batches.check()
         for asked in left.values() if batch.status != CANCELLED else ():
             error_type = "batch_expired" if batch.status == EXPIRED else "batch_line_failed"
@@ -309,10 +315,10 @@ class BatchAttempt(Attempt):
         return doubtful
 
     def _take_line(self, asked: Asked, line: AnsweredLine) -> Next:
-        reasks = self._active.file.job.model.reasks
-        following = asked.take(line, self._active.chat, reasks=reasks, latency=self._last_took)
+        reasks = self._work.run.file.job.model.reasks
+        following = asked.take(line, self._work.run.chat, reasks=reasks, latency=self._last_took)
         if line.status is not None:
-            self._active.brakes.succeeded()
+            self._work.run.brakes.succeeded()
             self._llm.requests(_outcome(line, asked))
         if following is Next.ROW:
             self._end(asked)
@@ -323,7 +329,7 @@ class BatchAttempt(Attempt):
     async def _take_failure(self, held: Held, batch: Batch, covered: dict[int, Asked]) -> None:
         """A batch that failed its validation: nothing was asked, nothing is paid."""
         failure = judge_failure(batch)
-        log.info("partition %d: %s", self._task.partition, failure.verdict.message)
+        log.info("partition %d: %s", self._work.task.partition, failure.verdict.message)
         for number, said in failure.lines.items():
             place = held.record.documents[number - 1] if 0 < number <= len(held.record.documents) else -1
             if failure.verdict.kind is Kind.DOCUMENT and (asked := covered.get(place)) is not None:
@@ -362,25 +368,22 @@ class BatchAttempt(Attempt):
     def _end(self, asked: Asked, row: Row | None = None) -> None:
         """The document's row stands: by default that of its answer from a batch."""
         del self._open[asked.place]
-        judged = row or self._judge(asked.document, asked.etag, asked.answer, self._batch_price)
-        self._take(marked(judged, asked.truncated))
+        judged = row or self._answered.judged(asked.document, asked.etag, asked.answer, self._price)
+        self._answered.take(marked(judged, asked.truncated))
 
     def _unreadable(self, asked: Asked, error: Unreadable) -> Row:
         """The row of a document that cannot be asked, or not again; what it has cost stays in it."""
-        return row_unread(self._row(asked.document, asked.etag, asked.answer, self._batch_price), error)
+        return row_unread(self._answered.row(asked.document, asked.etag, asked.answer, self._price), error)
 
-    def _row(self, document: PlannedDocument, etag: str, answer: Answer, price: Pricer | None = None) -> Row:
-        """Of a document that was asked online, with what batches have cost for it before."""
-        row = super()._row(document, etag, answer, price)
-        if price is not None:
-            return row
-        before = self._open.pop(self._places[document.document_id]).answer
-        spent = cost_of(before, self._batch_price)
-        row["cost_usd"] = None if row["cost_usd"] is None or spent is None else row["cost_usd"] + spent
-        row["attempts"] += before.attempts
-        for name in TOKENS:
-            row[name] = None if row[name] is None or before.uncounted else row[name] + getattr(before, name)
-        return row
+
+def _added(row: Row, before: Answer, price: Pricer) -> Row:
+    """The row of a document that was asked online, with what batches have cost for it before."""
+    spent = cost_of(before, price)
+    row["cost_usd"] = None if row["cost_usd"] is None or spent is None else row["cost_usd"] + spent
+    row["attempts"] += before.attempts
+    for name in TOKENS:
+        row[name] = None if row[name] is None or before.uncounted else row[name] + getattr(before, name)
+    return row
 
 
 def _outcome(line: AnsweredLine, asked: Asked) -> str:
