@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 
+from batch.storage.compare_and_set import update
 from batch.storage.layout import RunLayout
 from batch.storage.records import read_record
-from batch.storage.store import PreconditionFailed, Storage
+from batch.storage.store import Storage
 from batch.workflows.contracts import Totals
 
 VERSION = 1
@@ -68,15 +69,9 @@ async def load_manifest(storage: Storage, layout: RunLayout) -> tuple[Manifest, 
 
 async def write_manifest(storage: Storage, layout: RunLayout, manifest: Manifest) -> None:
     """Replaces the manifest unless a later generation's stands already."""
-    while True:
-        found = await load_manifest(storage, layout)
-        if found is not None and found[0].generation > manifest.generation:
-            return
-        try:
-            if found is None:
-                await storage.create(layout.output.bucket, layout.manifest, manifest.to_bytes())
-            else:
-                await storage.replace(layout.output.bucket, layout.manifest, manifest.to_bytes(), etag=found[1])
-        except PreconditionFailed:
-            continue
-        return
+
+    def written(found: bytes | None) -> bytes | None:
+        later = found is not None and read_record(Manifest, json.loads(found)).generation > manifest.generation
+        return None if later else manifest.to_bytes()
+
+    await update(storage, layout.output.bucket, layout.manifest, written)

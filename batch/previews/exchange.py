@@ -6,7 +6,6 @@ it stays until the next preview of the output finds it an hour old.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,14 +20,13 @@ from batch.job.logical_date import Nominal
 from batch.job.stored import stored_job
 from batch.previews.estimation import Estimate
 from batch.previews.sample import Picked
-from batch.storage.errors import ObjectMissing, PreconditionFailed, StorageUnreachable
+from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import PreviewLayout, preview_made_at
 from batch.storage.records import read_record
 from batch.storage.store import Storage
 
 LEFT_AFTER = timedelta(hours=1)
 """Age at which nobody waits any more for what an object holds."""
-ANSWER_TRIES = 6
 UNANSWERED = "unanswered"
 
 
@@ -166,20 +164,9 @@ async def write_answer(
 ) -> None:
     """Puts the answer in the place of the request `etag`, and nowhere else: nothing is left behind for a client that
     went. Raises `PreviewGone`, `StorageError`."""
-    bucket, key, data = layout.output.bucket, layout.file(token), orjson.dumps(answer)
-    for last in [False] * (ANSWER_TRIES - 1) + [True]:
-        try:
-            await storage.replace(bucket, key, data, etag=etag)
-            return
-        except (PreconditionFailed, ObjectMissing):
-            stored = await storage.get_entry(bucket, key)  # an earlier try may have arrived after all
-            if stored is None or stored[0] != data:
-                raise PreviewGone(f"preview {token} was taken back while a worker was at it") from None
-            return
-        except StorageUnreachable:
-            if last:
-                raise
-            await asyncio.sleep(1.0)
+    standing = await compare_and_set(storage, layout.output.bucket, layout.file(token), orjson.dumps(answer), over=etag)
+    if not standing.ours:
+        raise PreviewGone(f"preview {token} was taken back while a worker was at it")
 
 
 async def delete_left(storage: Storage, layout: PreviewLayout) -> None:

@@ -1,36 +1,31 @@
 """Object storage: atomic and conditional PUTs, checked GETs, streamed listings, errors that name bucket and key.
 
-obstore carries the data, boto3 resolves credentials, region and endpoint (see `batch.storage.aws`) and lists what
-others wrote (see `batch.storage.listing`). Whatever decides a race is sent exactly once: with a client's retries on, a
-conditional PUT that succeeded can come back as a failed precondition.
+How servers are reached, `batch.storage.buckets` knows. Whatever decides a race is sent exactly once: with a client's
+retries on, a conditional PUT that succeeded can come back as a failed precondition.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
-import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from datetime import timedelta
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import obstore
 from obstore.exceptions import (
-    AlreadyExistsError,
     BaseError,
     NotFoundError,
     PermissionDeniedError,
-    PreconditionError,
     UnauthenticatedError,
 )
 from obstore.store import S3Store
 
-from batch.storage import aws, plain_reads
-from batch.storage.bucket_facts import BucketFacts, in_another_way, is_misplaced, refuses_path_style, served_by
+from batch.storage import plain_reads
+from batch.storage.bucket_facts import BucketFacts
+from batch.storage.buckets import Buckets, check_size
 from batch.storage.errors import (
     BucketMissing,
     ObjectArchived,
@@ -43,15 +38,13 @@ from batch.storage.errors import (
 )
 from batch.storage.etags import bare, quoted
 from batch.storage.listing import PAGE, ObjectEntry, Page, Position
-from batch.storage.listing_pages import DIRECTORY_BUCKET, next_page
+from batch.storage.listing_pages import DIRECTORY_BUCKET
 from batch.storage.lookahead import STRETCHES, pages_ahead
 from batch.storage.ranged_file import RangedFile
-from batch.storage.s3_client import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from obstore.store import RetryConfig
 
 __all__ = [
     "BucketMissing",
@@ -66,14 +59,6 @@ __all__ = [
     "StorageUnreachable",
 ]
 
-REQUEST_TIMEOUT = "60s"
-CONNECT_TIMEOUT = "5s"
-RETRIES: RetryConfig = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=20),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
-}
-NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
 DELETE_BATCH = 500
 DELETES_AT_ONCE = 8
 """Pages of 1,000 keys that are deleted at once: there may be as many objects as documents."""
@@ -93,143 +78,24 @@ class Storage:
 
     def __init__(self, *, observe: Callable[[str, float], None] | None = None, concurrency: int = 256) -> None:
         self._observe = observe
+        self._buckets = Buckets(observe)
         self._slots = asyncio.Semaphore(concurrency)
-        self._stores: dict[tuple[str, bool], S3Store] = {}
-        self._settings: aws.AwsSettings | None = None
-        self._config: dict[str, Any] | None = None
-        self._boto3: dict[bool, Any] = {}
-        self._facts: dict[str, BucketFacts] = {}
-        self._looking = threading.Lock()
         self._listing: ThreadPoolExecutor | None = None
 
     def facts(self, bucket: str) -> BucketFacts:
         """What was found out about a bucket in this process."""
-        return self._facts.setdefault(bucket, BucketFacts())
+        return self._buckets.facts(bucket)
 
     def pay_for(self, bucket: str) -> None:
         """From now on says with each request that we pay for it (`source.requester_pays`)."""
-        if not self.facts(bucket).requester_pays:
-            self._note(bucket, requester_pays=True)
-
-    def _note(self, bucket: str, **found: Any) -> None:
-        for name, value in found.items():
-            setattr(self.facts(bucket), name, value)
-        for retry in (True, False):
-            self._stores.pop((bucket, retry), None)
-
-    def _store(self, bucket: str, *, retry: bool = True) -> S3Store:
-        store = self._stores.get((bucket, retry))
-        if store is None:
-            config = self._resolve()
-            own = self.facts(bucket).config(bucket, self._settings)
-            store = S3Store(bucket, retry_config=RETRIES if retry else NO_RETRIES, **{**config, **own})
-            self._stores[bucket, retry] = store
-        return store
-
-    async def _ask(self, bucket: str, ask: Callable[[S3Store], Awaitable[T]], *, retry: bool = True) -> T:
-        """One request; once more where the bucket turns out to lie in another region, or to be addressed otherwise."""
-        store = self._store(bucket, retry=retry)
-        try:
-            return await ask(store)
-        except BaseError as error:
-            if not is_misplaced(error) or not await asyncio.to_thread(self._look_for, bucket, store, error):
-                raise
-            return await ask(self._store(bucket, retry=retry))
-
-    def _ask_in_thread(self, bucket: str, ask: Callable[[S3Store], T]) -> T:
-        """As `_ask`. Blocking."""
-        store = self._store(bucket)
-        try:
-            return ask(store)
-        except BaseError as error:
-            if not is_misplaced(error) or not self._look_for(bucket, store, error):
-                raise
-            return ask(self._store(bucket))
-
-    def _look_for(self, bucket: str, asked: S3Store, error: Exception) -> bool:
-        """Finds out where a bucket lies and how it is addressed. Whether that is another way than `asked`. Blocking."""
-        with self._looking:
-            if asked not in (self._stores.get((bucket, True)), self._stores.get((bucket, False))):
-                return True  # somebody has found out meanwhile
-            assert self._settings is not None
-            found = in_another_way(self._client, bucket, self.facts(bucket), self._settings, error)
-            if found:
-                self._note(bucket, **found)
-            return bool(found)
-
-    def _resolve(self) -> dict[str, Any]:
-        if self._config is None:
-            # A process that ends while obstore's threads wind down sometimes aborts (seen in 13 of 55 short scripts).
-            atexit.register(time.sleep, 0.1)
-            from obstore.auth.boto3 import Boto3CredentialProvider
-
-            settings = self._settings = aws.resolve()
-            self._config = {
-                "region": settings.region,
-                "credential_provider": Boto3CredentialProvider(settings.session),
-                "client_options": {
-                    "timeout": REQUEST_TIMEOUT,
-                    "connect_timeout": CONNECT_TIMEOUT,
-                    "allow_http": (settings.endpoint or "").startswith("http://"),
-                },
-            }
-            if settings.endpoint:
-                self._config["endpoint"] = settings.endpoint
-        return self._config
+        self._buckets.pay_for(bucket)
 
     def open(self) -> None:
         """Reads the settings, and loads what talks to S3: half a second, else spent by the first request of all.
 
         Blocking. Raises `StorageRefused` where the settings do not do.
         """
-        self._client()
-
-    def _client(self, *, virtual: bool = False) -> Any:
-        """boto3's client, for listings and what obstore cannot read; safe to share between threads."""
-        if virtual not in self._boto3:
-            self._resolve()
-            assert self._settings is not None
-            self._boto3[virtual] = s3_client(self._settings, virtual=virtual)
-        return self._boto3[virtual]
-
-    def _client_of(self, bucket: str) -> Any:
-        return self._client(virtual=self.facts(bucket).virtual)
-
-    @contextmanager
-    def _translated(self, operation: str, bucket: str, key: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        except (BaseError, OSError) as error:
-            # Not `from error`: what obstore says of itself may be as long as what was asked for.
-            raise self._explain(error, operation, bucket, key) from None
-        finally:
-            if self._observe:
-                self._observe(operation, time.perf_counter() - started)
-
-    def _explain(self, error: Exception, operation: str, bucket: str, key: str) -> StorageError:
-        what = f"{operation} s3://{bucket}/{key}"
-        reason, text = _reason(error), str(error)
-        if isinstance(error, (AlreadyExistsError, PreconditionError)):
-            return PreconditionFailed(f"{what}: {reason}")
-        if "InvalidObjectState" in text:
-            return ObjectArchived(f"s3://{bucket}/{key} is archived: restore it first")
-        if is_misplaced(error):
-            return StorageRefused(f"{what}: {self.facts(bucket).misplaced(bucket, self._where(), text)}: {reason}")
-        if "<Code>NoSuchBucket</Code>" in text:
-            return BucketMissing(f"{what}: there is no bucket {bucket!r} at {self._where()}")
-        if isinstance(error, (NotFoundError, FileNotFoundError)):
-            return ObjectMissing(f"{what}: no such object")
-        if "External AWS credential provider" in reason:  # obstore's words: boto3 got none, so S3 was not even asked
-            return StorageUnreachable(f"{what}: the AWS credentials cannot be had at the moment: {reason}")
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
-            return StorageRefused(f"{what}: access refused by {self._where()}: {reason}")
-        return StorageUnreachable(
-            f"{what}: no usable answer from {self._where()} (AWS_ENDPOINT_URL_S3 sets the address): {reason}"
-        )
-
-    def _where(self) -> str:
-        return self._settings.where if self._settings else "S3"
+        self._buckets.open()
 
     async def get(self, bucket: str, key: str, *, etag: str | None = None, max_bytes: int | None = None) -> bytes:
         """The whole object. With `etag`, only that version of it, else `PreconditionFailed`."""
@@ -258,44 +124,19 @@ class Storage:
 
         async def ask(store: S3Store) -> tuple[bytes, ObjectEntry]:
             result = await obstore.get_async(store, key, options=options)
-            _check_size(bucket, key, result.meta["size"], max_bytes)
+            check_size(bucket, key, result.meta["size"], max_bytes)
             return bytes(await result.bytes_async()), _entry(cast(Any, result.meta))
 
         async with self._slots:
-            with self._translated("get", bucket, key):
-                if not self.facts(bucket).plain_reads:
+            with self._buckets.translated("get", bucket, key):
+                if not self._buckets.facts(bucket).plain_reads:
                     try:
-                        return await self._ask(bucket, ask)
+                        return await self._buckets.ask(bucket, ask)
                     except BaseError as error:
                         if not plain_reads.is_needed(error):
                             raise
-                        self._note_plain(bucket, error)
-                return await asyncio.to_thread(self._read_plainly, bucket, key, etag=etag, max_bytes=max_bytes)
-
-    def _note_plain(self, bucket: str, error: Exception) -> None:
-        if plain_reads.is_of_server(error):
-            self.facts(bucket).plain_reads = True
-
-    def _read_plainly(
-        self,
-        bucket: str,
-        key: str,
-        *,
-        etag: str | None = None,
-        within: tuple[int, int] | None = None,
-        max_bytes: int | None = None,
-    ) -> tuple[bytes, ObjectEntry]:
-        """By boto3, which minds no header that it does not need. Blocking."""
-        pays = self.facts(bucket).requester_pays
-        try:
-            data, entry = plain_reads.read(
-                self._client_of(bucket), bucket, key, etag=etag, within=within, most=max_bytes, pays=pays
-            )
-        except plain_reads.FAILURES as error:
-            raise plain_reads.explained(error, f"get s3://{bucket}/{key}", self._where()) from None
-        if max_bytes is not None:
-            _check_size(bucket, key, len(data), max_bytes)
-        return data, entry
+                        self._buckets.note_plain(bucket, error)
+                return await asyncio.to_thread(self._buckets.read_plainly, bucket, key, etag=etag, max_bytes=max_bytes)
 
     async def get_many(
         self, bucket: str, wanted: Sequence[ObjectEntry], *, max_bytes: int
@@ -307,7 +148,7 @@ class Storage:
         At some hundred small objects a second a GET by itself costs 0.5 ms of CPU, most of it for waking threads; in a
         burst of 32 little more than half (measured).
         """
-        store = self._store(bucket)
+        store = self._buckets.store(bucket)
         started = time.perf_counter()
         asked: list[asyncio.Future[Any]] = []
 
@@ -315,7 +156,11 @@ class Storage:
             found: list[bytes | ObjectArchived | None] = []
             for answer, entry in zip(answers, wanted, strict=True):
                 if isinstance(answer, BaseException):
-                    failure = self._explain(answer, "get", bucket, entry.key) if isinstance(answer, BaseError) else None
+                    failure = (
+                        self._buckets.explain(answer, "get", bucket, entry.key)
+                        if isinstance(answer, BaseError)
+                        else None
+                    )
                     found.append(failure if isinstance(failure, ObjectArchived) else None)
                     continue
                 try:
@@ -357,31 +202,25 @@ class Storage:
 
         async with self._slots:
             try:
-                with self._translated("head", bucket, key):
+                with self._buckets.translated("head", bucket, key):
                     try:
-                        return await self._ask(bucket, ask)
+                        return await self._buckets.ask(bucket, ask)
                     except BaseError as error:
                         if not plain_reads.is_needed(error):
                             raise
-                    return await asyncio.to_thread(self._head_plainly, bucket, key)
+                    return await asyncio.to_thread(self._buckets.head_plainly, bucket, key)
             except ObjectMissing:
                 return None
 
-    def _head_plainly(self, bucket: str, key: str) -> ObjectEntry:
-        try:
-            return plain_reads.head(self._client_of(bucket), bucket, key, pays=self.facts(bucket).requester_pays)
-        except plain_reads.FAILURES as error:
-            raise plain_reads.explained(error, f"head s3://{bucket}/{key}", self._where()) from None
-
     def described(self, bucket: str, key: str) -> ObjectEntry:
         """As `head`, of one that is there, else `ObjectMissing`. Blocking: for threads."""
-        with self._translated("head", bucket, key):
+        with self._buckets.translated("head", bucket, key):
             try:
-                return self._ask_in_thread(bucket, lambda store: _entry(cast(Any, obstore.head(store, key))))
+                return self._buckets.ask_in_thread(bucket, lambda store: _entry(cast(Any, obstore.head(store, key))))
             except BaseError as error:
                 if not plain_reads.is_needed(error):
                     raise
-            return self._head_plainly(bucket, key)
+            return self._buckets.head_plainly(bucket, key)
 
     async def put(self, bucket: str, key: str, data: bytes) -> str:
         """Writes the object whole, whatever was there; returns its etag."""
@@ -398,8 +237,8 @@ class Storage:
     async def _put(self, bucket: str, key: str, data: bytes, mode: Any, *, retry: bool) -> str:
         async with self._slots:
             try:
-                with self._translated("put", bucket, key):
-                    result = await self._ask(
+                with self._buckets.translated("put", bucket, key):
+                    result = await self._buckets.ask(
                         bucket,
                         lambda store: obstore.put_async(store, key, data, mode=mode, use_multipart=False),
                         retry=retry,
@@ -409,7 +248,7 @@ class Storage:
                 if isinstance(mode, dict):  # If-Match on an object that is gone
                     raise
                 # obstore leaves the code out of a 404 for a PUT; there is nothing else that could be missing.
-                message = f"put s3://{bucket}/{key}: there is no bucket {bucket!r} at {self._where()}"
+                message = f"put s3://{bucket}/{key}: there is no bucket {bucket!r} at {self._buckets.where()}"
                 raise BucketMissing(message) from None
 
     async def delete(self, bucket: str, keys: Iterable[str]) -> None:
@@ -419,7 +258,7 @@ class Storage:
             batch = keys[start : start + DELETE_BATCH]
             async with self._slots:
                 try:
-                    with self._translated("delete", bucket, batch[0]):
+                    with self._buckets.translated("delete", bucket, batch[0]):
                         await self._delete(bucket, batch)
                 except ObjectMissing:
                     pass
@@ -431,17 +270,17 @@ class Storage:
             return obstore.delete_async(store, keys)
 
         try:
-            await self._ask(bucket, ask)
+            await self._buckets.ask(bucket, ask)
         except (PermissionDeniedError, UnauthenticatedError, NotFoundError):
             raise
         except BaseError:
-            if self.facts(bucket).single_deletes:
+            if self._buckets.facts(bucket).single_deletes:
                 raise
-            self._note(bucket, single_deletes=True)
+            self._buckets.note(bucket, single_deletes=True)
             try:
-                await self._ask(bucket, ask)
+                await self._buckets.ask(bucket, ask)
             except BaseError:
-                self._note(bucket, single_deletes=False)
+                self._buckets.note(bucket, single_deletes=False)
                 raise
 
     async def delete_below(self, bucket: str, prefix: str, goes: Callable[[str], bool] = lambda key: True) -> None:
@@ -461,8 +300,8 @@ class Storage:
 
     async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[ObjectEntry]]:
         """Pages of our own objects below `prefix`."""
-        with self._translated("list", bucket, prefix):
-            stream = obstore.list(self._store(bucket), prefix or None, chunk_size=1000)
+        with self._buckets.translated("list", bucket, prefix):
+            stream = obstore.list(self._buckets.store(bucket), prefix or None, chunk_size=1000)
             async for page in stream:
                 yield [_entry(meta) for meta in page]
 
@@ -471,8 +310,8 @@ class Storage:
 
         The server puts their keys together: one page of answer for a thousand folders, however much lies in them.
         """
-        with self._translated("list", bucket, prefix):
-            found = await obstore.list_with_delimiter_async(self._store(bucket), prefix)
+        with self._buckets.translated("list", bucket, prefix):
+            found = await obstore.list_with_delimiter_async(self._buckets.store(bucket), prefix)
             return [str(folder) for folder in found["common_prefixes"]]
 
     async def source_pages(
@@ -489,7 +328,7 @@ class Storage:
 
         async def fetch(after: str, position: Position | None) -> Page:
             started = time.perf_counter()
-            ask = partial(self._page, bucket, prefix, position or Position(after), page_size)
+            ask = partial(self._buckets.page, bucket, prefix, position or Position(after), page_size)
             async with self._slots:
                 page = await loop.run_in_executor(self._listing, ask)
             if self._observe:
@@ -500,17 +339,6 @@ class Storage:
             async for page in pages:
                 yield page
 
-    def _page(self, bucket: str, prefix: str, position: Position, most: int) -> Page:
-        """A page of a listing; by another address where the server wants one. Blocking."""
-        self._find_bucket(bucket)
-        facts, store = self.facts(bucket), self._store(bucket)
-        try:
-            return next_page(self._client_of(bucket), bucket, prefix, position, facts, where=self._where(), most=most)
-        except StorageRefused as error:
-            if not refuses_path_style(str(error)) or not self._look_for(bucket, store, error):
-                raise
-        return next_page(self._client_of(bucket), bucket, prefix, position, facts, where=self._where(), most=most)
-
     async def examine_listing(self, bucket: str, prefix: str) -> None:
         """Follows a listing over its first, small pages, and begins one after its first key: five requests.
 
@@ -520,24 +348,16 @@ class Storage:
         def examine() -> None:
             position, first = Position(), ""
             for _ in range(EXAMINED_PAGES):
-                page = self._page(bucket, prefix, position, 2)
+                page = self._buckets.page(bucket, prefix, position, 2)
                 first = first or (page.entries[0].key if page.entries else "")
                 if page.next is None:
                     break
                 position = page.next
             if first and not bucket.endswith(DIRECTORY_BUCKET):
-                self._page(bucket, prefix, Position(first), 2)
+                self._buckets.page(bucket, prefix, Position(first), 2)
 
         async with self._slots:
             await asyncio.to_thread(examine)
-
-    def _find_bucket(self, bucket: str) -> None:
-        """Finds out how a bucket that is to be listed is addressed, and by what it is served: once. Blocking."""
-        with self._looking:
-            facts, client = self.facts(bucket), self._client_of(bucket)
-            if facts.server is None:
-                assert self._settings is not None
-                self._note(bucket, **served_by(client, bucket, self._settings))
 
     async def listed(self, bucket: str, key: str) -> ObjectEntry | None:
         """An object as the listing has it now; None: it has it no more."""
@@ -554,8 +374,8 @@ class Storage:
 
     async def _server(self, bucket: str) -> str:
         """The server's name for itself, in small letters. Raises `StorageError` where it cannot be had."""
-        await asyncio.to_thread(self._find_bucket, bucket)
-        return self.facts(bucket).server or ""
+        await asyncio.to_thread(self._buckets.find_bucket, bucket)
+        return self._buckets.facts(bucket).server or ""
 
     async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
         """A listing that is known to be small, in one list."""
@@ -567,7 +387,7 @@ class Storage:
         A version is what `head` said. Blocking: for threads. Raises `StorageRefused` for an object of more than 64 MiB
         where the server ignores ranges.
         """
-        with self._translated("read", bucket, key):
+        with self._buckets.translated("read", bucket, key):
             data, found = self._read_part(bucket, key, start, end, version)
             if version is not None and not _is_version(found, version):
                 raise PreconditionFailed(f"read s3://{bucket}/{key}: another version came than was asked for")
@@ -586,28 +406,28 @@ class Storage:
             answer = obstore.get(store, key, options=options)
             return bytes(answer.bytes()), _entry(cast(Any, answer.meta))
 
-        if not self.facts(bucket).plain_reads:
+        if not self._buckets.facts(bucket).plain_reads:
             try:
-                return self._ask_in_thread(bucket, ask)
+                return self._buckets.ask_in_thread(bucket, ask)
             except BaseError as error:
                 if not plain_reads.is_needed(error):
                     raise
-                self._note_plain(bucket, error)
+                self._buckets.note_plain(bucket, error)
         etag = version.etag if version is not None else None
         most = WHOLE_FOR_RANGE if version is None or version.size > WHOLE_FOR_RANGE else version.size
         try:
-            return self._read_plainly(bucket, key, etag=etag, within=(start, end), max_bytes=most)
+            return self._buckets.read_plainly(bucket, key, etag=etag, within=(start, end), max_bytes=most)
         except ObjectTooLarge:
             raise StorageRefused(
-                f"read s3://{bucket}/{key}: {self._where()} ignores ranges (the header Range) and gives the whole "
-                f"object, which is more than {WHOLE_FOR_RANGE:,} bytes: as rows it cannot be read from there"
+                f"read s3://{bucket}/{key}: {self._buckets.where()} ignores ranges (the header Range) and gives "
+                f"the whole object, which is more than {WHOLE_FOR_RANGE:,} bytes: as rows it cannot be read from there"
             ) from None
 
     @contextmanager
     def reading(self, bucket: str, key: str) -> Iterator[IO[bytes]]:
         """A seekable binary file of the object, read by ranges; blocking: for threads."""
         entry = self.described(bucket, key)
-        with self._translated("read", bucket, key):
+        with self._buckets.translated("read", bucket, key):
 
             def read_range(start: int, end: int) -> bytes:
                 return self._read_part(bucket, key, start, end, None)[0]
@@ -625,14 +445,3 @@ def _entry(meta: Any) -> ObjectEntry:
 def _is_version(found: ObjectEntry, wanted: ObjectEntry) -> bool:
     same = not found.etag or not wanted.etag or bare(found.etag) == bare(wanted.etag)
     return same and found.size == wanted.size and (not found.modified or found.modified == wanted.modified)
-
-
-def _check_size(bucket: str, key: str, size: int, most: int | None) -> None:
-    if most is not None and size > most:
-        raise ObjectTooLarge(f"s3://{bucket}/{key} has {size:,} bytes; the limit is {most:,}")
-
-
-def _reason(error: Exception) -> str:
-    """The telling lines of obstore's long messages, without its debug dump."""
-    text = str(error).split("Debug source:", maxsplit=1)[0]
-    return " ".join(text.split())[:400]

@@ -16,7 +16,7 @@ import pytest
 
 from batch.local import demo, llama
 from batch.local.isolation import isolated_environment
-from tests.unit.batch.local.test_isolation import FOREIGN
+from tests.unit.batch.local.foreign import FOREIGN
 
 DOCBATCH = str(Path(sys.executable).with_name("docbatch"))
 

@@ -7,19 +7,18 @@ batch whose creator died is looked for by what its record said before (see `work
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import math
 import secrets
 from dataclasses import asdict, dataclass, field, replace
 
 import orjson
 
+from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
 from batch.storage.records import read_record
-from batch.storage.store import ObjectMissing, PreconditionFailed, Storage, StorageUnreachable
+from batch.storage.store import Storage
 
 INTENDED, UPLOADED, CREATED, READ, VOID = "intended", "uploaded", "created", "read", "void"
-PAUSE_MOST = 5.0
 
 
 class TakenOver(Exception):
@@ -116,24 +115,12 @@ class BatchRecords:
         return self._layout.batch_record(record.partition, record.generation, record.number)
 
     async def _write(self, record: BatchRecord, etag: str | None) -> str:
-        """One conditional PUT; where its outcome is unknown, what stands decides."""
+        """Writes the record over the version that is known. Raises `TakenOver`."""
         fields = {name: value for name, value in asdict(record).items() if name not in ("truncated", "pages") or value}
-        key, data = self._key(record), orjson.dumps(fields)
-        pause = 0.2
-        while True:
-            try:
-                if etag is None:
-                    return await self._storage.create(self._bucket, key, data)
-                return await self._storage.replace(self._bucket, key, data, etag=etag)
-            except (PreconditionFailed, ObjectMissing, StorageUnreachable) as error:
-                undecided = error
-            with contextlib.suppress(StorageUnreachable):
-                found = await self._storage.get_entry(self._bucket, key)
-                if found is not None and found[0] == data:
-                    return found[1].etag
-                if not isinstance(undecided, StorageUnreachable):
-                    raise TakenOver(f"{self._layout.uri(key)} was changed by another attempt") from None
-                if (found[1].etag if found else None) != etag:
-                    raise TakenOver(f"{self._layout.uri(key)} was changed by another attempt") from None
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, PAUSE_MOST)
+        data = orjson.dumps(fields)
+        standing = await compare_and_set(
+            self._storage, self._bucket, self._key(record), data, over=etag, patience=math.inf
+        )
+        if not standing.ours:
+            raise TakenOver(f"{self.uri(record)} was changed by another attempt")
+        return standing.etag

@@ -26,8 +26,9 @@ from batch.files.reconcile import PARTITION_FAILED, Account, Reconciler
 from batch.files.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.files.run_file import RunFile, load_run
 from batch.schema.answer_reader import AnswerReader, InvalidAnswer
+from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
-from batch.storage.store import PreconditionFailed, Storage
+from batch.storage.store import Storage
 from batch.workflows import contracts as c
 from batch.workflows.states import State
 from workers.batch_mode.api import BatchApi, BatchApiError
@@ -231,7 +232,7 @@ class Settler:
         *,
         partial: bool,
         replaced: bytes | None = None,
-    ) -> bytes:
+    ) -> bytes | None:
         """Writes the file, unless another one came in between; gives what stands then."""
         layout = self._layout
         bucket, key = layout.output.bucket, layout.result(shard, partition)
@@ -239,18 +240,14 @@ class Settler:
             layout.run_id, shard, partition, self._generation, secrets.token_hex(6), totals, partial=partial
         )
         data = await result_file.encode_in_thread(rows, self._file.schema, footer)
-        try:
-            if replaced is None:
-                await self._storage.create(bucket, key, data)
-            else:
-                found = await self._storage.get_entry(bucket, key)
-                if found is None or found[0] != replaced:
-                    raise PreconditionFailed(key)
-                await self._storage.replace(bucket, key, data, etag=found[1].etag)
-        except PreconditionFailed:
-            return await self._storage.get(bucket, key)
-        self._count(rows)
-        return data
+        found = await self._storage.get_entry(bucket, key) if replaced is not None else None
+        if found is not None and found[0] != replaced:
+            return found[0]
+        over = found[1].etag if found is not None else None
+        standing = await compare_and_set(self._storage, bucket, key, data, over=over)
+        if standing.ours:
+            self._count(rows)
+        return standing.data
 
     def _count(self, rows: list[Row]) -> None:
         """Rows of this generation; answered ones counted as answers when they came."""

@@ -34,8 +34,9 @@ from batch.files.state import (
     read_pointer,
     version_name,
 )
+from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout, StateLayout
-from batch.storage.store import PreconditionFailed, Storage
+from batch.storage.store import Storage
 from workers.finish.state_merge import merged
 from workers.sources.documents import ARCHIVED, BROKEN, CHANGED, GONE, REFUSED
 
@@ -101,14 +102,8 @@ class StateWriter:
                     pointer = await self._merge(own, now)
                 older = [now.name, *now.older]
                 pointer = replace(pointer, older=older[:KEPT])
-            try:
-                if found is None:
-                    await self._storage.create(self._layout.uri.bucket, self._layout.current, pointer.to_bytes())
-                else:
-                    await self._storage.replace(
-                        self._layout.uri.bucket, self._layout.current, pointer.to_bytes(), etag=found[1]
-                    )
-            except PreconditionFailed:
+            bucket, key, over = self._layout.uri.bucket, self._layout.current, found[1] if found is not None else None
+            if not (await compare_and_set(self._storage, bucket, key, pointer.to_bytes(), over=over)).ours:
                 log.info("another run moved the state of job %s meanwhile: merging", self._file.job.name)
                 if pointer.name != own.name:
                     await self._remove(pointer.name)

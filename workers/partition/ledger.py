@@ -15,8 +15,9 @@ import time
 from dataclasses import dataclass
 
 from batch.files.ledger_segment import LedgerName, Newest, decode_segment, encode_segment
+from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
-from batch.storage.store import ObjectMissing, PreconditionFailed, Storage, StorageError, StorageRefused
+from batch.storage.store import ObjectMissing, Storage, StorageError, StorageRefused
 from workers.documents.rows import Row
 from workers.observe.metrics import Metrics
 
@@ -180,9 +181,7 @@ class Ledger:
         pause = 0.1
         while True:
             try:
-                await self._storage.create(self._layout.output.bucket, key, data)
-            except PreconditionFailed:
-                pass  # the token is this attempt's alone: an earlier try of this very segment arrived after all
+                await compare_and_set(self._storage, self._layout.output.bucket, key, data, over=None, patience=0)
             except StorageError as error:
                 log.warning("ledger segment not written yet, intake is held: %s", error)
                 now = time.monotonic()

@@ -13,8 +13,9 @@ import orjson
 
 from batch.corpus.duplicates import reference
 from batch.corpus.planning import PlannedDocument
+from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
-from batch.storage.store import PreconditionFailed, Storage, StorageUnreachable
+from batch.storage.store import Storage
 
 
 class SameText(Exception):
@@ -44,11 +45,7 @@ class TextClaims:
         bucket = self._layout.output.bucket
         key = self._layout.text(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest())
         own = {"document_id": document.document_id, "uri": document.uri, "etag": etag, "same_as": self._here}
-        try:
-            await self._storage.create(bucket, key, orjson.dumps(own))
-            return
-        except (PreconditionFailed, StorageUnreachable):  # the second: sent once, so it may be there, or not
-            found = await self._storage.get_entry(bucket, key)
-        owner = orjson.loads(found[0]) if found is not None else own
+        standing = await compare_and_set(self._storage, bucket, key, orjson.dumps(own), over=None)
+        owner = orjson.loads(standing.data) if standing.data is not None else own
         if owner["document_id"] != document.document_id:
             raise SameText(replace(document, uri=owner["uri"], etag=owner["etag"], same_as=owner["same_as"]), etag)

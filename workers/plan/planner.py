@@ -21,8 +21,9 @@ from batch.corpus.planning import PlanFooter, PlannedDocument, ShardCutter
 from batch.files.plan_file import read_documents, read_footer
 from batch.files.run_file import RunFile, load_run
 from batch.files.state import Entry, another_order, read_entries, read_pointer
+from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
-from batch.storage.store import ObjectEntry, PreconditionFailed, Storage, StorageError, StorageRefused
+from batch.storage.store import ObjectEntry, ObjectMissing, Storage, StorageError, StorageRefused
 from batch.workflows import contracts as c
 from batch.workflows.states import Reason
 from workers.observe.metrics import Metrics
@@ -100,12 +101,11 @@ class Planner:
         now = datetime.now(UTC).isoformat()
         finish = partial(cutter.finish, last=not full, deleted=deleted, left_out=left_out.up_to_here, planned_at=now)
         data, footer = await asyncio.to_thread(finish)
-        try:
-            await self._storage.create(layout.output.bucket, layout.plan(task.shard), data)
-        except PreconditionFailed:
+        bucket, key = layout.output.bucket, layout.plan(task.shard)
+        if not (await compare_and_set(self._storage, bucket, key, data, over=None)).ours:
             stored = await self._stored(task, layout)
             if stored is None:
-                raise
+                raise ObjectMissing(f"{layout.uri(key)} was deleted right after it was written")
             return stored
         if deleted:
             await self._write_deleted(layout, task.shard, gone)
@@ -213,9 +213,11 @@ class Planner:
         await self._write_deleted(layout, plan.shard, await asyncio.to_thread(compare))
 
     async def _write_deleted(self, layout: RunLayout, shard: int, gone: bytes) -> None:
-        """After the plan, whose maker alone knows what is gone: another attempt may have found something else."""
-        with suppress(PreconditionFailed):  # of two that write it, both for the plan that stands
-            await self._storage.create(layout.output.bucket, layout.deleted(shard), gone)
+        """After the plan, whose maker alone knows what is gone: another attempt may have found something else.
+
+        Of two that write it, both do so for the plan that stands.
+        """
+        await compare_and_set(self._storage, layout.output.bucket, layout.deleted(shard), gone, over=None)
 
     @activity.defn(name=c.PLAN_RERUN)
     async def plan_rerun(self, task: c.RerunPlanInput) -> c.RerunPlan:

@@ -26,12 +26,13 @@ from batch.files.state import read_pointer
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
 from batch.job.part import JobError
+from batch.storage.compare_and_set import compare_and_set, update
 from batch.storage.errors import StorageError, StorageUnreachable
 from batch.storage.layout import RunLayout, S3Uri
 from batch.storage.listing import is_addressable
 from batch.storage.output_check import OutputUnfit, check_place
 from batch.storage.records import read_record
-from batch.storage.store import PreconditionFailed, Storage
+from batch.storage.store import Storage
 from batch.workflows import contracts as c
 from batch.workflows.states import ENDED, Reason, State
 from workers.llm.answers.errors import Kind
@@ -94,9 +95,8 @@ class RunControl:
         )
         ref = c.RunRef(task.run_id, job.output.uri)
         await self._check_places(job)
-        try:
-            await self._storage.create(layout.output.bucket, layout.run_json, file.to_bytes())
-        except PreconditionFailed:
+        bucket, key, data = layout.output.bucket, layout.run_json, file.to_bytes()
+        if not (await compare_and_set(self._storage, bucket, key, data, over=None)).ours:
             stored = await load_run(self._storage, ref)
             if stored.execution_run_id != task.execution_run_id:
                 same_job = stored.fingerprint == file.fingerprint
@@ -108,7 +108,7 @@ class RunControl:
                     "--run-id, or use `docbatch rerun` to do again what failed in it",
                     type="RunExists",
                     non_retryable=True,
-                ) from None
+                )
         return _claimed(ref, job)
 
     async def _check_places(self, job: Job) -> None:
@@ -146,14 +146,9 @@ class RunControl:
                 execution_run_id=task.execution_run_id,
                 charged_usd=await self._charged(layout, file, found[0] if found is not None else None),
             )
-            try:
-                if found is None:
-                    await self._storage.create(layout.output.bucket, layout.manifest, marked.to_bytes())
-                else:
-                    await self._storage.replace(layout.output.bucket, layout.manifest, marked.to_bytes(), etag=found[1])
+            bucket, over = layout.output.bucket, found[1] if found is not None else None
+            if (await compare_and_set(self._storage, bucket, layout.manifest, marked.to_bytes(), over=over)).ours:
                 break
-            except PreconditionFailed:
-                continue
         epoch = max(control.epoch + 1, marked.generation * 1000)
         await self.write_control(c.ControlInput(ref, c.Control(epoch=epoch), file.job.name))
         return replace(
@@ -182,19 +177,13 @@ class RunControl:
     async def write_control(self, task: c.ControlInput) -> None:
         """Never over a later epoch: an attempt that comes late changes nothing."""
         layout = RunLayout.of(task.run.output_uri, task.run.run_id)
-        data = json.dumps(asdict(task.control)).encode()
-        while True:
-            found = await self._storage.get_entry(layout.output.bucket, layout.control)
-            try:
-                if found is None:
-                    await self._storage.create(layout.output.bucket, layout.control, data)
-                elif _rank(read_record(c.Control, json.loads(found[0]))) > _rank(task.control):
-                    return
-                else:
-                    await self._storage.replace(layout.output.bucket, layout.control, data, etag=found[1].etag)
-            except PreconditionFailed:
-                continue
-            break
+
+        def written(found: bytes | None) -> bytes | None:
+            later = found is not None and _rank(read_record(c.Control, json.loads(found))) > _rank(task.control)
+            return None if later else json.dumps(asdict(task.control)).encode()
+
+        if not await update(self._storage, layout.output.bucket, layout.control, written):
+            return
         if task.control.state == State.PAUSED:
             self._metrics.pauses(task.job_name, task.control.reason)
 

@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,9 +22,10 @@ from batch.job.formats import kind_of
 from batch.job.prefixes import Prefixes
 from batch.job.source import Source
 from batch.previews.sample import named_documents, sample_of_source, spread_over_source
-from batch.storage.store import ObjectArchived, ObjectEntry, ObjectMissing, Storage, StorageRefused
-from tests.unit.batch.corpus.test_keys import listed, memory_of
-from tests.unit.workers.sources.row_corpus import LAYOUT, Memory, job, parquet, plan
+from batch.storage.store import ObjectArchived, ObjectEntry, ObjectMissing, StorageRefused
+from tests.memory_storage import MemoryStorage
+from tests.unit.batch.corpus.listings import listed, memory_of
+from tests.unit.workers.sources.row_corpus import LAYOUT, job, parquet, plan
 from workers.plan.planner import REFUSALS
 
 gzipped = partial(gzip.compress, mtime=0)
@@ -35,7 +36,7 @@ def source(**more: Any) -> Source:
     return Source(uri="s3://corpus/in/", **more)
 
 
-def footers(memory: Memory) -> list[PlanFooter]:
+def footers(memory: MemoryStorage) -> list[PlanFooter]:
     """Of the plan that stands."""
     found: list[PlanFooter] = []
     while (key := LAYOUT.plan(len(found))) in memory.objects:
@@ -115,7 +116,7 @@ NAMES = st.sampled_from(["_SUCCESS", ".DS_Store", "a.txt", "b.txt", "c.jsonl"])
 @given(st.lists(NAMES, max_size=12), st.integers(1, 4))
 @settings(deadline=None, max_examples=25)
 async def test_each_is_told_once_wherever_shards_end(names: list[str], documents: int) -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     for number, name in enumerate(names):
         memory.objects[f"in/{number:02d}/{name}"] = b'{"text": "a"}\n{"text": "b"}\n' if name == "c.jsonl" else b"text"
     expected = {"job markers": names.count("_SUCCESS"), "system files": names.count(".DS_Store")}
@@ -130,7 +131,7 @@ async def test_each_is_told_once_wherever_shards_end(names: list[str], documents
 
 async def test_what_is_left_out_is_told_before_a_run() -> None:
     memory = memory_of(["in/t/_SUCCESS", "in/t/_delta_log/0.json"])
-    storage = cast(Storage, memory)
+    storage = memory
     with pytest.raises(SourceEmpty, match=r"left out are 1 job markers, 1 table logs\. source\.hidden: true"):
         await check_source(storage, job())
     await check_source(storage, job(hidden=True))
@@ -176,7 +177,7 @@ def test_endings_match_in_any_case(pattern: str, keys: list[str], others: list[s
 )
 @pytest.mark.parametrize("name", ["part-0.json", "PART-0.JSON", "part-0.json.gz"])
 async def test_json_lines_are_found_by_content(data: bytes, texts: list[str] | None, name: str) -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects |= {f"in/{name}": gzipped(data) if name.endswith(".gz") else data, "in/z.txt": b"after"}
     found = (await plan(memory, job(), anew=True))[:-1]
     if texts is None:
@@ -201,7 +202,7 @@ async def test_what_may_be_rows_and_cannot_be_looked_into_is_taken_for_no_docume
     failure: Exception, problem: str
 ) -> None:
     """A refusal may be of a moment: as one document, a thousand rows would have one answer."""
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects |= {"in/a.json": b'{"text": "alpha"}\n{"text": "beta"}\n', "in/b.txt": b"readable"}
     read = memory.read_range
 
@@ -221,7 +222,7 @@ async def test_what_may_be_rows_and_cannot_be_looked_into_is_taken_for_no_docume
 @pytest.mark.parametrize("listed_too", [False, True])
 async def test_a_uri_of_an_object_that_is_refused_is_what_the_listing_says(listed_too: bool) -> None:
     """S3 refuses what is not there, too, and a refusal may be of a moment: then nothing may be lost of a run."""
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects = {"in/a.txt": b"text"} if listed_too else {"in/a.txt/b.txt": b"text"}
 
     async def refuse(bucket: str, key: str) -> ObjectEntry | None:
@@ -243,7 +244,7 @@ OBJECTS = ["in/a.jsonl", "in/a.jsonl.bak", "in/a.jsonl/x.txt", "in/a.jsonl2", "i
 
 @pytest.mark.parametrize("by_folders", [False, True])
 async def test_a_uri_may_be_an_object(by_folders: bool) -> None:
-    memory = Memory(by_folders=by_folders)
+    memory = MemoryStorage(by_folders=by_folders)
     memory.objects = {key: b'{"text": "of %s"}\n' % key.encode() for key in OBJECTS}
     one = job(uri="s3://corpus/in/a.jsonl")
     assert [each.uri for each in await plan(memory, one)] == ["s3://corpus/in/a.jsonl", "s3://corpus/in/a.jsonl/x.txt"]
@@ -252,7 +253,7 @@ async def test_a_uri_may_be_an_object(by_folders: bool) -> None:
     ]
     del memory.objects["in/a.jsonl/x.txt"]
     assert [each.content for each in await plan(memory, one)] == ["of in/a.jsonl"]
-    storage = cast(Storage, memory)
+    storage = memory
     await check_source(storage, one)
     assert [each.document_id for each in (await spread_over_source(storage, one, 5)).documents] == ["in/a.jsonl"]
     assert [each.document_id for each in await named_documents(storage, one, ["in/a.jsonl"])] == ["in/a.jsonl"]
@@ -301,9 +302,9 @@ async def test_a_manifest_may_be_an_inventory() -> None:
     ):
         memory.objects["lists/keys.parquet"] = data
         with pytest.raises(CheckFailed, match=said):
-            await check_source(cast(Storage, memory), of)
+            await check_source(memory, of)
     sink = io.BytesIO()
     pq.write_table(pa.table({"key": ["in/2.txt", "in/3.txt", "in/1.txt"], "is_latest": [True, False, True]}), sink)
     memory.objects["lists/keys.parquet"] = sink.getvalue()
     with pytest.raises(CheckFailed, match=r"row 3: the key 'in/1\.txt' comes after 'in/2\.txt'"):
-        await check_source(cast(Storage, memory), of)
+        await check_source(memory, of)

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import io
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
 
@@ -28,9 +27,11 @@ from batch.job.prefixes import Prefixes
 from batch.job.source import Source
 from batch.previews.sample import named_documents, sample_of_source, spread_over_source
 from batch.storage.layout import place_of
-from batch.storage.store import BucketMissing, Storage, StorageRefused
+from batch.storage.store import BucketMissing, StorageRefused
 from batch.workflows import contracts as c
-from tests.unit.workers.sources.row_corpus import Memory, job, jsonl, parquet, plan, shards
+from tests.memory_storage import MemoryStorage
+from tests.unit.batch.corpus.listings import listed, memory_of
+from tests.unit.workers.sources.row_corpus import job, jsonl, parquet, plan, shards
 from workers.observe.metrics import Metrics
 from workers.plan.planner import REFUSALS
 from workers.process.control import RunControl
@@ -41,20 +42,8 @@ FOLDERS = ["a/", "a-/", "a.txt/", "b/a/", "b/a-/", "b/b/", "é/", "~/"]
 """None within another; their orders differ between servers."""
 
 
-def memory_of(keys: list[str], *, by_folders: bool = False) -> Memory:
-    memory = Memory(by_folders=by_folders)
-    memory.objects = {key: f"text of {key}".encode() for key in keys}
-    return memory
-
-
 def source_of(prefixes: list[str], **more: Any) -> Source:
     return Source(uri=[f"s3://corpus/{prefix}" for prefix in prefixes], **more)
-
-
-async def listed(memory: Memory, source: Source, after: str = "", etag: str = "") -> list[str]:
-    keys = SourceKeys(cast(Storage, memory), source, manifest_etag=etag)
-    async with aclosing(keys.documents(after=after)) as pages:
-        return [entry.key async for page in pages for entry in page]
 
 
 def test_a_key_lies_under_one_prefix() -> None:
@@ -98,7 +87,7 @@ def manifest_job(**more: Any) -> Job:
     return job(manifest="s3://corpus/lists/keys.parquet", **more)
 
 
-def with_manifest(memory: Memory, keys: list[str], group: int = 100, **columns: list[Any]) -> None:
+def with_manifest(memory: MemoryStorage, keys: list[str], group: int = 100, **columns: list[Any]) -> None:
     memory.objects["lists/keys.parquet"] = named(
         [{"key": key, **{name: values[at] for name, values in columns.items()}} for at, key in enumerate(keys)], group
     )
@@ -193,10 +182,10 @@ async def test_what_a_manifest_names_and_may_not_be_asked_for(monkeypatch: pytes
         return pages
 
     monkeypatch.setattr(memory, "source_pages", listing(StorageRefused("may not list")))
-    await check_source(cast(Storage, memory), manifest_job())
+    await check_source(memory, manifest_job())
     monkeypatch.setattr(memory, "source_pages", listing(BucketMissing("there is no bucket 'corpus'")))
     with pytest.raises(CheckFailed, match=r"source\.uri: there is no bucket 'corpus'\. Create it, or mend source\.uri"):
-        await check_source(cast(Storage, memory), manifest_job())
+        await check_source(memory, manifest_job())
 
 
 BROKEN: list[tuple[list[Any], str]] = [
@@ -217,7 +206,7 @@ async def test_a_manifest_that_is_broken_says_where(keys: list[Any], message: st
     memory = memory_of([key for key in keys if key])
     with_manifest(memory, keys, group)
     with pytest.raises(CheckFailed) as checked:
-        await check_source(cast(Storage, memory), manifest_job())
+        await check_source(memory, manifest_job())
     with pytest.raises(ApplicationError) as planned:
         await plan(memory, manifest_job())
     assert planned.value.non_retryable and planned.value.type == "ManifestBroken"
@@ -258,7 +247,7 @@ async def test_a_manifest_is_read_from_where_a_shard_begins() -> None:
     assert await listed(memory, source, after=keys[17_500]) == keys[17_501:]
     assert sum(end - start for _, start, end in memory.reads) < whole / 3
     memory.reads.clear()
-    pages = SourceKeys(cast(Storage, memory), source).documents()
+    pages = SourceKeys(memory, source).documents()
     assert len(await anext(pages)) == 1000
     await pages.aclose()
     assert sum(end - start for _, start, end in memory.reads) < whole / 3, "never more than it has to"
@@ -293,7 +282,7 @@ async def test_what_is_no_manifest(data: bytes, message: str) -> None:
     memory = memory_of(["in/a"])
     memory.objects["lists/keys.parquet"] = data
     with pytest.raises(CheckFailed) as error:
-        await check_source(cast(Storage, memory), manifest_job())
+        await check_source(memory, manifest_job())
     assert str(error.value).startswith(f"source.manifest: s3://corpus/lists/keys.parquet: {message}")
 
 
@@ -308,7 +297,7 @@ async def test_two_versions_of_a_manifest_are_never_mixed(monkeypatch: pytest.Mo
     assert error.value.non_retryable
     # And where it changes while it is read.
     source = manifest_job().source
-    pages = SourceKeys(cast(Storage, memory), source).named()
+    pages = SourceKeys(memory, source).named()
     assert [each.key for each in await anext(pages)] == ["in/0"]
     with_manifest(memory, ["in/7"], 1)
     with pytest.raises(ManifestBroken, match="changed while a run"):
@@ -316,14 +305,14 @@ async def test_two_versions_of_a_manifest_are_never_mixed(monkeypatch: pytest.Mo
     del memory.objects["lists/keys.parquet"]
     claim = c.ClaimInput(run_id="new", job_json=manifest_job().to_json(), execution_run_id="e")
     with pytest.raises(ManifestBroken, match="there is no object s3://corpus/lists/keys"):
-        await RunControl(cast(Storage, memory), cast(Any, None), cast(Any, None), Metrics()).claim_run(claim)
+        await RunControl(memory, cast(Any, None), cast(Any, None), Metrics()).claim_run(claim)
     with pytest.raises(SourceEmpty, match=r"source\.manifest: there is no object s3://corpus/lists/keys"):
-        await check_source(cast(Storage, memory), manifest_job())
+        await check_source(memory, manifest_job())
 
 
 async def test_a_source_without_a_document_is_told_before_the_run() -> None:
     memory = memory_of(["in/a.txt", "on/b.md"])
-    storage = cast(Storage, memory)
+    storage = memory
     one_empty = job(uri=["s3://corpus/in/", "s3://corpus/un/"])
     with pytest.raises(SourceEmpty, match=r"source\.uri: there is no object under s3://corpus/un/\. Upload"):
         await check_source(storage, one_empty)
@@ -345,7 +334,7 @@ async def test_previews_pick_from_all_over_a_manifest(monkeypatch: pytest.Monkey
     keys = [f"in/{n:04d}.txt" for n in range(1000)]
     memory = memory_of(keys)
     with_manifest(memory, keys, 10)
-    storage, of = cast(Storage, memory), manifest_job(exclude=["*1.txt"])
+    storage, of = memory, manifest_job(exclude=["*1.txt"])
     few = await spread_over_source(storage, of, 5)
     assert few.whole and few.listed == 1000 and len(few.documents) == 5
     assert sum(key.startswith("in/") for key in memory.asked) == 5, "only those that were picked"
@@ -369,7 +358,7 @@ async def test_previews_pick_from_all_over_a_manifest(monkeypatch: pytest.Monkey
 async def test_previews_and_estimates_look_under_each_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [f"{folder}/{n:03d}.txt" for folder in ("in", "on", "un") for n in range(100)]
     memory = memory_of([*keys, "at/all.txt"])
-    storage, of = cast(Storage, memory), job(uri=[f"s3://corpus/{folder}/" for folder in ("un", "on", "in")])
+    storage, of = memory, job(uri=[f"s3://corpus/{folder}/" for folder in ("un", "on", "in")])
     few = await spread_over_source(storage, of, 6)
     assert few.whole and few.listed == 300
     assert [each.document_id[:2] for each in few.documents] == ["in", "in", "on", "on", "un", "un"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import cast
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,32 +14,15 @@ from hypothesis import strategies as st
 
 from batch.corpus.planning import CHANGED, FULL, JOB_CHANGED, NEW, RETRIED, UNCHANGED, PlannedDocument
 from batch.files.state import STATE_SCHEMA, Entry, StatePointer, read_entries
-from batch.storage.store import Storage
-from tests.unit.workers.sources.row_corpus import Memory, job
+from tests.memory_storage import MemoryStorage
+from tests.unit.batch.files.states import DAY, compared, entry, proof
+from tests.unit.workers.sources.row_corpus import job
 from workers.finish.state_merge import merged
 from workers.plan.comparison import Comparison, UnsortedListing
-
-DAY = datetime(2026, 11, 23, tzinfo=UTC)
-
-
-def proof(name: str) -> str:
-    """An etag, and the hash of the content that it is proven to be of."""
-    return hashlib.md5(name.encode()).hexdigest()
-
-
-def entry(key: str, *, etag: str = "e", processed: int = 0, listed: int = 0, fingerprint: str = "f") -> Entry:
-    when, seen = DAY + timedelta(hours=processed), DAY + timedelta(hours=listed)
-    return Entry(key, key, proof(etag), proof(etag), fingerprint, "ok", None, when, seen, seen, f"s3://b/{processed}")
 
 
 def document(key: str, etag: str = "e") -> PlannedDocument:
     return PlannedDocument(key, f"s3://b/{key}", proof(etag), 1)
-
-
-def compared(entries: list[Entry], *, full: bool = False, within: str = "", by_folders: bool = False) -> Comparison:
-    comparison = Comparison(entries, fingerprint="f", full=full, within=within, by_folders=by_folders)
-    comparison.begin()
-    return comparison
 
 
 def reasons(comparison: Comparison, *documents: PlannedDocument) -> list[str | None]:
@@ -231,7 +212,7 @@ def test_states_of_older_versions_are_read() -> None:
     table = pa.Table.from_pylist([each._asdict() for each in known], schema=STATE_SCHEMA.remove(at))
     part = io.BytesIO()
     pq.write_table(table, part)
-    memory, layout = Memory(), job().state_layout
+    memory, layout = MemoryStorage(), job().state_layout
     memory.objects[layout.part("before", 0)] = part.getvalue()
     pointer = StatePointer("before", 1, 2, "n", 1, DAY.isoformat())
-    assert list(read_entries(cast(Storage, memory), layout, pointer)) == known
+    assert list(read_entries(memory, layout, pointer)) == known

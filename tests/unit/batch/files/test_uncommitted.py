@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -14,32 +11,11 @@ from batch.files.ledger_segment import LedgerName, encode_segment
 from batch.files.result_file import ResultFooter, encode
 from batch.schema.row_schema import row_schema
 from batch.storage.layout import RunLayout
-from batch.storage.store import ObjectEntry
 from batch.workflows.contracts import Totals
+from tests.memory_storage import MemoryStorage
 from workers.plan.rerun import cost_so_far
 
 LAYOUT = RunLayout.of("s3://results/x/", "run-1")
-
-
-class Memory:
-    """Storage in a dictionary."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
-        return [ObjectEntry(key, 1, "e") for key in sorted(self.objects) if key.startswith(prefix)]
-
-    async def pages(self, bucket: str, prefix: str) -> AsyncIterator[list[ObjectEntry]]:
-        for entry in await self.list_all(bucket, prefix):
-            yield [entry]
-
-    async def get(self, bucket: str, key: str) -> bytes:
-        return self.objects[key]
-
-    @contextlib.contextmanager
-    def reading(self, bucket: str, key: str) -> Iterator[io.BytesIO]:
-        yield io.BytesIO(self.objects[key])
 
 
 def answered(document: str, cost: float | None, at: str = "2026-01-01T00:00:00+00:00") -> dict[str, Any]:
@@ -47,7 +23,7 @@ def answered(document: str, cost: float | None, at: str = "2026-01-01T00:00:00+0
 
 
 async def test_each_partition_counts_once() -> None:
-    storage = Memory()
+    storage = MemoryStorage()
     footer = ResultFooter("run-1", 0, 0, 1, "token", Totals(documents=2, ok=2, cost_usd=1.5))
     storage.objects[LAYOUT.result(0, 0)] = encode([], row_schema(None), footer)
     storage.objects[f"{LAYOUT.results}_SUCCESS"] = b""  # of a reader of the dataset; not ours
@@ -59,7 +35,7 @@ async def test_each_partition_counts_once() -> None:
 
 
 async def test_of_a_cancelled_runs_partial_file_the_ledger_counts() -> None:
-    storage = Memory()
+    storage = MemoryStorage()
     footer = ResultFooter("run-1", 0, 0, 1, "token", Totals(documents=1, ok=1, cost_usd=0.5), partial=True)
     storage.objects[LAYOUT.result(0, 0)] = encode([], row_schema(None), footer)
     name = LedgerName("run-1", "f00d", 0, 1, 1, 1)
@@ -70,7 +46,7 @@ async def test_of_a_cancelled_runs_partial_file_the_ledger_counts() -> None:
 
 async def test_what_a_partial_file_keeps_of_generations_whose_ledgers_are_gone_counts_too() -> None:
     """A rerun was cancelled: `old` was answered and committed before it, `new` in it, `late` after its account."""
-    storage = Memory()
+    storage = MemoryStorage()
     schema = row_schema(None)
     blank = dict.fromkeys(schema.names)
     rows = [

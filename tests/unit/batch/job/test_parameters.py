@@ -13,7 +13,7 @@ from batch.job.job import Job
 from batch.job.parameters import MOST_BYTES
 from batch.job.part import JobError
 from tests.jobs import job
-from tests.unit.workers.llm.test_chat import OK, Scripted
+from tests.unit.workers.llm.scripted_model import OK, Scripted
 from workers.llm.question import Questions
 from workers.llm.short_question import probe
 

@@ -9,56 +9,7 @@ import pytest
 from botocore.config import Config
 
 from batch.local.isolation import env_file, is_foreign, isolated_environment, isolated_session, own_settings
-
-FOREIGN = {
-    "AWS_PROFILE": "nobody",
-    "AWS_DEFAULT_PROFILE": "nobody",
-    "AWS_SESSION_TOKEN": "the-users-own",
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-    "AWS_CONFIG_FILE": "/nonexistent/config",
-    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent/credentials",
-    "AWS_CA_BUNDLE": "/nonexistent/ca.pem",
-    "AWS_DEFAULT_REGION": "mars-1",
-    "AWS_USE_FIPS_ENDPOINT": "true",
-    "AWS_USE_DUALSTACK_ENDPOINT": "true",
-    "AWS_MAX_ATTEMPTS": "none",
-    "AWS_S3_EXPRESS": "true",
-    "AWS_SKIP_SIGNATURE": "true",
-    "AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent/token",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9",
-    "AWS_DEFAULTS_MODE": "none",
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "none",
-    "TEMPORAL_ADDRESS": "127.0.0.1:9",
-    "TEMPORAL_NAMESPACE": "mars",
-    "TEMPORAL_API_KEY": "the-users-own",
-    "TEMPORAL_TLS": "true",
-    "TEMPORAL_TLS_SERVER_CA_CERT_PATH": "/nonexistent/ca.pem",
-    "TEMPORAL_PROFILE": "nobody",
-    "TEMPORAL_CONFIG_FILE": "/nonexistent/temporal.toml",
-    "TEMPORAL_GRPC_META_X": "the-users-own",
-    "OPENAI_API_KEY": "the-users-own",
-    "OPENAI_BASE_URL": "http://127.0.0.1:9",
-    "OPENAI_ORG_ID": "the-users-own",
-    "OPENAI_LOG": "debug",
-    "HTTP_PROXY": "http://127.0.0.1:9",
-    "HTTPS_PROXY": "http://127.0.0.1:9",
-    "ALL_PROXY": "socks5://127.0.0.1:9",
-    "http_proxy": "http://127.0.0.1:9",
-    "https_proxy": "http://127.0.0.1:9",
-    "NO_PROXY": "example.com, .corp, <local>, $(touch /tmp/x)",
-    "REQUESTS_CA_BUNDLE": "/nonexistent/ca.pem",
-    "CURL_CA_BUNDLE": "/nonexistent/ca.pem",
-    "SSL_CERT_FILE": "/nonexistent/ca.pem",
-    "SSL_CERT_DIR": "/nonexistent",
-    "PYTHONPATH": "/nonexistent",
-    "PYTHONSTARTUP": "/nonexistent/startup.py",
-    "S3_BUCKET": "the-users-own",
-    "WEED_MASTER_PORT": "9",
-    "GODEBUG": "http2client=0",
-    "DOCBATCH_STRANGER": "the-users-own",
-}
-"""Variables of a shell that is used for other things; `tests/integration/test_demo.py` starts the stack in it."""
+from tests.unit.batch.local.foreign import FOREIGN
 
 
 def forget_proxies(monkeypatch: pytest.MonkeyPatch) -> None:

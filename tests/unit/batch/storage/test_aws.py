@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import CredentialRetrievalError
 
-from batch.storage import store
+from batch.storage import buckets
 from batch.storage.aws import resolve, storage_options
+from batch.storage.buckets import Buckets
 from batch.storage.errors import StorageRefused, StorageUnreachable
 from batch.storage.store import Storage
 
@@ -46,7 +47,7 @@ def test_polars_reads_the_region_that_docbatch_writes_to(
     settings.write_text(file)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert storage_options()["aws_region"] == resolve().region == Storage()._resolve()["region"] == region
+    assert storage_options()["aws_region"] == resolve().region == Buckets(None).resolve()["region"] == region
 
 
 def test_polars_reads_from_the_same_endpoint(monkeypatch: pytest.MonkeyPatch, settings: Path) -> None:
@@ -99,7 +100,7 @@ async def test_credentials_that_do_not_come_for_a_moment_are_an_outage(monkeypat
         raise CredentialRetrievalError(provider="assume-role", error_msg="sts is away")
 
     monkeypatch.setattr("botocore.credentials.Credentials.get_frozen_credentials", away)
-    monkeypatch.setattr(store, "RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
+    monkeypatch.setattr(buckets, "RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with pytest.raises(StorageUnreachable, match="sts is away"):
         await Storage().get("b", "k")

@@ -12,7 +12,7 @@ import pytest
 from batch.client.checks import CheckFailed, check_output, check_source
 from batch.corpus.planning import UNCHANGED, UNPROVEN, PlannedDocument
 from batch.job.job import Job
-from batch.storage import listing_pages, store
+from batch.storage import buckets, listing_pages
 from batch.storage.errors import ListingBroken
 from batch.storage.etags import content_hash, is_hash_of, is_proven, proves, quoted, same_form, tells_versions
 from batch.storage.output_check import OutputUnfit, _lacking
@@ -27,7 +27,7 @@ from batch.storage.store import (
 from batch.workflows import contracts as c
 from tests.jobs import job
 from tests.s3_faults import Etag, Faults, FaultyS3, Quirks
-from tests.unit.batch.files.test_state import compared, entry
+from tests.unit.batch.files.states import compared, entry
 from workers.extract import Unreadable
 from workers.partition.reader import read_planned
 from workers.process.control import storage_problem
@@ -352,7 +352,7 @@ def test_what_a_key_has_of_digits_says_nothing_of_a_server(said: str, lacks: boo
 async def test_a_source_answers_again_although_one_document_does_not(
     server: FaultyS3, away: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
+    monkeypatch.setattr(buckets, "RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
     for number in range(3):
         server.put("source", f"in/{number}.txt", WORDS, Quirks(away=number < away))
     problem = await storage_problem(Storage(), a_job(), c.RunRef("r", "s3://results/out/"))

@@ -13,6 +13,7 @@ from obstore.store import MemoryStore
 
 from batch.client.checks import CheckFailed, check_source
 from batch.job.job import Job
+from batch.storage.buckets import Buckets
 from batch.storage.errors import BucketMissing, ObjectMissing, StorageUnreachable
 from batch.storage.listing import ObjectEntry, is_addressable
 from batch.storage.store import Storage
@@ -83,7 +84,9 @@ async def test_a_missing_bucket_is_no_missing_object_whatever_its_name(bucket: s
 
 
 async def test_a_prefix_with_its_marker_alone_holds_no_document(bucket: str) -> None:
-    boto3.client("s3", endpoint_url=Storage()._resolve()["endpoint"]).put_object(Bucket=bucket, Key="only/", Body=b"")
+    boto3.client("s3", endpoint_url=Buckets(None).resolve()["endpoint"]).put_object(
+        Bucket=bucket, Key="only/", Body=b""
+    )
     with pytest.raises(CheckFailed, match="none of the 1 objects under s3://keys/only/ is a document"):
         await check_source(Storage(), Job.parse(job(source__uri="s3://keys/only/")))
     await check_source(Storage(), Job.parse(job(source__uri="s3://keys/p/")))

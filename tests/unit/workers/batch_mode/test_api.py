@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.unit.batch.local.simulator.test_batches import line
-from tests.unit.batch.local.simulator.test_provider import serving
+from tests.unit.batch.local.simulator.lines import line
+from tests.unit.batch.local.simulator.serving import serving
 from workers.batch_mode import api as batches_module
 from workers.batch_mode.api import BatchApi, BatchApiError, request_line
 from workers.llm.answers.errors import Kind

@@ -12,7 +12,7 @@ from openai.types import Batch
 
 from batch.corpus.planning import PlannedDocument
 from tests.unit.workers.llm.limits.lanes import open_lane
-from tests.unit.workers.llm.test_reask import GOOD, MESSAGES, NO_FORMAT, WRONG, Scripted, job, said
+from tests.unit.workers.llm.scripted_answers import GOOD, MESSAGES, NO_FORMAT, WRONG, Scripted, job, said
 from workers.batch_mode.api import AnsweredLine, judge_failure, read_line, read_lines, request_line, seconds_of
 from workers.batch_mode.batch_answers import MOST_FAILURES, Asked, Next
 from workers.batch_mode.spool import BYTES_A_TOKEN, Spool, SpoolWriter, fitting

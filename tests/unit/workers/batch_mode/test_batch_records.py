@@ -7,65 +7,20 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from batch.storage.layout import RunLayout
-from batch.storage.store import ObjectEntry, ObjectMissing, PreconditionFailed, StorageUnreachable
+from tests.memory_storage import MemoryStorage
+from tests.unit.workers.batch_mode.records import LAYOUT
 from workers.batch_mode.batch_records import CREATED, UPLOADED, BatchRecord, BatchRecords, Held, TakenOver, metadata_of
 
-LAYOUT = RunLayout.of("s3://results/x/", "run-1")
 RECORD = BatchRecord(partition=7, generation=1, number=1, token="", created_at=1.0, documents=[0, 1])
 
 
-class Memory:
-    """Storage in a dictionary with etags; `fail_next` fails one PUT, before or after it is carried out."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, tuple[bytes, str]] = {}
-        self.writes = 0
-        self.fail_next: str | None = None
-
-    def _write(self, key: str, data: bytes) -> str:
-        fail, self.fail_next = self.fail_next, None
-        if fail == "before":
-            raise StorageUnreachable("lost on the way")
-        self.writes += 1
-        self.objects[key] = data, f"e{self.writes}"
-        if fail == "after":
-            raise StorageUnreachable("the answer was lost")
-        return f"e{self.writes}"
-
-    async def create(self, bucket: str, key: str, data: bytes) -> str:
-        if key in self.objects:
-            raise PreconditionFailed(key)
-        return self._write(key, data)
-
-    async def replace(self, bucket: str, key: str, data: bytes, *, etag: str) -> str:
-        if key not in self.objects:
-            raise ObjectMissing(key)
-        if self.objects[key][1] != etag:
-            raise PreconditionFailed(key)
-        return self._write(key, data)
-
-    async def get_entry(self, bucket: str, key: str) -> tuple[bytes, ObjectEntry] | None:
-        if key not in self.objects:
-            return None
-        data, etag = self.objects[key]
-        return data, ObjectEntry(key, len(data), etag)
-
-    async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
-        return [ObjectEntry(key, 1, "e") for key in sorted(self.objects) if key.startswith(prefix)]
-
-    async def delete(self, bucket: str, keys: list[str]) -> None:
-        for key in keys:
-            self.objects.pop(key, None)
+@pytest.fixture
+def storage() -> MemoryStorage:
+    return MemoryStorage()
 
 
 @pytest.fixture
-def storage() -> Memory:
-    return Memory()
-
-
-@pytest.fixture
-def records(storage: Memory) -> BatchRecords:
+def records(storage: MemoryStorage) -> BatchRecords:
     return BatchRecords(storage, LAYOUT, 7)  # type: ignore[arg-type]
 
 
@@ -106,17 +61,17 @@ async def test_two_that_say_the_same_agree(records: BatchRecords) -> None:
     assert twin == held
 
 
-@pytest.mark.parametrize("fails", ["before", "after"])
+@pytest.mark.parametrize("fails", ["request", "answer"])
 async def test_where_the_outcome_is_unknown_what_stands_decides(
-    storage: Memory, records: BatchRecords, fails: str
+    storage: MemoryStorage, records: BatchRecords, fails: str
 ) -> None:
-    storage.fail_next = fails
+    storage.lose = [fails]
     held = await records.announce(RECORD)
-    storage.fail_next = fails
+    storage.lose = [fails]
     await records.step(held, state=UPLOADED, input_file="f")
     (found,) = await records.read()
     assert found == held
-    assert storage.writes == 2
+    assert len(storage.puts) == (4 if fails == "request" else 2)
 
 
 def test_metadata_keep_the_providers_bounds() -> None:
@@ -126,22 +81,22 @@ def test_metadata_keep_the_providers_bounds() -> None:
 
 
 async def test_only_records_of_documents_with_pages_name_those() -> None:
-    storage = Memory()
+    storage = MemoryStorage()
     records = BatchRecords(storage, LAYOUT, 7)  # type: ignore[arg-type]
     pages: dict[str, dict[str, int | None]] = {"1": {"pages": 3, "pages_without_text": 1}}
     await records.announce(RECORD)
     await records.announce(replace(RECORD, number=2, pages=pages))
-    named = ["pages" in orjson.loads(data) for _, (data, _) in sorted(storage.objects.items())]
+    named = ["pages" in orjson.loads(data) for _, data in sorted(storage.objects.items())]
     assert named == [False, True], "an older worker reads the others"
     assert [held.record.pages for held in await records.read()] == [{}, pages]
 
 
 async def test_only_records_of_truncated_documents_name_them() -> None:
     """A worker of an earlier release, beside this one in a rolling update, reads all the others."""
-    storage = Memory()
+    storage = MemoryStorage()
     records = BatchRecords(storage, LAYOUT, 7)  # type: ignore[arg-type]
     await records.announce(RECORD)
     await records.announce(replace(RECORD, number=2, truncated=[1]))
-    named = ["truncated" in orjson.loads(data) for _, (data, _) in sorted(storage.objects.items())]
+    named = ["truncated" in orjson.loads(data) for _, data in sorted(storage.objects.items())]
     assert named == [False, True]
     assert [held.record.truncated for held in await records.read()] == [[], [1]]

@@ -11,7 +11,8 @@ import pytest
 from openai.types import Batch
 
 from batch.storage.store import PreconditionFailed
-from tests.unit.workers.batch_mode.test_batch_records import LAYOUT, Memory
+from tests.memory_storage import MemoryStorage
+from tests.unit.workers.batch_mode.records import LAYOUT
 from workers.batch_mode import partition_batches
 from workers.batch_mode.api import BatchApiError, InputFile
 from workers.batch_mode.batch_records import CREATED, BatchRecords, Held, TakenOver
@@ -107,16 +108,12 @@ class Api:
         self._provider.files.discard(file_id)
 
 
-class GatedMemory(Memory):
+class GatedMemory(MemoryStorage):
     """One worker's client of the storage `shared` by all."""
 
-    def __init__(self, shared: Memory, gate: Gate) -> None:
+    def __init__(self, shared: MemoryStorage, gate: Gate) -> None:
         super().__init__()
         self.objects, self._gate = shared.objects, gate
-        self._shared = shared
-
-    def _write(self, key: str, data: bytes) -> str:
-        return self._shared._write(key, data)
 
     async def create(self, bucket: str, key: str, data: bytes) -> str:
         await self._gate()
@@ -131,7 +128,7 @@ class GatedMemory(Memory):
         return etag
 
 
-def attempt(provider: Provider, storage: Memory, gate: Gate = open_gate) -> PartitionBatches:
+def attempt(provider: Provider, storage: MemoryStorage, gate: Gate = open_gate) -> PartitionBatches:
     brakes = Brakes(max_error_rate=1.0, drain=asyncio.Event())
     return PartitionBatches(
         provider.api(gate),
@@ -166,7 +163,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("step", range(STEPS))
 async def test_an_attempt_that_is_killed_at_any_step_leaves_one_batch(step: int) -> None:
-    provider, storage = Provider(), Memory()
+    provider, storage = Provider(), MemoryStorage()
     passed = 0
 
     async def gate() -> None:
@@ -184,7 +181,7 @@ async def test_an_attempt_that_is_killed_at_any_step_leaves_one_batch(step: int)
 
 @pytest.mark.parametrize("step", range(STEPS))
 async def test_an_attempt_that_stands_still_at_any_step_creates_no_second_batch(step: int) -> None:
-    provider, storage = Provider(), Memory()
+    provider, storage = Provider(), MemoryStorage()
     stands, goes_on = asyncio.Event(), asyncio.Event()
     passed = 0
 
@@ -215,19 +212,19 @@ async def test_no_step_is_left_out() -> None:
         nonlocal passed
         passed += 1
 
-    await batch_of(attempt(Provider(), Memory(), gate))
+    await batch_of(attempt(Provider(), MemoryStorage(), gate))
     assert passed == STEPS
 
 
 async def test_a_creation_whose_answer_is_lost_is_found_in_the_list() -> None:
-    provider, storage = Provider(), Memory()
+    provider, storage = Provider(), MemoryStorage()
     provider.lose_answer = True
     held = await batch_of(attempt(provider, storage))
     assert list(provider.batches) == [held.record.batch_id]
 
 
 async def test_a_batch_of_an_earlier_generation_is_adopted_until_that_is_settled() -> None:
-    provider, storage = Provider(), Memory()
+    provider, storage = Provider(), MemoryStorage()
     held = await batch_of(attempt(provider, storage))
     assert [each.record for each in await attempt(provider, storage).adopt(after=0)] == [held.record]
     assert await attempt(provider, storage).adopt(after=1) == []
@@ -235,7 +232,7 @@ async def test_a_batch_of_an_earlier_generation_is_adopted_until_that_is_settled
 
 def test_the_storage_of_these_tests_is_conditional() -> None:
     async def twice() -> None:
-        storage = Memory()
+        storage = MemoryStorage()
         await storage.create("b", "k", b"1")
         await storage.create("b", "k", b"2")
 
@@ -248,7 +245,7 @@ async def test_an_input_file_that_is_not_processed_yet_is_waited_for(
     looks: int, late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_batches, "PROCESSED_FIRST", 0.001)
-    provider, storage = Provider(), Memory()
+    provider, storage = Provider(), MemoryStorage()
     provider.pending_looks, provider.late = looks, late
     held = await attempt(provider, storage).create(SPOOL)
     assert held is not None and held.record.state == CREATED
@@ -260,5 +257,5 @@ async def test_an_input_file_that_is_never_processed_is_an_error_in_the_end(monk
     monkeypatch.setattr(partition_batches, "POLL_FIRST", 0.001)
     provider = Provider()
     provider.pending_looks = 10**9
-    assert await attempt(provider, Memory()).create(SPOOL) is None
+    assert await attempt(provider, MemoryStorage()).create(SPOOL) is None
     assert (provider.files, provider.batches) == (set(), {})

@@ -22,8 +22,9 @@ from batch.job.logical_date import Nominal
 from batch.job.part import JobError
 from batch.schema.row_schema import row_schema
 from batch.storage.layout import RunLayout
+from tests.memory_storage import MemoryStorage
 from tests.unit.workers.llm.limits.lanes import open_lane
-from tests.unit.workers.partition.test_ledger import NAME, Memory, row
+from tests.unit.workers.partition.ledgers import NAME, row
 from workers.documents.long_documents import (
     AT_ONCE,
     ChunkedQuestion,
@@ -337,7 +338,7 @@ async def test_plain_texts_are_joined() -> None:
 
 
 async def test_answers_to_chunks_lie_in_the_ledger_beside_the_rows() -> None:
-    storage, layout = Memory(), RunLayout.of("s3://results/x/", "run-1")
+    storage, layout = MemoryStorage(), RunLayout.of("s3://results/x/", "run-1")
     ledger = Ledger(storage, layout, NAME, Metrics())  # type: ignore[arg-type]
     ledger.start()
     ledger.add_chunk("d1", "0-aa", {"text": "one"})
@@ -351,7 +352,7 @@ async def test_answers_to_chunks_lie_in_the_ledger_beside_the_rows() -> None:
 
 async def test_a_document_given_up_counts_the_chunks_that_were_paid() -> None:
     _, noted, chunks = await ask(Model(lambda text: LABEL))
-    storage, layout = Memory(), RunLayout.of("s3://results/x/", "run-1")
+    storage, layout = MemoryStorage(), RunLayout.of("s3://results/x/", "run-1")
     ledger = Ledger(storage, layout, NAME, Metrics())  # type: ignore[arg-type]
     ledger.start()
     for key, answer in [*noted.items(), *noted.items()]:  # by two attempts at once, say

@@ -6,7 +6,6 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +16,10 @@ from batch.files.plan_file import read_footer
 from batch.files.run_file import RunFile
 from batch.files.state import STATE_SCHEMA, Entry, StatePointer
 from batch.job.logical_date import Nominal
-from batch.storage.store import ObjectEntry, Storage
+from batch.storage.store import ObjectEntry
 from batch.workflows import contracts as c
-from tests.unit.workers.sources.row_corpus import LAYOUT, Memory, job
+from tests.memory_storage import MemoryStorage
+from tests.unit.workers.sources.row_corpus import LAYOUT, job
 from workers.observe.metrics import Metrics
 from workers.plan.planner import Planner
 
@@ -27,7 +27,7 @@ DAY = datetime(2026, 11, 23, tzinfo=UTC)
 KNOWN = ["in/a", "in/b", "in/c"]
 
 
-class Raced(Memory):
+class Raced(MemoryStorage):
     """The first listing ends only when another attempt, which finds more, has planned the shard."""
 
     def __init__(self, found: list[str]) -> None:
@@ -45,7 +45,7 @@ class Raced(Memory):
             await asyncio.create_task(plan(self))
 
 
-def night(memory: Memory) -> None:
+def night(memory: MemoryStorage) -> None:
     """A run that is claimed, and the state that it is compared with; of the objects only the first is listed."""
     of = job().model_copy(update={"incremental": True})
     entries = [Entry(key, key, "e", None, "f", "ok", None, DAY, DAY, DAY, "s3://results/n") for key in KNOWN]
@@ -60,14 +60,14 @@ def night(memory: Memory) -> None:
     }
 
 
-async def plan(memory: Memory) -> c.PlannedShard:
-    planner = Planner(cast(Storage, memory), Metrics())
+async def plan(memory: MemoryStorage) -> c.PlannedShard:
+    planner = Planner(memory, Metrics())
     return await ActivityEnvironment().run(
         planner.plan_shard, c.PlanInput(c.RunRef("r", "s3://results/x/"), 0, 0, "", 1000)
     )
 
 
-def gone(memory: Memory) -> list[str]:
+def gone(memory: MemoryStorage) -> list[str]:
     data = memory.objects.get(LAYOUT.deleted(0))
     return [] if data is None else pq.read_table(io.BytesIO(data)).column("document_id").to_pylist()
 
@@ -82,12 +82,12 @@ async def test_an_attempt_that_loses_the_race_writes_nothing(found: list[str], l
 
 async def test_a_planner_that_died_before_it_wrote_what_is_gone() -> None:
     """The next attempt finds the plan, and what is gone by it, though the corpus is another one by now."""
-    memory = Memory()
+    memory = MemoryStorage()
     night(memory)
     began = datetime.now(UTC)
     planned = await plan(memory)
     assert gone(memory) == KNOWN[1:]
-    planned_at = read_footer(cast(Storage, memory), "results", LAYOUT.plan(0)).planned_at
+    planned_at = read_footer(memory, "results", LAYOUT.plan(0)).planned_at
     assert began <= datetime.fromisoformat(planned_at) <= datetime.now(UTC)
     del memory.objects[LAYOUT.deleted(0)]
     memory.objects["in/b"] = b"is back"

@@ -12,10 +12,10 @@ import pytest
 
 from batch.corpus.planning import PlannedDocument
 from batch.files.result_file import totals_of
-from batch.job.job import Job
 from batch.job.model import Model, Prices
 from batch.workflows.states import Reason
 from tests.unit.workers.llm.limits.lanes import open_lane
+from tests.unit.workers.llm.scripted_model import JOB, LATE, OK, Scripted
 from workers.documents.rows import RowMaker
 from workers.llm import chat as chat_module
 from workers.llm.answer import Answer
@@ -24,46 +24,8 @@ from workers.llm.limits import stop as brakes_module
 from workers.llm.limits.stop import Brakes
 from workers.llm.prices import cost_of, pricer
 from workers.llm.short_question import probe
-from workers.llm.transport.transport import Reply, TransportError
+from workers.llm.transport.transport import Reply
 from workers.observe.metrics import Metrics
-
-JOB = Job.parse(
-    {
-        "name": "t",
-        "source": {"uri": "s3://corpus/t/"},
-        "prompt": {"user": "{{ text }}"},
-        "model": {"name": "simulated-small"},
-        "output": {"uri": "s3://results/"},
-    }
-)
-OK = {
-    "choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 9, "completion_tokens": 1},
-}
-
-
-class Scripted:
-    """A transport whose answers are a function of the request: is it the document, or the short probe?"""
-
-    base_url = "http://simulated/v1/"
-
-    def __init__(self, document: Callable[[int], Any], probe: Any = OK) -> None:
-        self._document, self._probe = document, probe
-        self.documents = self.probes = 0
-
-    async def post(self, path: str, payload: bytes, *, timeout: float) -> Reply:
-        if b"Answer with the word ok" in payload:
-            self.probes += 1
-            answer = self._probe
-        else:
-            self.documents += 1
-            answer = self._document(self.documents)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer if isinstance(answer, Reply) else Reply(200, {}, answer)
-
-
-LATE = TransportError("timeout", "no answer within 120 s")
 
 
 @pytest.fixture

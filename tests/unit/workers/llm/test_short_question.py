@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.llm.limits.lanes import open_lane
-from tests.unit.workers.llm.test_chat import JOB, LATE, OK, Scripted
+from tests.unit.workers.llm.scripted_model import JOB, LATE, OK, Scripted
 from workers.llm import chat as chat_module
 from workers.llm import short_question
 from workers.llm.answer import Answer

@@ -4,55 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from batch.files.ledger_segment import LedgerName, decode_segment, encode_segment
-from batch.storage.layout import RunLayout
-from batch.storage.store import ObjectEntry, PreconditionFailed, StorageRefused, StorageUnreachable
+from batch.storage.store import StorageRefused, StorageUnreachable
+from tests.memory_storage import MemoryStorage
+from tests.unit.workers.partition.ledgers import LAYOUT, NAME, row
 from workers.observe.metrics import Metrics
 from workers.partition import ledger as ledger_module
 from workers.partition.ledger import Ledger, read_ledger
-
-LAYOUT = RunLayout.of("s3://results/x/", "run-1")
-NAME = LedgerName("run-1", "f00d", 7, 1, 1, 1)
-
-
-class Memory:
-    """Storage in a dictionary, whose PUTs can be made to fail."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.fail: Exception | None = None
-        self.arrive_anyway = False
-
-    async def create(self, bucket: str, key: str, data: bytes) -> str:
-        if key in self.objects:
-            raise PreconditionFailed(key)
-        if self.fail is None or self.arrive_anyway:
-            self.objects[key] = data
-        if self.fail is not None:
-            raise self.fail
-        return "etag"
-
-    async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
-        return [
-            ObjectEntry(key, len(data), "e") for key, data in sorted(self.objects.items()) if key.startswith(prefix)
-        ]
-
-    async def get(self, bucket: str, key: str) -> bytes:
-        return self.objects[key]
-
-
-def row(number: int, *, generation: int = 1, at: str = "2026-01-01T00:00:00+00:00") -> dict[str, Any]:
-    return {"document_id": f"d{number}", "output_text": f"t{number}", "generation": generation, "processed_at": at}
 
 
 async def test_many_bytes_wait_for_no_company(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "FLUSH_EVERY", 30.0)
     monkeypatch.setattr(ledger_module, "FLUSH_BYTES", 10_000)
-    storage = Memory()
+    storage = MemoryStorage()
     ledger = Ledger(storage, LAYOUT, NAME, Metrics())  # type: ignore[arg-type]
     ledger.start()
     for number in range(30):
@@ -65,7 +32,7 @@ async def test_many_bytes_wait_for_no_company(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_flush_that_fails_by_a_mistake_ends_the_attempt() -> None:
-    storage = Memory()
+    storage = MemoryStorage()
     storage.fail = RuntimeError("a mistake of ours")
     ledger = Ledger(storage, LAYOUT, NAME, Metrics())  # type: ignore[arg-type]
     ledger.start()
@@ -84,12 +51,12 @@ def test_a_segment_survives_only_whole() -> None:
         assert decode_segment(torn) is None
 
 
-async def read(storage: Memory, name: LedgerName = NAME) -> ledger_module.Replayed:
+async def read(storage: MemoryStorage, name: LedgerName = NAME) -> ledger_module.Replayed:
     return await read_ledger(storage, LAYOUT, name)  # type: ignore[arg-type]
 
 
 async def test_replay_dedups_ignores_strangers_and_knows_the_last_attempt() -> None:
-    storage = Memory()
+    storage = MemoryStorage()
     prefix = LAYOUT.ledger(7)
     other = LedgerName("run-1", "beef", 7, 1, 1, 3)
     storage.objects = {
@@ -106,14 +73,14 @@ async def test_replay_dedups_ignores_strangers_and_knows_the_last_attempt() -> N
     assert found.last_attempt == 2, "attempts of another dispatch do not count"
 
 
-def writer(storage: Memory) -> Ledger:
+def writer(storage: MemoryStorage) -> Ledger:
     ledger = Ledger(storage, LAYOUT, NAME, Metrics())  # type: ignore[arg-type]
     ledger.start()
     return ledger
 
 
 async def test_answers_are_durable_within_about_a_second() -> None:
-    storage = Memory()
+    storage = MemoryStorage()
     ledger = writer(storage)
     ledger.add(row(1))
     await asyncio.sleep(ledger_module.FLUSH_EVERY + 0.3)
@@ -127,7 +94,7 @@ async def test_answers_are_durable_within_about_a_second() -> None:
 async def test_intake_is_held_while_s3_is_away_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "HOLD_AFTER", 0.5)
     monkeypatch.setattr(ledger_module, "FLUSH_EVERY", 0.1)
-    storage = Memory()
+    storage = MemoryStorage()
     storage.fail = StorageUnreachable("away")
     ledger = writer(storage)
     assert ledger.is_ready()
@@ -142,8 +109,8 @@ async def test_intake_is_held_while_s3_is_away_and_nothing_is_lost(monkeypatch: 
 
 
 async def test_a_put_that_arrived_although_it_failed_counts_once() -> None:
-    storage = Memory()
-    storage.fail, storage.arrive_anyway = StorageUnreachable("answer lost"), True
+    storage = MemoryStorage()
+    storage.lose = ["answer"]
     ledger = writer(storage)
     ledger.add(row(1))
     await ledger.close()
@@ -153,7 +120,7 @@ async def test_a_put_that_arrived_although_it_failed_counts_once() -> None:
 async def test_a_refusal_is_told_and_a_closing_ledger_does_not_hang_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "GIVE_UP_AFTER", 0.3)
     monkeypatch.setattr(ledger_module, "FLUSH_EVERY", 0.05)
-    storage = Memory()
+    storage = MemoryStorage()
     storage.fail = StorageRefused("no bucket")
     ledger = writer(storage)
     ledger.add(row(1))
@@ -164,7 +131,7 @@ async def test_a_refusal_is_told_and_a_closing_ledger_does_not_hang_on_it(monkey
 
 
 async def test_an_attempt_that_waits_elsewhere_leaves_a_mark_without_answers() -> None:
-    storage = Memory()
+    storage = MemoryStorage()
     await Ledger(storage, LAYOUT, replace(NAME, attempt=4), Metrics()).mark()  # type: ignore[arg-type]
     replayed = await read_ledger(storage, LAYOUT, NAME)  # type: ignore[arg-type]
     assert (replayed.rows, replayed.last_attempt, replayed.ignored) == ({}, 4, 0)

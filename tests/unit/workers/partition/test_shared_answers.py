@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from batch.files.result_file import ResultFooter, totals_of
 from batch.schema.row_schema import row_schema
 from batch.storage.layout import RunLayout
 from batch.storage.listing import ObjectEntry
+from tests.memory_storage import MemoryStorage
 from workers.documents.rows import Row, RowMaker, failed, shared
 from workers.llm.answer import Answer
 from workers.partition import shared_answers
@@ -25,25 +25,19 @@ MAKER = RowMaker("r", "f", 1, 0, 0)
 NAME = LedgerName("r", "f", 0, 1, 1, 1)
 
 
-class Store:
-    """Objects by key; some appear only after so many looks."""
+class Store(MemoryStorage):
+    """Some objects appear only after so many looks."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
+        super().__init__()
         self.after: dict[str, int] = {}
         self.looks = 0
 
-    async def get_entry(self, bucket: str, key: str) -> tuple[bytes, ObjectEntry] | None:
+    async def get_entry(
+        self, bucket: str, key: str, *, max_bytes: int | None = None
+    ) -> tuple[bytes, ObjectEntry] | None:
         self.looks += 1
-        if self.looks <= self.after.get(key, 0) or key not in self.objects:
-            return None
-        return self.objects[key], ObjectEntry(key, 1, "e")
-
-    async def get(self, bucket: str, key: str) -> bytes:
-        return self.objects[key]
-
-    async def list_all(self, bucket: str, prefix: str) -> list[ObjectEntry]:
-        return [ObjectEntry(key, 1, "e") for key in self.objects if key.startswith(prefix)]
+        return await super().get_entry(bucket, key) if self.looks > self.after.get(key, 0) else None
 
 
 def document(name: str, etag: str = "E1", same_as: str | None = "0/3") -> PlannedDocument:
@@ -63,13 +57,12 @@ def commit(store: Store, rows: list[Row], partition: int = 3, *, partial: bool =
 
 
 async def find(store: Store, *documents: PlannedDocument, dispatch: int = 3, stop_after: float = 5.0) -> Found:
-    storage: Any = store
     end = time.monotonic() + stop_after
 
     async def waiting() -> None:
         store.objects["waited"] = b""
 
-    answers = SharedAnswers(storage, LAYOUT, replace(NAME, dispatch=dispatch))
+    answers = SharedAnswers(store, LAYOUT, replace(NAME, dispatch=dispatch))
     return await answers.find(documents, lambda: time.monotonic() > end, waiting)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
-import hashlib
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
-from typing import Any, cast
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,71 +18,13 @@ from batch.corpus.planning import PlannedDocument, documents_of
 from batch.files.run_file import RunFile
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
-from batch.storage.layout import RunLayout, bucket_and_key, place_of
-from batch.storage.store import ObjectEntry, ObjectMissing, PreconditionFailed, Storage
+from batch.storage.layout import RunLayout, bucket_and_key
 from batch.workflows import contracts as c
+from tests.memory_storage import MemoryStorage
 from workers.observe.metrics import Metrics
 from workers.plan.planner import Planner
 
 LAYOUT = RunLayout.of("s3://results/x/", "r")
-
-
-class Memory:
-    """Storage in a dictionary; `reads` are the ranges that were asked for."""
-
-    def __init__(self, *, by_folders: bool = False) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.reads: list[tuple[str, int, int]] = []
-        self.asked: list[str] = []
-        """Keys whose size and etag were asked for."""
-        self._by_folders = by_folders
-
-    def entry(self, key: str) -> ObjectEntry:
-        data = self.objects[key]
-        return ObjectEntry(key, len(data), f'"{hashlib.md5(data).hexdigest()}"')
-
-    async def source_pages(
-        self, bucket: str, prefix: str, *, after: str = "", page_size: int = 1
-    ) -> AsyncIterator[list[ObjectEntry]]:
-        place = partial(place_of, by_folders=self._by_folders)
-        for key in sorted(self.objects, key=place):
-            if key.startswith(prefix) and place(key) > place(after):
-                yield [self.entry(key)]
-
-    async def examine_listing(self, bucket: str, prefix: str) -> None:
-        """Lists as S3 does."""
-
-    async def etags_are_versions(self, bucket: str) -> bool:
-        return False
-
-    async def lists_by_folders(self, bucket: str) -> bool:
-        return self._by_folders
-
-    async def head(self, bucket: str, key: str) -> ObjectEntry | None:
-        self.asked.append(key)
-        return self.entry(key) if key in self.objects else None
-
-    async def get(self, bucket: str, key: str) -> bytes:
-        return self.objects[key]
-
-    async def create(self, bucket: str, key: str, data: bytes) -> str:
-        if key in self.objects:
-            raise PreconditionFailed(key)
-        self.objects[key] = data
-        return "e"
-
-    def read_range(self, bucket: str, key: str, start: int, end: int, *, version: ObjectEntry | None = None) -> bytes:
-        if key not in self.objects:
-            raise ObjectMissing(key)
-        if version is not None and self.entry(key).etag != version.etag:
-            raise PreconditionFailed(key)
-        assert 0 <= start < end <= len(self.objects[key])
-        self.reads.append((key, start, end))
-        return self.objects[key][start:end]
-
-    @contextlib.contextmanager
-    def reading(self, bucket: str, key: str) -> Iterator[io.BytesIO]:
-        yield io.BytesIO(self.objects[key])
 
 
 def job(*, prompt: str = "{{ text }}", documents: int = 10, **source: Any) -> Job:
@@ -102,7 +41,7 @@ def job(*, prompt: str = "{{ text }}", documents: int = 10, **source: Any) -> Jo
 
 
 async def plan(
-    memory: Memory, of: Job, *, partitions: int = 1000, anew: bool = False, attempt: int = 1
+    memory: MemoryStorage, of: Job, *, partitions: int = 1000, anew: bool = False, attempt: int = 1
 ) -> list[PlannedDocument]:
     """The documents of all shards; `anew`: each shard by another planner, which has nothing open."""
     cut = shards(memory, of, partitions=partitions, anew=anew, attempt=attempt)
@@ -112,7 +51,7 @@ async def plan(
 
 
 async def shards(
-    memory: Memory, of: Job, *, partitions: int, anew: bool = False, attempt: int = 1
+    memory: MemoryStorage, of: Job, *, partitions: int, anew: bool = False, attempt: int = 1
 ) -> AsyncIterator[list[PlannedDocument]]:
     """The documents of one shard after the other."""
     for key in [key for key in memory.objects if key.startswith(LAYOUT.root)]:
@@ -121,11 +60,11 @@ async def shards(
     etag = memory.entry(bucket_and_key(named)[1]).etag if named is not None else ""
     file = RunFile.of("r", of, "e", "2026-01-01T00:00:00+00:00", Nominal.now(), manifest_etag=etag)
     memory.objects[LAYOUT.run_json] = file.to_bytes()
-    planner = Planner(cast(Storage, memory), Metrics())
+    planner = Planner(memory, Metrics())
     shard, partition, cursor, last = 0, 0, "", False
     while not last:
         if anew:
-            planner = Planner(cast(Storage, memory), Metrics())
+            planner = Planner(memory, Metrics())
         task = c.PlanInput(c.RunRef("r", "s3://results/x/"), shard, partition, cursor, partitions)
         environment = ActivityEnvironment()
         environment.info = dataclasses.replace(environment.info, attempt=attempt)

@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.corpus.planning import PlannedDocument
-from tests.unit.workers.sources.row_corpus import Memory, job, plan
+from tests.memory_storage import MemoryStorage
+from tests.unit.workers.sources.row_corpus import job, plan
 from workers.sources import objects
 from workers.sources.json_values import end_of_value, values
 from workers.sources.row import folder_fields, id_text
@@ -32,7 +33,7 @@ gzipped = partial(gzip.compress, mtime=0)
 
 
 async def planned(data: bytes, name: str = "a.jsonl", **source: Any) -> list[PlannedDocument]:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects[f"in/{name}"] = data
     prompt = source.pop("prompt", "{{ text }}")
     return await plan(memory, job(prompt=prompt, **source))
@@ -323,7 +324,7 @@ async def test_shards_end_between_any_two_objects(
         data = gzipped(data)
     elif written == "utf-16":
         data = data.decode().encode("utf-16")
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects["in/a.jsonl"] = data
     of = job(documents=documents, max_document_bytes=250)
     whole = await plan(memory, of)

@@ -25,7 +25,8 @@ from batch.job.formats import kind_of
 from batch.job.source import Source
 from batch.storage.store import ObjectEntry, StorageRefused, StorageUnreachable
 from batch.workflows.states import Reason
-from tests.unit.workers.sources.row_corpus import Memory, job, jsonl, parquet, plan, shards
+from tests.memory_storage import MemoryStorage
+from tests.unit.workers.sources.row_corpus import job, jsonl, parquet, plan, shards
 from workers.plan.planner import REFUSALS
 from workers.sources import jsonl as jsonl_rows
 from workers.sources import objects
@@ -71,7 +72,7 @@ def test_names_say_what_an_object_holds(key: str, source_format: Any, kind: str)
 
 @pytest.mark.parametrize("packed", PACKED)
 async def test_each_line_is_a_document(packed: str) -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects[f"in/a.jsonl{packed}"] = jsonl([{"text": f"row {n}", "title": f"t{n}"} for n in range(25)], packed)
     memory.objects["in/b.txt"] = b"an object"
     memory.objects["in/c d.parquet"] = parquet([{"text": f"p{n}", "title": None} for n in range(25)], group=7)
@@ -85,7 +86,7 @@ async def test_each_line_is_a_document(packed: str) -> None:
 
 @pytest.mark.parametrize("packed", PACKED)
 async def test_an_inserted_row_moves_no_other_id(packed: str) -> None:
-    memory, rows = Memory(), [{"text": f"row {n}"} for n in range(20)]
+    memory, rows = MemoryStorage(), [{"text": f"row {n}"} for n in range(20)]
     memory.objects[f"in/a.jsonl{packed}"] = jsonl(rows, packed)
     before = ids(await plan(memory, job()))
     memory.objects[f"in/a.jsonl{packed}"] = jsonl([*rows[:5], {"text": "new"}, *rows[5:]], packed)
@@ -95,7 +96,7 @@ async def test_an_inserted_row_moves_no_other_id(packed: str) -> None:
 
 
 async def test_rows_of_one_id_are_counted() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects["in/a.jsonl"] = jsonl([{"text": "same"}] * 3 + [{"text": "other"}])
     memory.objects["in/b.jsonl"] = jsonl([{"text": "same"}])
     same = digest(b"same")
@@ -106,7 +107,7 @@ async def test_rows_of_one_id_are_counted() -> None:
 
 
 async def test_ids_of_a_field() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     given_ids: list[Any] = ["a", 7, "a", "a#2", "50%\n", None, True, 1.5, "", "x" * 257]
     memory.objects["in/a.jsonl"] = jsonl([{"text": f"t{n}", "id": value} for n, value in enumerate(given_ids)])
     memory.objects["in/b.parquet"] = parquet([{"text": "t", "id": 2**62}])
@@ -127,7 +128,7 @@ async def test_ids_of_a_field() -> None:
 
 
 async def test_fields_travel_if_the_prompt_or_keep_names_them() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     row = {"text": "t", "title": "T", "at": datetime(2026, 1, 2, tzinfo=UTC), "price": Decimal("1.50"), "more": 1}
     memory.objects["in/a.jsonl"] = jsonl([{"text": "t", "title": "T", "more": {"deep": [1]}}, {"text": "u"}])
     memory.objects["in/b.parquet"] = parquet([row])
@@ -147,7 +148,7 @@ async def test_fields_travel_if_the_prompt_or_keep_names_them() -> None:
 
 
 async def test_rows_that_ask_the_same_are_duplicates_whatever_they_keep() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects["in/a.jsonl"] = jsonl([{"text": "same", "n": 9}, {"text": "same", "n": 10}])
     assert [document.same_as for document in await plan(memory, job(keep=["n"]))] == [None, "0/0"]
     shown = await plan(memory, job(prompt="{{ row.n }} {{ text }}"))
@@ -155,7 +156,7 @@ async def test_rows_that_ask_the_same_are_duplicates_whatever_they_keep() -> Non
 
 
 async def test_bad_lines_are_rows_of_their_own() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     bad = [
         (b"{broken", "bad_row: line 2 is no JSON: "),
         (b'{"text": "\xff"}', "bad_row: line 3 is no JSON: "),
@@ -178,7 +179,7 @@ async def test_bad_lines_are_rows_of_their_own() -> None:
 
 
 async def test_bad_rows_of_parquet() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     times = pa.array([1, 2, 3], pa.timestamp("ns"))
     broken = pa.Array.from_buffers(pa.string(), 3, pa.array([b"ok", b"\xff", b"x"], pa.binary()).buffers())
     table = pa.table({"text": broken, "at": times})
@@ -199,7 +200,7 @@ async def test_a_time_of_no_known_zone_is_a_bad_row() -> None:
     sink = io.BytesIO()
     times = pa.array([1, None], pa.timestamp("us", "Mars/Phobos"))
     pq.write_table(pa.table({"text": ["a", "b"], "at": times}), sink)
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects |= {"in/a.parquet": sink.getvalue(), "in/b.txt": b"after"}
     found = await plan(memory, job(keep=["at"]))
     assert [document.content for document in found[:2]] == [None, "b"] and found[2].document_id == "in/b.txt"
@@ -216,7 +217,7 @@ async def test_a_dictionary_unfolds_within_a_bound(row: dict[str, Any], monkeypa
         return values(batch, id_field)
 
     monkeypatch.setattr(parquet_rows, "_values", spy)
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects["in/a.parquet"] = parquet([row] * 300, group=300)
     found = await plan(memory, job(documents=1000, keep=["a.b"]))
     assert texts(found) == [row["text"]] * 300
@@ -228,7 +229,7 @@ async def test_what_unfolds_to_no_row_is_given_up(packed: str, filler: bytes, mo
     monkeypatch.setattr(jsonl_rows, "MOST_WITHOUT_ROW", 100_000, raising=False)
     rows = jsonl([{"text": f"{n} " + "x" * 200} for n in range(480)])
     data = rows + filler * 180_000 + b"\n" + rows
-    memory, name = Memory(), f"in/a.jsonl{packed}"
+    memory, name = MemoryStorage(), f"in/a.jsonl{packed}"
     memory.objects[name] = gzip.compress(data) if packed == ".gz" else zstd.compress(data)
     found = await plan(memory, job(documents=200, max_document_bytes=10_000), partitions=1, anew=True)
     assert len(found) == 481
@@ -239,7 +240,7 @@ async def test_what_unfolds_to_no_row_is_given_up(packed: str, filler: bytes, mo
 async def test_what_lies_before_a_break_stays(packed: str) -> None:
     rows = [{"text": f"row {n} {digest(str(n).encode())}"} for n in range(9000)]
     whole, name = jsonl(rows, packed), f"in/a.jsonl{packed}"
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects[name] = whole
     every = texts(await plan(memory, job(documents=3000)))
     memory.objects[name] = whole[: len(whole) // 2]
@@ -269,7 +270,7 @@ async def test_what_lies_before_a_break_stays(packed: str) -> None:
     ],
 )
 async def test_an_object_that_cannot_be_read_is_one_row(key: str, data: bytes, message: str) -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects |= {f"in/{key}": data, "in/b.jsonl": jsonl([{"text": "after"}])}
     broken, after = await plan(memory, job())
     assert (broken.document_id, after.content) == (f"in/{key}", "after")
@@ -277,7 +278,7 @@ async def test_an_object_that_cannot_be_read_is_one_row(key: str, data: bytes, m
 
 
 async def test_damaged_pages_break_a_parquet_file_where_they_lie() -> None:
-    memory, rows = Memory(), [{"text": f"{n} {digest(str(n).encode())}"} for n in range(400)]
+    memory, rows = MemoryStorage(), [{"text": f"{n} {digest(str(n).encode())}"} for n in range(400)]
     data = bytearray(parquet(rows, group=100))
     place = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(2).column(0).dictionary_page_offset or 0
     data[place : place + 200] = b"\xff" * 200
@@ -290,7 +291,7 @@ async def test_damaged_pages_break_a_parquet_file_where_they_lie() -> None:
 @pytest.mark.parametrize("packed", PACKED)
 async def test_a_huge_line_is_passed_over(packed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "CHUNK", 300)
-    memory = Memory()
+    memory = MemoryStorage()
     rows = [{"text": "a"}, {"text": "x" * 5000}, {"text": "b"}, {"text": "y" * 985}, {"text": "z" * 991}]
     memory.objects[f"in/a.jsonl{packed}"] = jsonl(rows, packed)
     found = await plan(memory, job(max_document_bytes=1000))
@@ -301,7 +302,7 @@ async def test_a_huge_line_is_passed_over(packed: str, monkeypatch: pytest.Monke
 
 
 async def test_a_large_row_of_parquet_is_an_error() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects["in/a.parquet"] = parquet([{"text": "ä" * 60, "title": "t" * 50}, {"text": "short", "title": ""}])
     found = await plan(memory, job(max_document_bytes=160, keep=["title"]))
     assert [document.problem for document in found] == [
@@ -343,7 +344,7 @@ ROWS = st.lists(
 async def test_shards_of_any_size_hold_the_same_documents(
     found: list[tuple[list[bytes], str]], documents: int, partitions: int
 ) -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     for number, (rows, packed) in enumerate(found):
         data = b"\n".join(rows)
         pack = {"": bytes, ".gz": gzip.compress, ".zst": zstd.compress}[packed]
@@ -359,7 +360,7 @@ async def test_shards_of_any_size_hold_the_same_documents(
 
 async def test_a_shard_is_bounded_by_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "SHARD_CONTENT", 1000)
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects["in/a.jsonl"] = jsonl([{"text": f"{n} " + "x" * 298} for n in range(10)] + [{"text": "y" * 2000}])
     found = [len(shard) async for shard in shards(memory, job(), partitions=100)]
     assert found == [3, 3, 3, 1, 1]
@@ -367,7 +368,7 @@ async def test_a_shard_is_bounded_by_its_texts(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_plain_object_is_entered_where_the_last_shard_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "CHUNK", 1000)
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects["in/a.jsonl"] = jsonl([{"text": f"row {n}"} for n in range(1000)])
     await plan(memory, job(documents=100), partitions=1, anew=True)
     assert len(memory.reads) < 2.2 * len(memory.objects["in/a.jsonl"]) / 1000
@@ -380,7 +381,7 @@ async def test_a_plain_object_is_entered_where_the_last_shard_ended(monkeypatch:
 @pytest.mark.parametrize("anew", [True, False])
 async def test_an_object_that_moves_between_shards(change: str, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "CHUNK", 50)
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects |= {"in/a.jsonl": jsonl([{"text": f"row {n}"} for n in range(40)]), "in/b.txt": b"after"}
     found: list[PlannedDocument] = []
     async for shard in shards(memory, job(), partitions=1, anew=anew):
@@ -398,7 +399,7 @@ async def test_an_object_that_moves_between_shards(change: str, anew: bool, monk
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 async def test_a_storage_that_fails_makes_no_row(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "CHUNK", 100)
-    memory = Memory()
+    memory = MemoryStorage()
     rows = [{"text": f"row {n}"} for n in range(400)]
     memory.objects[f"in/{name}"] = jsonl(rows) if name == "a.jsonl" else parquet(rows)
     read, count = memory.read_range, 0
@@ -417,7 +418,7 @@ async def test_a_storage_that_fails_makes_no_row(name: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 async def test_an_object_that_alone_may_not_be_read_is_one_row_once_that_is_believed(name: str) -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects[f"in/{name}"] = jsonl([{"text": "row"}]) if name == "a.jsonl" else parquet([{"text": "row"}])
     memory.objects["in/b.txt"] = b"an object"
     read, readable = memory.read_range, {"in/b.txt"}
@@ -439,7 +440,7 @@ async def test_an_object_that_alone_may_not_be_read_is_one_row_once_that_is_beli
 
 
 async def test_a_source_that_may_not_be_listed_fails_for_good_once_that_is_believed() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
 
     async def refuse(*_: Any, **__: Any) -> AsyncIterator[list[ObjectEntry]]:
         raise StorageRefused("access refused")
@@ -469,7 +470,7 @@ def test_occurrences_are_counted() -> None:
 
 
 async def test_a_key_that_looks_like_a_row_shares_no_partition_with_it() -> None:
-    memory = Memory()
+    memory = MemoryStorage()
     memory.objects |= {"in/a.jsonl": jsonl([{"text": "t", "id": "7"}]), "in/a.jsonl#7": b"an object"}
     found = [shard async for shard in shards(memory, job(id_field="id"), partitions=1)]
     assert [[document.document_id for document in shard] for shard in found] == [["in/a.jsonl#7"]] * 2

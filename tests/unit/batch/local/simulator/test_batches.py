@@ -13,7 +13,8 @@ import openai
 import pytest
 from openai.types import Batch
 
-from tests.unit.batch.local.simulator.test_provider import serving
+from tests.unit.batch.local.simulator.lines import line
+from tests.unit.batch.local.simulator.serving import serving
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 
@@ -74,11 +75,6 @@ async def api(port: int) -> AsyncIterator[Api]:
         await session.post(f"{api.url}/stats/reset")
         yield api
         await api.sdk.close()
-
-
-def line(number: int, **more: Any) -> dict[str, Any]:
-    body = {"model": "simulated-small", "messages": [{"role": "user", "content": f"Document {number}"}]}
-    return {"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions", "body": body, **more}
 
 
 async def test_a_batch_goes_through_its_states_and_answers_each_line_once(api: Api) -> None:

@@ -6,12 +6,9 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from batch.local.simulator.account import document_key
 from batch.local.simulator.options import ProviderOptions
 from batch.local.simulator.provider import main
 from batch.local.simulator.token_bucket import duration
+from tests.unit.batch.local.simulator.serving import serving
 
 SCHEMA = {
     "type": "object",
@@ -38,33 +36,6 @@ SCHEMA = {
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "ticket", "strict": True, "schema": SCHEMA}}
 TICKET = "# Printer on fire\n\nMy printer has caught fire again. Please send technicians."
-
-
-@contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """A provider in a process of its own: its port and the process."""
-    port_file = folder / "port"
-    command = [
-        sys.executable,
-        "-m",
-        "batch.local.simulator.provider",
-        "--port",
-        "0",
-        "--port-file",
-        str(port_file),
-        *flags,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        until = time.monotonic() + 30
-        while not port_file.exists():
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < until, "the provider did not start"
-            time.sleep(0.02)
-        yield int(port_file.read_text()), process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from batch.job.job import Job
 from tests.jobs import job
 from tests.unit.workers.llm.limits.lanes import open_lane
-from tests.unit.workers.llm.test_chat import OK
+from tests.unit.workers.llm.scripted_model import OK
 from workers.llm.answers.accepted import Accepted
 from workers.llm.chat import Chat
 from workers.llm.limits.stop import Brakes
