@@ -173,7 +173,7 @@ async def _look(connection: Connection, workflow: str, request: PreviewRequest) 
         within = ASK_WITHIN + request.job.model.timeout_seconds + OVERHEAD
         handle: WorkflowHandle[object, PreviewOutcome] = await connection.temporal.start_workflow(
             workflow,
-            PreviewInput(request.job.output.uri, token, request.asks, ASK_WITHIN, within),
+            PreviewInput(request.job.output.uri, token, request.asks, ASK_WITHIN, within, request.fingerprint),
             id=f"{workflow}-{request.job.name}-{token}",
             task_queue=c.control_queue(connection.task_queue),
             result_type=PreviewOutcome,

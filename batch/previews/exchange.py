@@ -49,15 +49,19 @@ class PreviewRequest:
     too_large: int = 0
     processes: int = 0
 
+    @property
+    def fingerprint(self) -> str:
+        """The job's, with the dates filled in."""
+        return self.job.fingerprint_at(self.nominal)
+
     def to_bytes(self) -> bytes:
-        job = {"job": json.loads(self.job.to_json()), "fingerprint": self.job.fingerprint_at(self.nominal)}
-        return orjson.dumps({**vars(self), **job, "nominal": str(self.nominal)})
+        return orjson.dumps({**vars(self), "job": json.loads(self.job.to_json()), "nominal": str(self.nominal)})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> PreviewRequest:
+    def from_bytes(cls, data: bytes, fingerprint: str = "") -> PreviewRequest:
         fields = orjson.loads(data)
         nominal = Nominal.parse(fields["nominal"])
-        job = stored_job(fields["job"], nominal, fields.get("fingerprint"), where="preview")
+        job = stored_job(fields["job"], nominal, fingerprint or None, where="preview")
         return read_record(cls, {**fields, "job": job, "nominal": nominal})
 
 
@@ -151,12 +155,14 @@ class PreviewResult:
         }
 
 
-async def read_request(storage: Storage, layout: PreviewLayout, token: str) -> tuple[PreviewRequest, str]:
-    """The request and its etag, for a worker. Raises `PreviewGone`."""
+async def read_request(
+    storage: Storage, layout: PreviewLayout, token: str, fingerprint: str
+) -> tuple[PreviewRequest, str]:
+    """Returns the request and its etag, for a worker. Raises `PreviewGone`, and `JobError` for a newer job."""
     found = await storage.get_entry(layout.output.bucket, layout.file(token))
     if found is None:
         raise PreviewGone(f"preview {token} was taken back before a worker got to it")
-    return PreviewRequest.from_bytes(found[0]), found[1].etag
+    return PreviewRequest.from_bytes(found[0], fingerprint), found[1].etag
 
 
 async def write_answer(

@@ -48,7 +48,7 @@ async def compare_and_set(
     While the outcome is unknown it is looked for, and the write sent again, for `patience` seconds; `pause` waits, and
     may raise to end that. Raises `StorageUnreachable` after that, and `StorageRefused`.
     """
-    deadline, seconds = time.monotonic() + patience, PAUSE_FIRST
+    began, seconds = time.monotonic(), PAUSE_FIRST
     while True:
         try:
             if over is None:
@@ -65,7 +65,9 @@ async def compare_and_set(
                 return Standing(True, data, found[1].etag)
             if (bare(found[1].etag) if found is not None else None) != (bare(over) if over is not None else None):
                 return Standing(False, *((found[0], found[1].etag) if found is not None else (None,)))
-        if time.monotonic() + seconds > deadline:
+        # A server that goes on refusing the very version that stands is at fault: nobody waits for it without end.
+        most = min(patience, PATIENCE) if isinstance(error, PreconditionFailed) else patience
+        if time.monotonic() + seconds > began + most:
             raise error
         log.info("whether s3://%s/%s was written is not known yet: %s", bucket, key, error)
         await pause(seconds)

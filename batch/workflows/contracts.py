@@ -156,6 +156,7 @@ class Claimed:
     job_name: str
     priority: int
     in_flight: int
+    model: str = ""
     generation: int = 1
     epoch: int = 1
     rerun: RerunRequest | None = None

@@ -213,7 +213,7 @@ class Coordinator:
         while True:
             await asyncio.sleep(self._tuning.watch_shards_every)
             if self._state.open and not self._leaving:
-                await self._shards.start_dead_ones()
+                await self._shards.start_dead_ones(lambda: self._leaving)
 
     async def _leave_when_suggested(self) -> None:
         """Continue-as-new before the history grows long, or when the workers have a new version.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from temporalio import workflow
 from temporalio.exceptions import TemporalError
@@ -75,26 +76,28 @@ class OpenShards:
         finally:
             self.starting -= 1
 
-    async def start_dead_ones(self) -> None:
-        """Starts open shards again that closed without their last report, for example because they were terminated."""
+    async def start_dead_ones(self, leaving: Callable[[], bool]) -> None:
+        """Starts open shards again that closed without their last report, unless this execution is `leaving`."""
         ids = {self._state.shard_id(shard): shard for shard in self._state.open_shards}
         closed = await control_activity(c.FIND_CLOSED_SHARDS, c.ClosedShardsInput(sorted(ids)), list[str])
         for workflow_id in closed:
             shard = self._state.open_shard(ids[workflow_id])
-            if shard is not None:
+            if shard is not None and not leaving():
                 workflow.logger.warning("shard %s closed without its last report; starting it again", workflow_id)
                 await self._start(shard.planned)
 
     async def tell(self, shard: int, control: c.Control, tries: int = TELL_TRIES) -> None:
         """Tries again for a while: a shard that is just being started cannot be signalled yet."""
         handle = workflow.get_external_workflow_handle(self._state.shard_id(shard))
-        self.untold.discard(shard)
         for _ in range(tries):
             try:
                 await handle.signal("control", control)
+                if control == self._state.control:  # else it has heard an older word only
+                    self.untold.discard(shard)
                 return
             except TemporalError as error:
                 if self._state.open_shard(shard) is None:
+                    self.untold.discard(shard)
                     return
                 workflow.logger.warning("shard %s could not be told %s: %s", shard, control.state, error)
                 await asyncio.sleep(1)

@@ -35,6 +35,8 @@ class PreviewInput:
     """Seconds in which questions may begin."""
     within: float
     """Seconds that a worker may take for all of it."""
+    fingerprint: str = ""
+    """The job's, for a worker of another version: without a field that it does not know it may ask something else."""
 
 
 @dataclass(frozen=True)

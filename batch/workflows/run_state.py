@@ -178,6 +178,8 @@ class RunState:
             f"{committed.partitions} of {self.planned_partitions} partitions, {committed.partitions_failed} failed",
             f"shards open: {len(self.open)}, waiting: {len(self.waiting)}",
         ]
+        if self.claimed is not None and self.claimed.model:
+            lines.append(f"model: {self.claimed.model}")
         if self.reasons:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.reasons.items()))
             lines.append(f"incremental: {reasons}, {self.deleted} deleted")

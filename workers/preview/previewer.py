@@ -86,7 +86,7 @@ class Previewer:
     async def preview_documents(self, task: PreviewInput) -> PreviewOutcome:
         """Asks about each document of the request."""
         layout = PreviewLayout.of(task.output_uri)
-        request, etag = await read_request(self._storage, layout, task.token)
+        request, etag = await read_request(self._storage, layout, task.token, task.fingerprint)
         look = self._look(request, task)
         picked = await self._with_rows(request)
         seen = await look.all(picked, asks=range(len(picked)))
@@ -99,7 +99,7 @@ class Previewer:
     async def estimate_run(self, task: PreviewInput) -> PreviewOutcome:
         """Measures the documents of the request, and asks about some of them if it says so."""
         layout = PreviewLayout.of(task.output_uri)
-        request, etag = await read_request(self._storage, layout, task.token)
+        request, etag = await read_request(self._storage, layout, task.token, task.fingerprint)
         look = self._look(request, task)
         asks = evenly(range(len(request.picked)), request.asks)
         seen = await look.all(request.picked, asks=asks)

@@ -295,6 +295,7 @@ def _claimed(ref: c.RunRef, job: Job) -> c.Claimed:
         job_name=job.name,
         priority=job.priority,
         in_flight=job.partitions.in_flight,
+        model=job.model.name,
         max_cost_usd=job.limits.max_cost_usd,
         weight=job.weight,
     )
