@@ -17,6 +17,7 @@ from batch.corpus.hidden import Selection
 from batch.corpus.key_list import NamedKey, SourceManifest, changed, gone
 from batch.job.formats import OBJECT, kind_of, may_be_jsonl
 from batch.job.source import Source
+from batch.schema.error_types import ErrorType
 from batch.storage.etags import bare
 from batch.storage.layout import object_uri, parse_object_uri, place_of
 from batch.storage.listing import ObjectEntry, is_addressable
@@ -180,11 +181,11 @@ class SourceKeys:
                 return ObjectEntry(key, size or 0, etag or "")  # who reads it finds out whether others may be read
             if not self._leave_refused:
                 raise
-            return ObjectEntry(key, size or 0, etag or "", f"object_refused: {error}")
+            return ObjectEntry(key, size or 0, etag or "", f"{ErrorType.OBJECT_REFUSED}: {error}")
         if found is None:
-            problem = f"object_gone: {uri}, which the manifest names, was not there when the plan was made"
+            problem = f"{ErrorType.OBJECT_GONE}: {uri}, which the manifest names, was not there when the plan was made"
             return ObjectEntry(key, size or 0, etag or "", problem)
         if etag and bare(etag) != bare(found.etag):
-            problem = f"object_changed: {uri} was not the version that the manifest names when the plan was made"
-            return ObjectEntry(key, found.size, etag, problem)
+            problem = f"{uri} was not the version that the manifest names when the plan was made"
+            return ObjectEntry(key, found.size, etag, f"{ErrorType.OBJECT_CHANGED}: {problem}")
         return found

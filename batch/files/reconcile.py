@@ -20,6 +20,7 @@ from batch.files import result_file
 from batch.files.manifest import Manifest, ResultEntry
 from batch.files.plan_file import read_footer
 from batch.files.result_file import NotOurs
+from batch.schema.error_types import ErrorType
 from batch.storage.layout import RunLayout, place_of_result
 from batch.storage.store import Storage
 from batch.workflows.contracts import Totals
@@ -29,7 +30,6 @@ MOST_PROBLEMS = 100
 PROBLEM = 1000
 """Characters of a problem's text, which names ids that may be long."""
 AT_ONCE = 16
-PARTITION_FAILED = "partition_failed"
 
 Settle = Callable[[int, int, int, bytes | None], Awaitable[bytes | None]]
 """(shard, partition, row group, its result file or None) -> the file that stands now; it may have been written."""
@@ -200,7 +200,7 @@ class Reconciler:
         tokens = ["prompt_tokens", "cached_tokens", "completion_tokens"]
         narrow = ["status", "error_type", "retryable", *tokens, "cost_usd", "run_id"]
         totals = result_file.totals_of(table.select(narrow).to_pylist(), self._layout.run_id)
-        if PARTITION_FAILED in totals.errors_by_type:
+        if ErrorType.PARTITION_FAILED in totals.errors_by_type:
             totals = replace(totals, partitions_failed=1)
         elif not footer.partial:
             account.settled[partition] = footer.generation

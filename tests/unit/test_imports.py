@@ -25,7 +25,7 @@ BELOW = {
     "batch/network": "",
     "batch/workflows": "",
     "batch/job": "schema storage",
-    "batch/corpus": "job storage",
+    "batch/corpus": "job schema storage",
     "batch/files": "corpus job schema storage workflows",
     "batch/client": "corpus files job network storage workflows",
     "batch/previews": "client corpus files job schema storage workflows",
@@ -36,16 +36,16 @@ BELOW = {
     "batch/cli": "client files job local local/simulator network previews report storage terminal workflows",
     "batch": "cli client job network previews storage",
     # workers: what does the work; of batch, only what is named here
-    "workers/extract/files": "",
-    "workers/extract/web": "extract/files",
-    "workers/extract/pdf": "extract/files extract/web",
-    "workers/extract/office": "extract/files",
-    "workers/extract/mail": "extract/files extract/office extract/web",
-    "workers/extract": "extract/files extract/mail extract/office extract/pdf extract/web",
-    "workers/sources": "batch/corpus batch/files batch/job batch/storage",
-    "workers/observe": "batch/files batch/workflows extract/files",
-    "workers/llm/answers": "",
-    "workers/llm/transport": "batch/network llm/answers",
+    "workers/extract/files": "batch/schema",
+    "workers/extract/web": "batch/schema extract/files",
+    "workers/extract/pdf": "batch/schema extract/files extract/web",
+    "workers/extract/office": "batch/schema extract/files",
+    "workers/extract/mail": "batch/schema extract/files extract/office extract/web",
+    "workers/extract": "batch/schema extract/files extract/mail extract/office extract/pdf extract/web",
+    "workers/sources": "batch/corpus batch/files batch/job batch/schema batch/storage",
+    "workers/observe": "batch/schema batch/workflows",
+    "workers/llm/answers": "batch/schema",
+    "workers/llm/transport": "batch/network batch/schema llm/answers",
     "workers/llm/limits": "batch/job batch/workflows llm/answers observe",
     "workers/llm": "batch/job batch/schema llm/answers llm/limits llm/transport observe",
     "workers/documents": "batch/corpus batch/files batch/job batch/schema batch/storage extract llm llm/answers",
@@ -54,13 +54,13 @@ BELOW = {
     "workers/plan": "batch/corpus batch/files batch/storage batch/workflows observe partition sources",
     "workers/preview": "batch/corpus batch/previews batch/storage batch/workflows"
     " documents extract llm llm/limits llm/transport observe partition sources",
-    "workers/batch_mode": "batch/corpus batch/storage batch/workflows"
+    "workers/batch_mode": "batch/corpus batch/schema batch/storage batch/workflows"
     " documents extract llm llm/answers llm/limits llm/transport observe partition",
     "workers/finish": "batch/corpus batch/files batch/schema batch/storage batch/workflows"
     " batch_mode documents llm observe partition plan sources",
-    "workers/process": "batch/client batch/corpus batch/files batch/job batch/network batch/storage batch/terminal"
-    " batch/workflows batch_mode extract finish llm llm/answers llm/limits llm/transport observe partition plan"
-    " preview",
+    "workers/process": "batch/client batch/corpus batch/files batch/job batch/network batch/schema batch/storage"
+    " batch/terminal batch/workflows"
+    " batch_mode extract finish llm llm/answers llm/limits llm/transport observe partition plan preview",
     "workers": "process",
 }
 """The folders that each folder may import from, those of its own house without the house's name. An arrow that is not

@@ -19,6 +19,7 @@ import orjson
 from openai import Omit, omit
 from openai.types import Batch
 
+from batch.schema.error_types import ErrorType
 from workers.llm.answers.errors import Kind, Verdict, judge_status
 from workers.llm.answers.json_text import decoded
 from workers.llm.call import retry_after_of
@@ -189,16 +190,17 @@ class BatchApi:
                 _at(verdict, where), error.status_code, verdict.wait if said is None else said
             ) from None
         except openai.APITimeoutError:
-            raise BatchApiError(_transient("timeout", f"{where}: no answer in time"), None) from None
+            raise BatchApiError(_transient(ErrorType.TIMEOUT, f"{where}: no answer in time"), None) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise BatchApiError(_transient("unreachable", f"{where}: {type(cause).__name__}: {cause}"), None) from None
+            message = f"{where}: {type(cause).__name__}: {cause}"
+            raise BatchApiError(_transient(ErrorType.UNREACHABLE, message), None) from None
         except openai.OpenAIError as error:
-            raise BatchApiError(_transient("malformed", f"{where}: {error}"), None) from None
+            raise BatchApiError(_transient(ErrorType.MALFORMED, f"{where}: {error}"), None) from None
 
 
 def _transient(error_type: str, message: str) -> Verdict:
-    return Verdict(Kind.TRANSIENT, error_type, message[:500], retryable=True)
+    return Verdict(Kind.TRANSIENT, error_type, message[:500])
 
 
 def _at(verdict: Verdict, where: str) -> Verdict:
@@ -294,10 +296,10 @@ def judge_failure(batch: Batch) -> Failure:
         if error.code == TOKEN_LIMIT:
             found = re.search(r"limit: ([\d,_. ]*\d)", error.message or "", re.IGNORECASE)
             limit = int(re.sub(r"\D", "", found[1])) if found else None
-            return Failure(Verdict(Kind.TRANSIENT, "rate_limited", message, retryable=True), {}, limit)
+            return Failure(Verdict(Kind.TRANSIENT, ErrorType.RATE_LIMITED, message), {}, limit)
         status = 404 if error.code == "model_not_found" else 400
         verdict = judge_status(status, {"error": {"code": error.code, "message": error.message}})
         if verdict.kind is Kind.JOB:
             return Failure(Verdict(Kind.JOB, verdict.error_type, message), {})
     lines = {error.line: f"{error.code}: {error.message}" for error in errors if error.line}
-    return Failure(Verdict(Kind.DOCUMENT, "bad_request", message, retryable=True), lines)
+    return Failure(Verdict(Kind.DOCUMENT, ErrorType.BAD_REQUEST, message), lines)

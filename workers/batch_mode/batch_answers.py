@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from batch.corpus.planning import PlannedDocument
+from batch.schema.error_types import ErrorType
 from workers.batch_mode.api import AnsweredLine
 from workers.llm.answer import Answer
 from workers.llm.answers.errors import Kind, Verdict, alone, judge_status
@@ -57,7 +58,7 @@ class Asked:
         if line.status is None:
             if line.code == "batch_cancelled":
                 return Next.ROUND
-            error_type = "batch_expired" if line.code == "batch_expired" else "batch_line_failed"
+            error_type = ErrorType.BATCH_EXPIRED if line.code == "batch_expired" else ErrorType.BATCH_LINE_FAILED
             return self.fail(error_type, f"{line.code}: {line.message}")
         answer.attempts += 1
         answer.latency_seconds = latency
@@ -72,7 +73,7 @@ class Asked:
         problem = chat.fit(answer)
         if problem is None:
             return Next.ROW
-        answer.error = Verdict(Kind.DOCUMENT, "invalid_answer", problem, retryable=True)
+        answer.error = Verdict(Kind.DOCUMENT, ErrorType.INVALID_ANSWER, problem)
         if self.reasks == reasks:
             return Next.ROW
         self.reasks += 1
@@ -103,7 +104,7 @@ class Asked:
         self.failures += 1
         if self.failures < MOST_FAILURES:
             return Next.ROUND
-        return self.end(Verdict(Kind.TRANSIENT, error_type, message, retryable=True))
+        return self.end(Verdict(Kind.TRANSIENT, error_type, message))
 
     def end(self, verdict: Verdict) -> Next:
         """The error stays; after a re-ask that of the invalid answer which led to it."""

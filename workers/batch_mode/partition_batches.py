@@ -18,6 +18,7 @@ from typing import IO, NoReturn, TypeVar
 
 from openai.types import Batch
 
+from batch.schema.error_types import ErrorType
 from batch.storage.store import StorageError
 from workers.batch_mode.api import ENDED, FAILED, BatchApi, BatchApiError, InputFile
 from workers.batch_mode.batch_records import (
@@ -101,7 +102,7 @@ class PartitionBatches:
                     raise
                 if verdict.kind is Kind.JOB:
                     self.pause_run(verdict)
-                if self._brakes.transient() and verdict.error_type != "rate_limited":
+                if self._brakes.transient() and verdict.error_type != ErrorType.RATE_LIMITED:
                     self._brakes.outage(verdict.message)
                 calls += 1
                 log.info("partition %d, trying again: %s", self._partition, error)
@@ -128,7 +129,7 @@ class PartitionBatches:
         """Counts a batch that was not accepted; one too many in a row pauses the run."""
         self._refusals += 1
         if self._refusals >= (MOST_FAULTY if faulty_lines else MOST_REFUSALS):
-            self.pause_run(Verdict(Kind.JOB, "batch_refused", message))
+            self.pause_run(Verdict(Kind.JOB, ErrorType.BATCH_REFUSED, message))
         await self.wait(POLL_FIRST)
 
     # -- creation ------------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ class PartitionBatches:
             try:
                 batch = await self.call(lambda: self._api.retrieve(record.batch_id))
             except BatchApiError as error:
-                self.pause_run(Verdict(Kind.JOB, "batch_missing", self._about_missing(record, error)))
+                self.pause_run(Verdict(Kind.JOB, ErrorType.BATCH_MISSING, self._about_missing(record, error)))
             if batch.status not in ("validating", FAILED):
                 self._refusals = 0
                 if (spool := self._unaccepted.pop(record.number, None)) is not None:

@@ -18,6 +18,7 @@ import time
 from openai.types import Batch
 
 from batch.corpus.planning import PlannedDocument
+from batch.schema.error_types import ErrorType
 from workers.batch_mode.api import (
     CANCELLED,
     EXPIRED,
@@ -144,7 +145,7 @@ class BatchRounds:
             log.warning("partition %d: %s", self._work.task.partition, error)
             self._work.stop.soon()
         except BatchApiError as error:
-            self._work.run.brakes.stop_job(Verdict(Kind.JOB, "batch_refused", str(error)))
+            self._work.run.brakes.stop_job(Verdict(Kind.JOB, ErrorType.BATCH_REFUSED, str(error)))
         except Stopped:
             pass
 
@@ -309,7 +310,7 @@ class BatchRounds:
                         await sleep_while(self._work.is_held, self._work.stop.must)
                         self._batches.check()
         for asked in left.values() if batch.status != CANCELLED else ():
-            error_type = "batch_expired" if batch.status == EXPIRED else "batch_line_failed"
+            error_type = ErrorType.BATCH_EXPIRED if batch.status == EXPIRED else ErrorType.BATCH_LINE_FAILED
             if asked.fail(error_type, f"batch {batch.id} ({batch.status}) has no line for it") is Next.ROW:
                 self._end(asked)
         return doubtful
@@ -333,7 +334,7 @@ class BatchRounds:
         for number, said in failure.lines.items():
             place = held.record.documents[number - 1] if 0 < number <= len(held.record.documents) else -1
             if failure.verdict.kind is Kind.DOCUMENT and (asked := covered.get(place)) is not None:
-                asked.end(Verdict(Kind.DOCUMENT, "bad_request", f"line {number} of its batch: {said}", retryable=True))
+                asked.end(Verdict(Kind.DOCUMENT, ErrorType.BAD_REQUEST, f"line {number} of its batch: {said}"))
                 self._end(asked)
         spool = self._batches.reclaim(held)
         await self._batches.discard(held)
@@ -391,4 +392,4 @@ def _outcome(line: AnsweredLine, asked: Asked) -> str:
     if not line.is_success:
         return judge_status(line.status or 0, line.body).error_type
     error = asked.answer.error
-    return "ok" if error is None or error.error_type == "invalid_answer" else error.error_type
+    return "ok" if error is None or error.error_type == ErrorType.INVALID_ANSWER else error.error_type

@@ -24,6 +24,7 @@ from batch.corpus.planning import PlannedDocument
 from batch.job.job import Job
 from batch.job.templates import Prompt
 from batch.schema.answer_reader import InvalidAnswer
+from batch.schema.error_types import ErrorType
 from workers.documents.chunks import first_end, pieces
 from workers.documents.combining import combined
 from workers.documents.prompt import CompiledPrompt
@@ -97,7 +98,7 @@ class LongDocuments:
         if weight <= self._limit:
             return Shown(text, truncated=self._whole)
         if settings.on_too_long == "error":
-            raise Unreadable("too_long", f"{self._about(weight)}; long_documents.on_too_long is error")
+            raise Unreadable(ErrorType.TOO_LONG, f"{self._about(weight)}; long_documents.on_too_long is error")
         text = text.strip()
         if settings.on_too_long == "truncate":
             end = first_end(text, limit=self._limit, measure=measure)
@@ -106,7 +107,7 @@ class LongDocuments:
         chunks = tuple(islice(_filled(text, spans), settings.most_chunks + 1))
         if len(chunks) > settings.most_chunks:
             problem = f"more than long_documents.most_chunks ({settings.most_chunks}) chunks"
-            raise Unreadable("too_long", f"{self._about(weight)}: {problem}")
+            raise Unreadable(ErrorType.TOO_LONG, f"{self._about(weight)}: {problem}")
         return Shown(text) if len(chunks) == 1 else Shown("", chunks)
 
     def _about(self, weight: int) -> str:
@@ -129,7 +130,7 @@ class LongDocuments:
             text = combined(answers, self._combine.rules, chat.reader)
             return Answer(text, None, result=chat.reader.read(text) if chat.reader is not None else None)
         except InvalidAnswer as error:
-            return _failed("invalid_answer", f"combined by long_documents.combine.rules: {error}")
+            return _failed(ErrorType.INVALID_ANSWER, f"combined by long_documents.combine.rules: {error}")
 
 
 @dataclass
@@ -238,4 +239,4 @@ def _filled(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[str]:
 
 
 def _failed(error_type: str, message: str) -> Answer:
-    return Answer(None, Verdict(Kind.DOCUMENT, error_type, message, retryable=False))
+    return Answer(None, Verdict(Kind.DOCUMENT, error_type, message, final=True))

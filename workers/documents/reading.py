@@ -12,6 +12,7 @@ import jinja2
 
 from batch.corpus.planning import PlannedDocument
 from batch.job.templates import ROW
+from batch.schema.error_types import RETRYABLE, ErrorType
 from batch.storage.layout import bucket_and_key
 from batch.storage.listing import is_addressable
 from batch.storage.store import ObjectArchived, ObjectMissing, ObjectTooLarge, PreconditionFailed
@@ -19,10 +20,7 @@ from workers.documents.prompt import CompiledPrompt, RowFields
 from workers.documents.rows import Row, failed
 from workers.extract import Extracted, Unreadable, legible
 from workers.llm.answer import Answer
-from workers.llm.answers.errors import Kind
 
-ARCHIVED = "archived"
-"""An object that is in an archive: no outage, and no use to ask for it again before somebody restores it."""
 CANNOT_RENDER = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -38,20 +36,21 @@ CANNOT_RENDER = (
 def check_key(document: PlannedDocument) -> None:
     """Raises `Unreadable` for a key that cannot be asked for."""
     if not is_addressable(bucket_and_key(document.uri)[1]):
-        raise Unreadable("unsupported_key", f"{document.uri!r} has an empty, '.' or '..' step or a control character")
+        message = f"{document.uri!r} has an empty, '.' or '..' step or a control character"
+        raise Unreadable(ErrorType.UNSUPPORTED_KEY, message)
 
 
 def check_size(document: PlannedDocument, limit: int) -> None:
     """Raises `Unreadable` for one of more than `limit` bytes."""
     if document.size > limit:
-        raise Unreadable("too_large", f"the document has {document.size:,} bytes; the limit is {limit:,}")
+        raise Unreadable(ErrorType.TOO_LARGE, f"the document has {document.size:,} bytes; the limit is {limit:,}")
 
 
 def check_pages(found: Extracted, least: float) -> None:
     """Raises `Unreadable` for a text that less than `least` of its pages have; a blank page lacks none."""
     if found.pages and found.pages_without_text and 1 - found.pages_without_text / found.pages < least:
         raise Unreadable(
-            "missing_text_pages",
+            ErrorType.MISSING_TEXT_PAGES,
             f"{found.pages_without_text:,} of {found.pages:,} pages show something but have no text that can be read: "
             f"they are probably scanned, and need OCR (source.min_text_pages is {least:g})",
         )
@@ -63,13 +62,13 @@ def reading(document: PlannedDocument) -> Iterator[None]:
     try:
         yield
     except ObjectMissing:
-        raise Unreadable("source_gone", f"{document.uri} went after it was listed") from None
+        raise Unreadable(ErrorType.SOURCE_GONE, f"{document.uri} went after it was listed") from None
     except PreconditionFailed:
-        raise Unreadable("source_changed", f"{document.uri} changed after it was listed") from None
+        raise Unreadable(ErrorType.SOURCE_CHANGED, f"{document.uri} changed after it was listed") from None
     except ObjectArchived as error:
-        raise Unreadable(ARCHIVED, str(error)) from None
+        raise Unreadable(ErrorType.ARCHIVED, str(error)) from None
     except ObjectTooLarge as error:
-        raise Unreadable("too_large", str(error)) from None
+        raise Unreadable(ErrorType.TOO_LARGE, str(error)) from None
 
 
 def planned_text(document: PlannedDocument) -> str | None:
@@ -84,7 +83,7 @@ def planned_text(document: PlannedDocument) -> str | None:
         return None
     text = legible(document.content)
     if not text:
-        raise Unreadable("empty", "the row's text is empty")
+        raise Unreadable(ErrorType.EMPTY, "the row's text is empty")
     return text
 
 
@@ -103,21 +102,19 @@ def rendered(
     try:
         return prompt.messages({**known, **shown})
     except CANNOT_RENDER as error:
-        raise Unreadable("template", f"the prompt does not render for this document: {error}") from None
+        raise Unreadable(ErrorType.TEMPLATE, f"the prompt does not render for this document: {error}") from None
 
 
 def row_unread(row: Row, error: Unreadable) -> Row:
     """Returns the error row of a document that was never asked about."""
-    return failed(row, error.error_type, str(error), retryable=error.error_type.startswith("source_"))
+    return failed(row, error.error_type, str(error), retryable=error.error_type in RETRYABLE)
 
 
 def row_answered(row: Row, answer: Answer) -> Row:
     """Returns the row of a document that was asked about, with its result or its error."""
     if answer.error is not None:
         verdict = answer.error
-        return failed(
-            row, verdict.error_type, verdict.message, retryable=verdict.retryable or verdict.kind is Kind.TRANSIENT
-        )
+        return failed(row, verdict.error_type, verdict.message, retryable=verdict.retryable)
     if answer.result is not None:
         row["result"] = answer.result
     return row

@@ -99,7 +99,7 @@ def failed(row: Row, error_type: str, message: str, *, retryable: bool) -> Row:
     return {
         **row,
         "status": ERROR,
-        "error_type": error_type,
+        "error_type": str(error_type),
         "error_message": message[:1000],
         "retryable": retryable,
     }

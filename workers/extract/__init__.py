@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.encodings import decode, quickly
 from workers.extract.files.extracted import Extracted, Unreadable
 from workers.extract.files.kinds import Kind, kind_of, suffix_of
@@ -23,7 +24,7 @@ INLINE_BYTES = 16 * 1024
 def inline(key: str, data: bytes, kind: Kind) -> str | None:
     """Reads what takes no time and no risk: UTF-8 of any size, small HTML; None for all else. Raises `Unreadable`."""
     if not data or data.isspace():
-        raise Unreadable("empty", "the document is empty")
+        raise Unreadable(ErrorType.EMPTY, "the document is empty")
     if kind is Kind.TEXT or (kind is Kind.HTML and len(data) <= INLINE_BYTES):
         text = quickly(data)
         if text is not None:
@@ -81,14 +82,14 @@ def _text_of(key: str, data: bytes, kind: Kind) -> str:
 
 
 _WITHOUT_TEXT = {
-    Kind.TEXT: ("empty", "the document holds nothing that can be seen"),
-    Kind.HTML: ("empty", "the HTML page holds no text"),
-    Kind.HTML_MAIN: ("empty", "the HTML page holds no text"),
-    Kind.MAIL: ("no_text", "the document is a message without text"),
-    Kind.RTF: ("no_text", "the document is an RTF document without text"),
-    Kind.OLE: ("no_text", "the document is an Office document without text"),
-    Kind.ZIP: ("no_text", "the document is an Office document or e-book without text"),
-    Kind.PDF: ("no_text", "the document is a PDF without text"),
+    Kind.TEXT: (ErrorType.EMPTY, "the document holds nothing that can be seen"),
+    Kind.HTML: (ErrorType.EMPTY, "the HTML page holds no text"),
+    Kind.HTML_MAIN: (ErrorType.EMPTY, "the HTML page holds no text"),
+    Kind.MAIL: (ErrorType.NO_TEXT, "the document is a message without text"),
+    Kind.RTF: (ErrorType.NO_TEXT, "the document is an RTF document without text"),
+    Kind.OLE: (ErrorType.NO_TEXT, "the document is an Office document without text"),
+    Kind.ZIP: (ErrorType.NO_TEXT, "the document is an Office document or e-book without text"),
+    Kind.PDF: (ErrorType.NO_TEXT, "the document is a PDF without text"),
 }
 
 

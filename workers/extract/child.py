@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from batch.schema.error_types import ErrorType
 from workers.extract import Extracted, Kind, Unreadable, extract
 
 _DIES_WITH_PARENT = 1
@@ -45,7 +46,7 @@ def main(arguments: list[str], read: Callable[[str, bytes, Kind, int], Extracted
         outcome, text = _outcome(read, asked, data)
         texts.write(json.dumps(outcome).encode() + b"\n" + text)
         texts.flush()
-        if outcome.get("error_type") == "extraction_memory":
+        if outcome.get("error_type") == ErrorType.EXTRACTION_MEMORY:
             return  # what is left of its memory is in pieces
 
 
@@ -60,15 +61,16 @@ def _outcome(
     except Unreadable as error:
         return {"error_type": error.error_type, "message": str(error)}, b""
     except MemoryError:
-        return {"error_type": "extraction_memory", "message": "the parser needed more memory than it may have"}, b""
+        said = "the parser needed more memory than it may have"
+        return {"error_type": ErrorType.EXTRACTION_MEMORY, "message": said}, b""
     except RecursionError:
-        return {"error_type": "too_deep", "message": f"the document ({kind}) nests too deeply"}, b""
+        return {"error_type": ErrorType.TOO_DEEP, "message": f"the document ({kind}) nests too deeply"}, b""
     except Exception as error:
         said = f"{type(error).__name__}: {error}"[:300]
-        return {"error_type": "corrupt", "message": f"the document ({kind}) cannot be read: {said}"}, b""
+        return {"error_type": ErrorType.CORRUPT, "message": f"the document ({kind}) cannot be read: {said}"}, b""
     if len(text) > most:
         said = f"the document has {len(text):,} bytes of text or more; the limit is {most:,}"
-        return {"error_type": "too_much_text", "message": said}, b""
+        return {"error_type": ErrorType.TOO_MUCH_TEXT, "message": said}, b""
     return {"size": len(text), **found.counts}, text
 
 

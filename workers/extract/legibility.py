@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.extracted import Unreadable
 
 MOST_ODD = 0.05
@@ -78,10 +79,8 @@ def legible(text: str) -> str:
         if not _shows(_CONTROL.sub("", text)):
             return ""
         said = ", ".join(f"{number:,} {name}" for name, number in odd.items() if number)
-        raise Unreadable(
-            "unreadable_text",
-            f"the text is not readable: of {visible:,} characters {100 * count / visible:.0f} % are {said}",
-        )
+        message = f"the text is not readable: of {visible:,} characters {100 * count / visible:.0f} % are {said}"
+        raise Unreadable(ErrorType.UNREADABLE_TEXT, message)
     if odd["control characters"]:
         text = _CONTROL.sub("", _LOST.sub("\ufffd", text.translate(_WINDOWS)))
     text = _NO_CHARACTER.sub("", _REPLACED.sub("\ufffd", text))

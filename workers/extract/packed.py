@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.archives import Archive
 from workers.extract.files.extracted import Unreadable
 from workers.extract.files.kinds import Kind, kind_of
@@ -42,12 +43,12 @@ def unpacked(key: str, data: bytes, kind: Kind) -> tuple[str, bytes, Kind]:
     """
     data = _gunzipped(data)
     if not data or data.isspace():
-        raise Unreadable("empty", "the document is gzip data, and empty")
+        raise Unreadable(ErrorType.EMPTY, "the document is gzip data, and empty")
     if key.lower().endswith(".gz"):
         key = key[: -len(".gz")]
     within = kind_of(key, data)
     if within is Kind.GZIP:
-        raise Unreadable("unsupported_format", "the document is gzip data within gzip data")
+        raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, "the document is gzip data within gzip data")
     if within is Kind.HTML and kind is Kind.GZIP_MAIN:
         within = Kind.HTML_MAIN
     return key, data, within
@@ -61,14 +62,13 @@ def _gunzipped(data: bytes) -> bytes:
         try:
             parts.append(member.decompress(data, left + 1))
         except zlib.error as error:
-            raise Unreadable("corrupt", f"the document is gzip data, and damaged: {error}") from None
+            raise Unreadable(ErrorType.CORRUPT, f"the document is gzip data, and damaged: {error}") from None
         left -= len(parts[-1])
         if left < 0:
-            raise Unreadable(
-                "decompression_bomb", f"the document is gzip data that unpacks to more than {MOST_UNPACKED:,} bytes"
-            )
+            message = f"the document is gzip data that unpacks to more than {MOST_UNPACKED:,} bytes"
+            raise Unreadable(ErrorType.DECOMPRESSION_BOMB, message)
         if not member.eof:
-            raise Unreadable("corrupt", "the document is gzip data, and ends too early")
+            raise Unreadable(ErrorType.CORRUPT, "the document is gzip data, and ends too early")
         data = member.unused_data
     return b"".join(parts)
 
@@ -85,11 +85,11 @@ def is_epub(archive: Archive) -> bool:
         if kind == _EPUB:
             return True
         name = next((name for word, name in _OPEN_DOCUMENT.items() if word in kind), f"an archive of the type {kind}")
-        raise Unreadable("unsupported_format", f"the document is {name}")
+        raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, f"the document is {name}")
     if is_package:
         return False
     if "meta-inf/container.xml" in names:
         return True
     known = (name for part, name in _KNOWN.items() if part in names)
     name = next(known, "a zip archive, but no DOCX, PPTX, XLSX or EPUB")
-    raise Unreadable("unsupported_format", f"the document is {name}")
+    raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, f"the document is {name}")

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from batch.schema.error_types import ErrorType, Stage, words_of
 from workers.extract import inline, kind_of
-from workers.extract.files.extracted import EXTRACTION_ERRORS, Extracted, Unreadable
+from workers.extract.files.extracted import Extracted, Unreadable
 from workers.extract.files.kinds import Kind
 
 CHILD = ("-P", "-m", "workers.extract.child")
@@ -212,13 +213,14 @@ class _Child:
                 text = (await self._out.readexactly(answer["size"])).decode()
                 return Extracted(text, _count(answer, "pages"), _count(answer, "pages_without_text"))
         except TimeoutError:
-            raise _ChildEnded("extraction_timeout", f"the parser took more than {limits.wall:g} s") from None
+            raise _ChildEnded(ErrorType.EXTRACTION_TIMEOUT, f"the parser took more than {limits.wall:g} s") from None
         except asyncio.IncompleteReadError:
             raise await self._epitaph(limits) from None
         except Unreadable:
             raise
         except (asyncio.LimitOverrunError, ValueError, KeyError, TypeError, ConnectionError) as error:
-            raise _ChildEnded("extraction_crashed", f"the parser's process talks nonsense: {error}"[:300]) from None
+            message = f"the parser's process talks nonsense: {error}"[:300]
+            raise _ChildEnded(ErrorType.EXTRACTION_CRASHED, message) from None
 
     async def _line(self) -> bytes:
         """Returns the answer's line; looks meanwhile at how much memory the process has."""
@@ -232,10 +234,10 @@ class _Child:
             reading.cancel()
 
     def _refusal(self, error_type: str, message: str) -> Exception:
-        if error_type == "extraction_memory":
+        if error_type == ErrorType.EXTRACTION_MEMORY:
             return _ChildEnded(error_type, message)
-        if error_type not in EXTRACTION_ERRORS:
-            return _ChildEnded("extraction_crashed", f"the parser's process talks nonsense: {error_type[:80]}")
+        if error_type not in words_of(Stage.EXTRACTION):
+            return _ChildEnded(ErrorType.EXTRACTION_CRASHED, f"the parser's process talks nonsense: {error_type[:80]}")
         return Unreadable(error_type, message[:1000])
 
     async def _epitaph(self, limits: Limits) -> _ChildEnded:
@@ -243,16 +245,15 @@ class _Child:
         code = await self._process.wait()
         if code == -signal.SIGKILL:
             said = "the parser was ended by SIGKILL, as a system does that runs out of memory"
-            return _ChildEnded("extraction_memory", said, may_pass=True)
+            return _ChildEnded(ErrorType.EXTRACTION_MEMORY, said, may_pass=True)
         last = os.pread(self._errors.fileno(), 2**16, 0)
         if code == -signal.SIGXCPU:
-            return _ChildEnded("extraction_timeout", f"the parser took more than {limits.seconds} s of CPU")
+            return _ChildEnded(ErrorType.EXTRACTION_TIMEOUT, f"the parser took more than {limits.seconds} s of CPU")
         if any(words in last for words in _NO_MEMORY) or self._memory > NEARLY * limits.memory:
-            return _ChildEnded(
-                "extraction_memory", f"the parser needed more than the {limits.memory // 2**20} MiB that it may have"
-            )
+            message = f"the parser needed more than the {limits.memory // 2**20} MiB that it may have"
+            return _ChildEnded(ErrorType.EXTRACTION_MEMORY, message)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return _ChildEnded("extraction_crashed", f"the parser ended its process: {how}")
+        return _ChildEnded(ErrorType.EXTRACTION_CRASHED, f"the parser ended its process: {how}")
 
     def has_ended(self) -> bool:
         return self._process.returncode is not None

@@ -22,10 +22,11 @@ from batch.files.kept_text import packed
 from batch.files.ledger_segment import LedgerName
 from batch.files.manifest import Manifest, write_manifest
 from batch.files.plan_file import read_documents
-from batch.files.reconcile import PARTITION_FAILED, Account, Reconciler
+from batch.files.reconcile import Account, Reconciler
 from batch.files.result_file import ERROR, OK, NotOurs, ResultFooter
 from batch.files.run_file import RunFile, load_run
 from batch.schema.answer_reader import AnswerReader, InvalidAnswer
+from batch.schema.error_types import ErrorType
 from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout
 from batch.storage.store import Storage
@@ -191,7 +192,7 @@ class Settler:
             return data
         rows = [row for row in found if row is not None]
         totals = result_file.totals_of(rows, self._layout.run_id)
-        if PARTITION_FAILED in totals.errors_by_type:
+        if ErrorType.PARTITION_FAILED in totals.errors_by_type:
             totals = replace(totals, partitions_failed=1)
         return await self._write(shard, partition, rows, totals, partial=True, replaced=data)
 
@@ -257,8 +258,8 @@ class Settler:
         for status, count in ((OK, totals.ok), (ERROR, totals.errors)):
             self._metrics.documents.labels(job_name, status).inc(count)
         self._metrics.cost.labels(job_name, self._file.job.model.name).inc(totals.cost_usd)
-        given_up = sum(row["error_type"] == PARTITION_FAILED for row in fresh)
-        self._metrics.answers(job_name, PARTITION_FAILED, given_up)
+        given_up = sum(row["error_type"] == ErrorType.PARTITION_FAILED for row in fresh)
+        self._metrics.answers(job_name, ErrorType.PARTITION_FAILED, given_up)
 
     def _answered(self, document: PlannedDocument, ledger: Replayed) -> Row | None:
         """The ledger's row of the document, with its typed result; None for one that it has not, or not any more."""
@@ -281,7 +282,8 @@ class Settler:
         cost: float | None = 0.0
         if chunks:
             spent, cost = summed([*map(chunk_answer, chunks), spent], pricer(self._file.job.model))
-        return failed(maker.row(document, document.etag, spent, cost), PARTITION_FAILED, GIVEN_UP, retryable=True)
+        row = maker.row(document, document.etag, spent, cost)
+        return failed(row, ErrorType.PARTITION_FAILED, GIVEN_UP, retryable=True)
 
 
 def _rows_of(data: bytes) -> dict[str, Row]:

@@ -34,16 +34,16 @@ from batch.files.state import (
     read_pointer,
     version_name,
 )
+from batch.schema.error_types import ErrorType, Stage, words_of
 from batch.storage.compare_and_set import compare_and_set
 from batch.storage.layout import RunLayout, StateLayout
 from batch.storage.store import Storage
 from workers.finish.state_merge import merged
-from workers.sources.documents import ARCHIVED, BROKEN, CHANGED, GONE, REFUSED
 
 PART_ROWS, GROUP_ROWS = 200_000, 20_000
 """Documents of a part, which is held in memory while it is written (some 10 MB), and of a row group of it."""
 
-OF_OBJECTS = pa.array([ARCHIVED, BROKEN, CHANGED, GONE, REFUSED], pa.string())
+OF_OBJECTS = pa.array([ErrorType.ARCHIVED, *words_of(Stage.OBJECT)], pa.string())
 """Error types of objects of rows as a whole; the first one is a document's, too."""
 
 log = logging.getLogger(__name__)

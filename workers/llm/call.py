@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from batch.job.job import Job
+from batch.schema.error_types import ErrorType
 from workers.llm.answer import Answer
 from workers.llm.answers.completion import Completion, read_completion
 from workers.llm.answers.errors import Kind, Verdict, judge_answer, judge_status
@@ -18,12 +19,12 @@ from workers.llm.limits.limiter import Lane
 from workers.llm.limits.waiting import sleep_while
 from workers.llm.limits.window import Window
 from workers.llm.question import Questions
-from workers.llm.transport.transport import TOO_LARGE, Reply, Transport, TransportError
+from workers.llm.transport.transport import Reply, Transport, TransportError
 from workers.observe.metrics import LlmMetrics
 
 PATH = "chat/completions"
 
-MAYBE_BILLED = ("timeout", "connection", TOO_LARGE)
+MAYBE_BILLED = (ErrorType.TIMEOUT, ErrorType.CONNECTION, ErrorType.ANSWER_TOO_LARGE)
 """Failures of calls that the provider may have answered, and bills."""
 OVERLOADED = (503, 529)
 """Statuses by which servers say that they are asked too much at once."""
@@ -114,7 +115,7 @@ class Calls:
                     self._metrics.ended(answer.latency_seconds)
                 verdict, refused = called.verdict, called.free
                 counted = answer.prompt_tokens - before[0] + answer.completion_tokens - before[2]
-                if counted or (verdict is not None and refused and verdict.error_type != "rate_limited"):
+                if counted or (verdict is not None and refused and verdict.error_type != ErrorType.RATE_LIMITED):
                     used = counted
                 if verdict is None or counted:
                     self._lane.limiter.answered(answer.latency_seconds)
@@ -151,11 +152,10 @@ class Calls:
         try:
             reply = await self._transport.post(PATH, payload, timeout=self._job.model.timeout_seconds)
         except TransportError as error:
-            if error.kind == "timeout":
+            if error.kind == ErrorType.TIMEOUT:
                 self._lane.limiter.overloaded(None)
-            kind = Kind.DOCUMENT if error.kind == TOO_LARGE else Kind.TRANSIENT
-            verdict = Verdict(kind, error.kind, str(error), retryable=kind is Kind.TRANSIENT)
-            return Called(verdict, None, error.kind not in MAYBE_BILLED)
+            kind = Kind.DOCUMENT if error.kind == ErrorType.ANSWER_TOO_LARGE else Kind.TRANSIENT
+            return Called(Verdict(kind, error.kind, str(error)), None, error.kind not in MAYBE_BILLED)
         self._lane.limiter.said(reply.headers)
         if not 200 <= reply.status < 300:
             return self._refused(payload, reply, judge_reply(reply), reply.status)
@@ -181,9 +181,9 @@ class Calls:
         """
         header = retry_after_of(reply)
         retry_after = verdict.wait if header is None else header
-        if verdict.error_type == "rate_limited":
+        if verdict.error_type == ErrorType.RATE_LIMITED:
             self._lane.limiter.limited(retry_after)
-        elif status in OVERLOADED or verdict.error_type == "overloaded":
+        elif status in OVERLOADED or verdict.error_type == ErrorType.OVERLOADED:
             self._lane.limiter.overloaded(retry_after)
         questions = self._questions
         for refuses, rewritten in (
@@ -232,7 +232,7 @@ class Calls:
         if not self._cut_told:
             self._cut_told = True
             log.warning("%s cuts prompts: %s", self._job.model.name, message)
-        return Verdict(Kind.DOCUMENT, "prompt_truncated", message, retryable=True)
+        return Verdict(Kind.DOCUMENT, ErrorType.PROMPT_TRUNCATED, message)
 
 
 def _tokens(answer: Answer) -> tuple[int, int, int, int]:
@@ -256,7 +256,7 @@ def retry_after_of(reply: Reply) -> float | None:
 def judge_reply(reply: Reply) -> Verdict:
     """Judges an HTTP answer that is no success; of a redirect it says where that leads."""
     verdict = judge_status(reply.status, reply.body, reply.text)
-    if verdict.error_type != "unexpected_redirect":
+    if verdict.error_type != ErrorType.UNEXPECTED_REDIRECT:
         return verdict
     location = one_line(str(reply.headers.get("Location") or "")).removesuffix("/chat/completions")[:300]
     return replace(verdict, message=f"{verdict.message}: {location}") if location else verdict

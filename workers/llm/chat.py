@@ -14,6 +14,7 @@ from typing import Any
 
 from batch.job.job import Job
 from batch.schema.answer_reader import AnswerReader, InvalidAnswer
+from batch.schema.error_types import ErrorType
 from workers.llm.answer import Answer
 from workers.llm.answers.accepted import accepted_by
 from workers.llm.answers.errors import Kind, Verdict, alone
@@ -121,7 +122,7 @@ class Chat:
                 return after_reask(answer, invalid)
             if problem is None:
                 return answer
-            answer.error = Verdict(Kind.DOCUMENT, "invalid_answer", problem, retryable=True)
+            answer.error = Verdict(Kind.DOCUMENT, ErrorType.INVALID_ANSWER, problem)
             if reasks == self._job.model.reasks:
                 return answer
             caller = caller._replace(stopped=abandoned or stopped)
@@ -188,7 +189,7 @@ class Chat:
                     answer.error = found
                     return True
                 verdict = found
-                if verdict.error_type == "rate_limited":
+                if verdict.error_type == ErrorType.RATE_LIMITED:
                     self._lane.limiter.limited(retry_after)
             since, last_failure = last_failure or started, time.monotonic()
             if verdict.few:
@@ -199,7 +200,7 @@ class Chat:
                         return True
                     unexpected = 0  # nobody was answered for a while: it begins anew
                     continue
-            elif verdict.error_type == "rate_limited":
+            elif verdict.error_type == ErrorType.RATE_LIMITED:
                 limited += self._brake.last_success() > since
                 limited_since = limited_since or started
                 if time.monotonic() - limited_since >= LIMITED_SECONDS and await self._is_limited_alone(limited, calls):
@@ -224,7 +225,7 @@ class Chat:
         if found is None:
             self._brake.succeeded()
             if verdict.passes and patient:
-                return Verdict(Kind.TRANSIENT, "rate_limited", verdict.message, retryable=True)
+                return Verdict(Kind.TRANSIENT, ErrorType.RATE_LIMITED, verdict.message)
             return alone(verdict)
         if found.kind is Kind.TRANSIENT and patient:
             return found
@@ -278,7 +279,7 @@ class Chat:
             return True
         if found.kind is Kind.JOB:
             self._brake.stop_job(found)
-        elif outage_is_due and found.error_type != "rate_limited":
+        elif outage_is_due and found.error_type != ErrorType.RATE_LIMITED:
             self._brake.outage(verdict.message)
         return False
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from batch.job.job import Job
+from batch.schema.error_types import ErrorType
 from workers.llm.answers.accepted import LIMIT_FIELDS, accepted_by
 from workers.llm.answers.completion import read_completion
 from workers.llm.answers.errors import Kind, Verdict, judge_answer
@@ -83,6 +84,6 @@ async def probe(job: Job, transport: Transport, *, as_the_job_asks: bool = False
             break
         settings[accepted.limit_field] = limit
     verdict = verdict or judge_reply(reply)
-    if verdict.error_type == "json_validate_failed":
+    if verdict.error_type == ErrorType.JSON_VALIDATE_FAILED:
         return None  # the model answered
     return Verdict(verdict.kind, verdict.error_type, f"{transport.base_url}{PATH}: {verdict.message}")

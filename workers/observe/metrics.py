@@ -20,9 +20,8 @@ from prometheus_client import (
 )
 from prometheus_client.gc_collector import GCCollector
 
-from batch.files.reconcile import PARTITION_FAILED
+from batch.schema.error_types import ErrorType, Stage, words_of
 from batch.workflows.states import ENDED, YIELDS, Outcome, Reason, State
-from workers.extract.files.extracted import EXTRACTION_ERRORS
 
 REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
 PARTITION_BUCKETS = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900, 1800, 3600)
@@ -39,39 +38,26 @@ ABORTED = "aborted"
 ENDS = (*sorted(ENDED), ABORTED)
 
 TRANSIENT = (
-    *("rate_limited", "timeout", "unreachable", "connection", "malformed"),
-    *("overloaded", "provider_error", "unfinished", "json_validate_failed"),
+    *words_of(Stage.CALL),
     *(f"http_{status}" for status in (408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529)),
 )
 """Failures of a call that is repeated in place (see `workers.llm.answers.errors`)."""
-LEFT_OUT = ("batch_expired", "batch_line_failed")
-"""Lines of batches that nobody answered."""
-REFUSED_DOCUMENT = (
-    *("request_too_large", "context_length_exceeded", "content_filter", "bad_request"),
-    *("truncated", "refusal", "empty_answer", "tool_calls", "prompt_truncated", "answer_too_large"),
-    *("payment_required", "quota_exceeded", "redirected", "unauthorized", "forbidden", "not_found"),
-)
+LEFT_OUT = words_of(Stage.BATCH)
+REFUSED_DOCUMENT = words_of(Stage.PROVIDER, Stage.ANSWER)
 """The provider's answers that say that this document cannot be answered."""
-REFUSED_JOB = ("insufficient_quota", "invalid_api_key", "permission_denied", "model_not_found", "unexpected_redirect")
-REFUSED_BATCH = ("batch_refused", "batch_missing")
-"""What pauses a job in batch mode beside what pauses any."""
+REFUSED_JOB, REFUSED_BATCH = words_of(Stage.JOB), words_of(Stage.JOB_BATCH)
 BATCH_STATES = ("created", "adopted", "completed", "failed", "expired", "cancelled")
 LLM_OUTCOMES = ("ok", *TRANSIENT, *LEFT_OUT, *REFUSED_DOCUMENT, *REFUSED_JOB, OTHER)
-UNREADABLE = (
-    *EXTRACTION_ERRORS,
-    *("too_large", "too_long", "missing_text_pages", "template", "unsupported_key"),
-    *("bad_row", "broken_object", "object_changed", "object_gone", "object_refused"),
-    *("source_changed", "source_gone", Reason.SOURCE_REFUSED, "source_unreachable"),
-)
+UNREADABLE = words_of(Stage.SOURCE, Stage.OBJECT, Stage.EXTRACTION, Stage.PROMPT)
 """Why a document never reached the model."""
 ANSWER_OUTCOMES = (
     "ok",
     *UNREADABLE,
     *REFUSED_DOCUMENT,
-    "invalid_answer",
+    ErrorType.INVALID_ANSWER,
     *TRANSIENT,
     *LEFT_OUT,
-    PARTITION_FAILED,
+    ErrorType.PARTITION_FAILED,
     OTHER,
 )
 PAUSE_REASONS = (*(reason for reason in Reason if reason not in YIELDS), *REFUSED_JOB, *REFUSED_BATCH, OTHER)

@@ -15,8 +15,8 @@ from batch.corpus.planning import PlannedDocument
 from batch.files import result_file
 from batch.files.ledger_segment import LedgerName
 from batch.files.plan_file import read_documents
-from batch.files.reconcile import PARTITION_FAILED
 from batch.files.result_file import ERROR, OK
+from batch.schema.error_types import ErrorType
 from batch.storage.store import Storage, StorageRefused, StorageUnreachable
 from batch.workflows import contracts as c
 from batch.workflows.states import Outcome, Reason
@@ -138,7 +138,7 @@ class Attempt:
         for row in rows:
             if self._answered.keeps(row):
                 self._answered.keep(row)
-            elif row["error_type"] != PARTITION_FAILED:  # such a one was never asked about
+            elif row["error_type"] != ErrorType.PARTITION_FAILED:  # such a one was never asked about
                 self._reader.by_themselves.add(row["document_id"])
         return None
 

@@ -15,13 +15,14 @@ from typing import TypeVar
 
 from batch.corpus.planning import PlannedDocument
 from batch.files.kept_text import pack
+from batch.schema.error_types import ErrorType
 from batch.storage.etags import bare, content_hash, is_hash_of, proves, same_form
 from batch.storage.layout import bucket_and_key
 from batch.storage.listing import ObjectEntry
 from batch.storage.store import ObjectArchived, PreconditionFailed, Storage, StorageError, StorageRefused
 from batch.workflows import contracts as c
 from batch.workflows.states import Reason
-from workers.documents.reading import ARCHIVED, check_key, check_pages, check_size, planned_text, reading
+from workers.documents.reading import check_key, check_pages, check_size, planned_text, reading
 from workers.documents.rows import Row, carried
 from workers.extract import Unreadable
 from workers.partition.answered import Answered
@@ -36,7 +37,6 @@ BURST_BYTES = 2**20
 SOURCE_OUTAGE_AFTER, SOURCE_REFUSED_AFTER = 60.0, 5.0
 """Seconds that a document is tried again whose source does not answer, or refuses, before anything is concluded."""
 PAYER_HINT = " (of a requester pays bucket: source.requester_pays: true)"
-CHANGED = "source_changed"
 LARGE = 2**20
 """Bytes whose hash takes as long (some 2 ms) as the event loop may wait."""
 Found = bytes | ObjectArchived | None
@@ -141,7 +141,7 @@ class DocumentReader:
                         return read
                     found = await self._storage.get_entry(bucket, key, max_bytes=limit)
                 if found is None:
-                    raise Unreadable("source_gone", f"{document.uri} is gone")
+                    raise Unreadable(ErrorType.SOURCE_GONE, f"{document.uri} is gone")
                 reads.note(bucket, key)
                 return found[0], found[1].etag
             except StorageError as error:
@@ -151,7 +151,8 @@ class DocumentReader:
                 if time.monotonic() - failing_since > patience:
                     reason = Reason.SOURCE_REFUSED if refused else Reason.STORAGE_UNREACHABLE
                     if await reads.others_work(self._storage, failing_since):
-                        raise Unreadable(reason if refused else "source_unreachable", str(error)) from None
+                        word = ErrorType.SOURCE_REFUSED if refused else ErrorType.SOURCE_UNREACHABLE
+                        raise Unreadable(word, str(error)) from None
                     hint = PAYER_HINT if refused and not self._source.requester_pays else ""
                     self._stop.because(reason, f"{str(error)[:400]}{hint}")
                     raise Stopped from None
@@ -167,7 +168,7 @@ class DocumentReader:
         if text is None:
             check_key(document)
             if isinstance(found, ObjectArchived):
-                raise Unreadable(ARCHIVED, str(found))
+                raise Unreadable(ErrorType.ARCHIVED, str(found))
             data, etag = (found, document.etag) if found is not None else await self.fetch(document)
             if self._run.file.job.incremental:
                 await self._check_unchanged(document, data, etag)
@@ -226,16 +227,16 @@ async def read_planned(storage: Storage, document: PlannedDocument, *, limit: in
         return data, wanted
     changed = wanted and found.etag and bare(found.etag) != bare(wanted) and same_form(found.etag, wanted)
     if changed:
-        raise Unreadable(CHANGED, f"{document.uri} changed after it was listed")
+        raise Unreadable(ErrorType.SOURCE_CHANGED, f"{document.uri} changed after it was listed")
     if len(data) != document.size:
-        raise Unreadable(CHANGED, await _other_size(storage, document, found, len(data)))
+        raise Unreadable(ErrorType.SOURCE_CHANGED, await _other_size(storage, document, found, len(data)))
     if not wanted:
         return data, found.etag
     if bare(found.etag) == bare(wanted):
         return data, wanted
     listed = await storage.listed(bucket, key)
     if listed is None or listed.etag != wanted or listed.size != document.size:
-        raise Unreadable(CHANGED, f"{document.uri} changed after it was listed")
+        raise Unreadable(ErrorType.SOURCE_CHANGED, f"{document.uri} changed after it was listed")
     if not facts.other_etags:
         facts.other_etags = True
         log.warning(

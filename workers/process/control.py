@@ -26,6 +26,7 @@ from batch.files.state import read_pointer
 from batch.job.job import Job
 from batch.job.logical_date import Nominal
 from batch.job.part import JobError
+from batch.schema.error_types import ErrorType
 from batch.storage.compare_and_set import compare_and_set, update
 from batch.storage.errors import StorageError, StorageUnreachable
 from batch.storage.layout import RunLayout, S3Uri
@@ -260,7 +261,7 @@ class RunControl:
             verdict = await probe(job, self._transport, as_the_job_asks=True)
         if verdict is None:
             return c.CheckResult()
-        if verdict.kind is Kind.TRANSIENT and verdict.error_type == "rate_limited":
+        if verdict.kind is Kind.TRANSIENT and verdict.error_type == ErrorType.RATE_LIMITED:
             return c.CheckResult()  # it answers; the limiter does the rest
         return c.CheckResult(problem=f"{verdict.error_type}: {verdict.message}"[:500])
 

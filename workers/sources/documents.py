@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 from batch.corpus.cursor import cursor_within, parse_cursor
 from batch.corpus.planning import PlannedDocument, ShardCutter
 from batch.files.plan_file import read_footer
+from batch.schema.error_types import ErrorType
 from batch.storage.errors import ObjectArchived, ObjectMissing, PreconditionFailed, StorageRefused
 from batch.storage.layout import RunLayout, bucket_and_key
 from batch.storage.store import Storage
 from workers.sources.objects import SourceObject
 from workers.sources.row import Broken, SourceRow
 
-BROKEN, CHANGED, GONE, REFUSED = "broken_object", "object_changed", "object_gone", "object_refused"
-ARCHIVED = "archived"
 CACHE_KIB = 16 * 1024
+LEFT_OUT = "while the plan was made of it; its rows from there on are left out"
 
 
 def row_documents(
@@ -46,17 +46,17 @@ def row_documents(
             yield document, cursor_within(source.key, source.version, row.place)
         return
     except Broken as error:
-        problem = f"{BROKEN}: {uri}: {error}"
+        problem = f"{ErrorType.BROKEN_OBJECT}: {uri}: {error}"
     except PreconditionFailed:
-        problem = f"{CHANGED}: {uri} changed while the plan was made of it; its rows from there on are left out"
+        problem = f"{ErrorType.OBJECT_CHANGED}: {uri} changed {LEFT_OUT}"
     except ObjectMissing:
-        problem = f"{GONE}: {uri} went while the plan was made of it; its rows from there on are left out"
+        problem = f"{ErrorType.OBJECT_GONE}: {uri} went {LEFT_OUT}"
     except ObjectArchived as error:
-        problem = f"{ARCHIVED}: {error}; its rows are left out"
+        problem = f"{ErrorType.ARCHIVED}: {error}; its rows are left out"
     except StorageRefused as error:
         if not leave_refused:
             raise
-        problem = f"{REFUSED}: {error}; its rows from there on are left out"
+        problem = f"{ErrorType.OBJECT_REFUSED}: {error}; its rows from there on are left out"
     yield object_problem(source.key, uri, source.etag, problem), source.key
 
 

@@ -16,6 +16,7 @@ import orjson
 
 from batch.corpus.cursor import Place
 from batch.job.formats import COMPRESSED
+from batch.schema.error_types import ErrorType
 from workers.sources.json_layout import by_lines, is_object, text_of
 from workers.sources.json_values import (
     BadJson,
@@ -27,7 +28,7 @@ from workers.sources.json_values import (
     values,
 )
 from workers.sources.objects import SourceObject
-from workers.sources.row import TOO_LARGE, Broken, SourceRow, Wanted
+from workers.sources.row import Broken, SourceRow, Wanted
 
 MOST_WITHOUT_ROW = 256 * 2**20
 """Bytes that compressed JSONL may unfold to since its last row, or twice the longest row if that is more: a few KB of
@@ -134,7 +135,7 @@ def _rows_of_lines(
         if line.data is None:
             number += 1
             unfolded.since_row = 0
-            problem = f"{TOO_LARGE}: {where} has {line.size:,} bytes; the limit is {wanted.limit:,}"
+            problem = f"{ErrorType.TOO_LARGE}: {where} has {line.size:,} bytes; the limit is {wanted.limit:,}"
             place = Place(number, line.end if as_stored else 0)
             yield SourceRow(line.digest[:16], place, etag=line.digest, problem=problem)
             continue
@@ -176,7 +177,7 @@ def _rows_of_values(pieces: Iterator[bytes], wanted: Wanted, unfolded: _Unfolded
             continue
         place, where = Place(number), f"object {number:,}"
         if value.data is None:
-            problem = f"{TOO_LARGE}: {where} has {value.size:,} bytes; the limit is {wanted.limit:,}"
+            problem = f"{ErrorType.TOO_LARGE}: {where} has {value.size:,} bytes; the limit is {wanted.limit:,}"
             yield SourceRow(value.digest[:16], place, etag=value.digest, problem=problem)
         else:
             yield _strict(value.data, wanted, place, where) or _tolerant(value.data, wanted, place, where)

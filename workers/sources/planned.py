@@ -15,15 +15,12 @@ from batch.corpus.cursor import Place, is_version, parse_cursor
 from batch.corpus.planning import PlannedDocument, ShardCutter
 from batch.job.formats import JSONL, OBJECT, kind_of, may_be_jsonl
 from batch.job.job import Job
+from batch.schema.error_types import ErrorType
 from batch.storage.layout import RunLayout, bucket_and_key, object_uri
 from batch.storage.listing import ObjectEntry, is_addressable
 from batch.storage.store import ObjectArchived, ObjectMissing, Storage, StorageRefused
 from workers.sources import READERS
 from workers.sources.documents import (
-    ARCHIVED,
-    CHANGED,
-    GONE,
-    REFUSED,
     Occurrences,
     OpenObject,
     count_planned,
@@ -95,13 +92,14 @@ class ShardRows:
                     if await asyncio.to_thread(holds_json_lines, source):
                         self._with_lines.add(entry.key)
                 except ObjectArchived as error:
-                    self._unseen[entry.key] = f"{ARCHIVED}: {error}"
+                    self._unseen[entry.key] = f"{ErrorType.ARCHIVED}: {error}"
                 except ObjectMissing:
-                    self._unseen[entry.key] = f"{GONE}: {source.uri} went before the plan was made of it"
+                    gone = f"{source.uri} went before the plan was made of it"
+                    self._unseen[entry.key] = f"{ErrorType.OBJECT_GONE}: {gone}"
                 except StorageRefused as error:
                     if not self._leave_refused:
                         raise
-                    self._unseen[entry.key] = f"{REFUSED}: {error}"
+                    self._unseen[entry.key] = f"{ErrorType.OBJECT_REFUSED}: {error}"
 
         looks = [
             look(entry)
@@ -137,8 +135,8 @@ class ShardRows:
         except StorageRefused as error:
             if not self._leave_refused:
                 raise
-            return f"{REFUSED}: {error}; its rows are left out"
-        return found or f"{GONE}: {uri} went before the plan was made of it; its rows are left out"
+            return f"{ErrorType.OBJECT_REFUSED}: {error}; its rows are left out"
+        return found or f"{ErrorType.OBJECT_GONE}: {uri} went before the plan was made of it; its rows are left out"
 
     async def go_on(self, cursor: str) -> bool:
         """Takes the rest of the object that the shard before ended within, if it did. Whether the shard is full."""
@@ -147,15 +145,15 @@ class ShardRows:
             return False
         found = self._kept.take(self._layout.run_id, cursor)
         if found is None:
-            entry, word, what = None, GONE, "went"
+            entry, word, what = None, ErrorType.OBJECT_GONE, "went"
             try:
                 entry = await self._storage.head(self._bucket, key)
             except StorageRefused:
                 if not self._leave_refused:
                     raise
-                word, what = REFUSED, "could not be read any more"
+                word, what = ErrorType.OBJECT_REFUSED, "could not be read any more"
             if entry is not None and not is_version(version, version_of(entry)):
-                entry, word, what = None, CHANGED, "changed"
+                entry, word, what = None, ErrorType.OBJECT_CHANGED, "changed"
             if entry is None:
                 problem = f"{word}: the object {what} while the plan was made of it; its later rows are left out"
                 lost = object_problem(key, object_uri(self._bucket, key), "", problem)

@@ -22,8 +22,8 @@ import orjson
 
 from batch.corpus.cursor import Place
 from batch.job.job import Job
+from batch.schema.error_types import ErrorType
 
-BAD_ROW, TOO_LARGE = "bad_row", "too_large"
 LONGEST_ID = 256
 """Characters of a row's id."""
 EXACT = 2**53
@@ -115,7 +115,7 @@ class Wanted:
         size = len(content) + len(fields)
         if size > self.limit:
             found = f"{where}: text and other fields have {size:,} bytes; the limit is {self.limit:,}"
-            return SourceRow(identity, place, etag=digest(content, 16), problem=f"{TOO_LARGE}: {found}")
+            return SourceRow(identity, place, etag=digest(content, 16), problem=f"{ErrorType.TOO_LARGE}: {found}")
         shown = fields
         if self.shown != self.carried:
             shown = self._fields(values, self.shown)
@@ -124,7 +124,7 @@ class Wanted:
 
     def bad(self, message: str, place: Place, raw: bytes, identity: str | None = None) -> SourceRow:
         """Returns a row that cannot be asked about."""
-        problem = f"{BAD_ROW}: {message}"
+        problem = f"{ErrorType.BAD_ROW}: {message}"
         return SourceRow(identity or digest(raw), place, etag=digest(raw, 16), problem=problem)
 
     def _text(self, values: Mapping[str, Any], *, whole: bool) -> tuple[str, str | None]:

@@ -10,6 +10,7 @@ import io
 import zipfile
 import zlib
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.extracted import Unreadable
 
 MOST_ENTRIES = 10_000
@@ -29,25 +30,21 @@ class Archive:
         try:
             self._file = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
-            raise Unreadable("corrupt", f"the archive is damaged or truncated: {error}") from None
+            raise Unreadable(ErrorType.CORRUPT, f"the archive is damaged or truncated: {error}") from None
         entries = self._file.infolist()
         if len(entries) > MOST_ENTRIES:
-            raise Unreadable(
-                "decompression_bomb", f"the archive has {len(entries):,} entries; the limit is {MOST_ENTRIES:,}"
-            )
+            message = f"the archive has {len(entries):,} entries; the limit is {MOST_ENTRIES:,}"
+            raise Unreadable(ErrorType.DECOMPRESSION_BOMB, message)
         unpacked = sum(entry.file_size for entry in entries)
         if unpacked > MOST_UNPACKED:
-            raise Unreadable(
-                "decompression_bomb", f"the archive unpacks to {unpacked:,} bytes; the limit is {MOST_UNPACKED:,}"
-            )
+            message = f"the archive unpacks to {unpacked:,} bytes; the limit is {MOST_UNPACKED:,}"
+            raise Unreadable(ErrorType.DECOMPRESSION_BOMB, message)
         for entry in entries:
             if entry.file_size > max(RATIO_FROM, entry.compress_size * MOST_RATIO):
-                raise Unreadable(
-                    "decompression_bomb",
-                    f"{entry.filename[:100]!r} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes",
-                )
+                message = f"{entry.filename[:100]!r} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes"
+                raise Unreadable(ErrorType.DECOMPRESSION_BOMB, message)
         if any(entry.flag_bits & 1 for entry in entries):
-            raise Unreadable("encrypted", "the archive is encrypted")
+            raise Unreadable(ErrorType.ENCRYPTED, "the archive is encrypted")
         self._entries = {entry.orig_filename.replace("\\", "/").lstrip("/"): entry for entry in entries}
         self.names = set(self._entries)
         self.is_named_well = all(name == entry.orig_filename for name, entry in self._entries.items())
@@ -55,8 +52,8 @@ class Archive:
     def read(self, name: str) -> bytes:
         """Returns an entry, of its declared size at most."""
         if name not in self._entries:
-            raise Unreadable("corrupt", f"the archive lacks {name[:100]!r}")
+            raise Unreadable(ErrorType.CORRUPT, f"the archive lacks {name[:100]!r}")
         try:
             return self._file.read(self._entries[name])
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
-            raise Unreadable("corrupt", f"{name[:100]!r} in the archive is damaged: {error}") from None
+            raise Unreadable(ErrorType.CORRUPT, f"{name[:100]!r} in the archive is damaged: {error}") from None

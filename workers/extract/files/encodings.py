@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.extracted import Unreadable
 from workers.extract.files.kinds import NEVER_TEXT, suffix_of, unsupported
 
@@ -84,12 +85,11 @@ def decode(key: str, data: bytes, *, declared: str | None = None) -> str:
         return text
     binary = unsupported(data)
     if binary is not None:
-        raise Unreadable("unsupported_format", f"the document is {binary}: no text is taken from that")
+        raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, f"the document is {binary}: no text is taken from that")
     suffix = suffix_of(key)
     if suffix in NEVER_TEXT:
-        raise Unreadable(
-            "corrupt", f"the document is called .{suffix}, but does not begin as one, and is no text either"
-        )
+        message = f"the document is called .{suffix}, but does not begin as one, and is no text either"
+        raise Unreadable(ErrorType.CORRUPT, message)
     for name in filter(None, (declared, _named(_declaration(data)))):
         text = _as(name, data)
         if text is not None:
@@ -98,8 +98,9 @@ def decode(key: str, data: bytes, *, declared: str | None = None) -> str:
     if text is not None:
         return text
     if b"\x00" in data:
-        raise Unreadable("not_text", "the document holds NUL bytes: it is binary, not text")
-    raise Unreadable("not_utf8", "the document is neither UTF-8 nor text of an encoding that it declares or lets see")
+        raise Unreadable(ErrorType.NOT_TEXT, "the document holds NUL bytes: it is binary, not text")
+    message = "the document is neither UTF-8 nor text of an encoding that it declares or lets see"
+    raise Unreadable(ErrorType.NOT_UTF8, message)
 
 
 def _unpadded(data: bytes) -> bytes:
@@ -122,10 +123,11 @@ def _marked(data: bytes, encoding: str) -> str | None:
         if text.count("\ufffd") > 1 + len(text) * FEW_BROKEN:
             if encoding == "utf-8-sig":
                 return None
-            raise Unreadable("not_text", f"the document begins as {encoding} and is not: {error.reason}") from None
+            message = f"the document begins as {encoding} and is not: {error.reason}"
+            raise Unreadable(ErrorType.NOT_TEXT, message) from None
     text = text.strip("\x00")
     if "\x00" in text:
-        raise Unreadable("not_text", "the document holds NUL bytes: it is binary, not text")
+        raise Unreadable(ErrorType.NOT_TEXT, "the document holds NUL bytes: it is binary, not text")
     return text
 
 

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXTRACTION_ERRORS = (
-    *("empty", "not_utf8", "not_text", "too_deep", "corrupt", "encrypted", "no_text", "unsupported_format"),
-    *("unreadable_text", "decompression_bomb", "too_much_text"),
-    *("extraction_timeout", "extraction_memory", "extraction_crashed"),
-)
-"""All words that extraction has; docs/extraction.md says what each means."""
-
 
 @dataclass(frozen=True, slots=True)
 class Extracted:

@@ -15,6 +15,7 @@ from typing import Literal
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.archives import Archive
 from workers.extract.files.extracted import Unreadable
 
@@ -100,20 +101,21 @@ class Package:
                     return found
         found = next((part for name in MAIN.values() if (part := self.part(name)) is not None), None)
         if found is None:
-            raise Unreadable("corrupt", "the Office document lacks its main part")
+            raise Unreadable(ErrorType.CORRUPT, "the Office document lacks its main part")
         return found
 
     def _kind(self) -> Format:
         said = self._type_of(self.main)
         for words, name in _OTHERS.items():
             if words in said:
-                raise Unreadable("unsupported_format", f"the document is {name}")
+                raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, f"the document is {name}")
         for words, kind in _KINDS:
             if words in said:
                 return kind
         usual = next((kind for kind, name in MAIN.items() if self.main.lower() == name), None)
         if usual is None:
-            raise Unreadable("unsupported_format", f"the document is a package of the type {said[:100] or 'unknown'}")
+            message = f"the document is a package of the type {said[:100] or 'unknown'}"
+            raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, message)
         return usual
 
     def _type_of(self, part: str) -> str:
@@ -149,7 +151,7 @@ class Package:
                     wanted = _resolved(folder, match[3].decode(errors="replace"))
                     found = self._spelled.get(wanted.lower())
                     if found is None and _TEXTS.search(wanted) is not None:
-                        raise Unreadable("corrupt", f"the Office document lacks its part {wanted[:100]!r}")
+                        raise Unreadable(ErrorType.CORRUPT, f"the Office document lacks its part {wanted[:100]!r}")
                     if found is not None and wanted not in self._archive.names:
                         moved[found] = wanted
                         own = self.part(_relationships_of(found))
@@ -184,11 +186,11 @@ class Package:
 def _children(archive: Archive, part: str) -> list[ElementTree.Element]:
     data = archive.read(part)
     if b"<!ENTITY" in data:
-        raise Unreadable("corrupt", f"{part[:100]!r} declares entities, which no Office document needs")
+        raise Unreadable(ErrorType.CORRUPT, f"{part[:100]!r} declares entities, which no Office document needs")
     try:
         return list(ElementTree.fromstring(data))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise Unreadable("corrupt", f"{part[:100]!r} in the Office document is damaged: {error}") from None
+        raise Unreadable(ErrorType.CORRUPT, f"{part[:100]!r} in the Office document is damaged: {error}") from None
 
 
 def _relationships_of(part: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import Message
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.encodings import decode
 from workers.extract.files.extracted import Unreadable
 from workers.extract.mail.mail_fields import body_bytes, charset_of, header, headers, name_of
@@ -80,7 +81,7 @@ class _Reader:
         if self._attached:
             lines.append(f"Attached: {', '.join(self._attached)}")
         if texts and texts[0].startswith(_ARMOURED) and len(texts) == 1:
-            raise Unreadable("encrypted", "the message is encrypted (PGP)")
+            raise Unreadable(ErrorType.ENCRYPTED, "the message is encrypted (PGP)")
         return "\n".join([*lines, "", "\n\n".join(texts)]).strip()
 
     def _texts(self, part: Message, *, alone: bool = False) -> Iterator[str]:
@@ -94,8 +95,9 @@ class _Reader:
             if alone:
                 signed = "signed-data" in str(part.get("Content-Type", "")).lower()
                 if signed:
-                    raise Unreadable("unsupported_format", "the message's text is within its signature (S/MIME)")
-                raise Unreadable("encrypted", "the message is encrypted (S/MIME)")
+                    message = "the message's text is within its signature (S/MIME)"
+                    raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, message)
+                raise Unreadable(ErrorType.ENCRYPTED, "the message is encrypted (S/MIME)")
             self._note(part)
         elif part.get_content_maintype() == "text" or kind in _PAGES:
             yield from self._text(part, kind, alone)
@@ -110,7 +112,7 @@ class _Reader:
         children = [child for child in payload if isinstance(child, Message)]
         if kind == "multipart/encrypted":
             if alone:
-                raise Unreadable("encrypted", "the message is encrypted (PGP or S/MIME)")
+                raise Unreadable(ErrorType.ENCRYPTED, "the message is encrypted (PGP or S/MIME)")
             self._note(part)
             return
         if kind == "multipart/alternative":

@@ -9,6 +9,7 @@ import re
 from email.errors import MessageError
 from email.message import Message
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.encodings import decode
 from workers.extract.files.extracted import Unreadable
 
@@ -142,5 +143,6 @@ def _base64(raw: bytes) -> bytes:
     if len(packed.rstrip(b"=")) % 4 == 1:
         if is_short:
             return raw
-        raise Unreadable("corrupt", "a text of the message is damaged or cut: its base64 ends within a character")
+        message = "a text of the message is damaged or cut: its base64 ends within a character"
+        raise Unreadable(ErrorType.CORRUPT, message)
     return binascii.a2b_base64(packed + b"=" * (-len(packed) % 4)) + (b"\n\n" + rest if rest.strip() else b"")

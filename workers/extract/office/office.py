@@ -9,6 +9,7 @@ from typing import Literal
 import olefile
 from office_oxide import Document, OfficeOxideError
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.archives import Archive
 from workers.extract.files.extracted import Unreadable
 from workers.extract.files.packages import Package
@@ -59,20 +60,20 @@ def ole_to_text(data: bytes) -> str:
             stream = file.openstream(entries[old]).read() if old is not None else b""
             current = file.openstream(entries["current user"]).read() if "current user" in entries else b""
     except (OSError, ValueError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise Unreadable("corrupt", f"the OLE container is damaged or truncated: {error}") from None
+        raise Unreadable(ErrorType.CORRUPT, f"the OLE container is damaged or truncated: {error}") from None
     if "encryptedpackage" in entries:
-        raise Unreadable("encrypted", "the Office document is protected by a password")
+        raise Unreadable(ErrorType.ENCRYPTED, "the Office document is protected by a password")
     if old is None:
         if "book" in entries and other is None:  # one for both, of Excel 97, has a stream of either kind
             other = "a workbook of Excel 95 or older, a format that is not read"
-        raise Unreadable("unsupported_format", f"the document is {other or 'an OLE container, but no DOC, PPT or XLS'}")
+        message = f"the document is {other or 'an OLE container, but no DOC, PPT or XLS'}"
+        raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, message)
     if old == "worddocument":
         if stream[10:12] and stream[11] & 1:
-            raise Unreadable("encrypted", "the DOC is protected by a password")
+            raise Unreadable(ErrorType.ENCRYPTED, "the DOC is protected by a password")
         if int.from_bytes(stream[2:4], "little") <= _WORD_95:
-            raise Unreadable(
-                "unsupported_format", "the document is a DOC of Word 95 or older, a format that is not read"
-            )
+            message = "the document is a DOC of Word 95 or older, a format that is not read"
+            raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, message)
     text = _text(data, _OLD[old])
     if old == "powerpoint document":
         return "\n\n".join([text, *(f"[Notes]\n{each}" for each in notes_of(stream, current))])
@@ -88,12 +89,12 @@ def _text(data: bytes, kind: Format) -> str:
     except OfficeOxideError as error:
         said = str(error)
         if "decompression limit" in said:
-            raise Unreadable("decompression_bomb", f"the {kind.upper()} unpacks to too much: {said}") from None
+            raise Unreadable(ErrorType.DECOMPRESSION_BOMB, f"the {kind.upper()} unpacks to too much: {said}") from None
         if "encrypt" in said.lower() or "password" in said.lower():
-            raise Unreadable("encrypted", f"the {kind.upper()} is protected by a password") from None
-        raise Unreadable("corrupt", f"the {kind.upper()} cannot be read: {said}") from None
+            raise Unreadable(ErrorType.ENCRYPTED, f"the {kind.upper()} is protected by a password") from None
+        raise Unreadable(ErrorType.CORRUPT, f"the {kind.upper()} cannot be read: {said}") from None
     if _CUT in text:
-        raise Unreadable("too_deep", f"the {kind.upper()} nests too deeply")
+        raise Unreadable(ErrorType.TOO_DEEP, f"the {kind.upper()} nests too deeply")
     return text
 
 

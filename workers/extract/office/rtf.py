@@ -12,6 +12,7 @@ import codecs
 import re
 from dataclasses import dataclass, replace
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.extracted import Unreadable
 from workers.extract.office.symbol_fonts import OTHER, shown
 
@@ -145,7 +146,8 @@ class _Reader:
                 if at < len(data) and data[at] in b"\\{}" and self._is_half(token["text"]):
                     self._bytes.append(data[at])  # the second byte of a character that the writer did not escape
                     at += 1
-        raise Unreadable("corrupt", f"the RTF document is truncated: {len(self._opened):,} of its groups have no end")
+        message = f"the RTF document is truncated: {len(self._opened):,} of its groups have no end"
+        raise Unreadable(ErrorType.CORRUPT, message)
 
     def _leave(self) -> bool:
         """Ends a group; False at the document's end."""

@@ -12,6 +12,7 @@ from functools import partial
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, unescape
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.archives import Archive
 from workers.extract.files.extracted import Unreadable
 from workers.extract.files.packages import Package
@@ -45,7 +46,7 @@ def mended_sheets(package: Package, archive: Archive) -> dict[str, bytes]:
     for name in found.get("worksheet", []):
         sheet = archive.read(name)
         if not found.get("sharedStrings") and b't="s"' in sheet:
-            raise Unreadable("corrupt", "the XLSX lacks the part that has its texts")
+            raise Unreadable(ErrorType.CORRUPT, "the XLSX lacks the part that has its texts")
         if times or ((b"<f" in sheet or b":f" in sheet) and _NOTHING.search(sheet) is not None):
             mended = _CELL.sub(lambda cell: _mended(cell, times), sheet)
             if mended != sheet:
@@ -67,11 +68,11 @@ def _plainer(styles: bytes) -> bytes:
 def _times(styles: bytes) -> dict[int, _Shows]:
     """Styles of cells that show times, durations or set digits -> how."""
     if b"<!ENTITY" in styles:
-        raise Unreadable("corrupt", "the styles of the XLSX declare entities, which no Office document needs")
+        raise Unreadable(ErrorType.CORRUPT, "the styles of the XLSX declare entities, which no Office document needs")
     try:
         root = ElementTree.fromstring(styles)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise Unreadable("corrupt", f"the styles of the XLSX are damaged: {error}") from None
+        raise Unreadable(ErrorType.CORRUPT, f"the styles of the XLSX are damaged: {error}") from None
     codes = dict(BUILT_IN_TIMES)
     for each in root.iter():
         if each.tag.rpartition("}")[2] == "numFmt" and (each.get("numFmtId") or "").isdecimal():

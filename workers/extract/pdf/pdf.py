@@ -13,6 +13,7 @@ from contextlib import suppress
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.extracted import Extracted, Unreadable
 from workers.extract.pdf.annotations import Annotations
 
@@ -50,7 +51,8 @@ def pdf_to_text(data: bytes, most: int) -> Extracted:
         most: characters at which reading ends; whoever gets more of them has seen too much.
     """
     if _is_cut(data):
-        raise Unreadable("corrupt", "the PDF is truncated: it goes on after its last cross-references, or has none")
+        message = "the PDF is truncated: it goes on after its last cross-references, or has none"
+        raise Unreadable(ErrorType.CORRUPT, message)
     try:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError:
@@ -66,7 +68,7 @@ def pdf_to_text(data: bytes, most: int) -> Extracted:
             text = reader.text(number)
         except pypdfium2.PdfiumError as error:
             said = f"page {number + 1} of {len(document)} of the PDF cannot be read: {error}"
-            raise Unreadable("corrupt", said) from None
+            raise Unreadable(ErrorType.CORRUPT, said) from None
         pages.append(text)
         size += len(text)
         if size > most:
@@ -74,11 +76,12 @@ def pdf_to_text(data: bytes, most: int) -> Extracted:
     text = _in_words("\n\n".join(page for page in pages if page.strip()))
     is_xfa = form in (pdfium.FORMTYPE_XFA_FULL, pdfium.FORMTYPE_XFA_FOREGROUND)
     if is_xfa and (form == pdfium.FORMTYPE_XFA_FULL or not text or _WAITS.search(text[:500])):
-        raise Unreadable("unsupported_format", "the PDF is an XFA form, which only Adobe's readers can show")
+        raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, "the PDF is an XFA form, which only Adobe's readers can show")
     attached = _attached(document, reader.annotations.attached)
     if attached and (_PORTFOLIO.search(data) or not text):
         named = ", ".join(attached)[:500]
-        raise Unreadable("unsupported_format", f"the PDF is a portfolio: its documents are attached to it: {named}")
+        message = f"the PDF is a portfolio: its documents are attached to it: {named}"
+        raise Unreadable(ErrorType.UNSUPPORTED_FORMAT, message)
     if not text:
         _refuse(reader, len(pages))
     if attached:
@@ -93,8 +96,8 @@ def _why(data: bytes) -> Unreadable:
         pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if error.err_code in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
-            return Unreadable("encrypted", "the PDF is protected by a password")
-    return Unreadable("corrupt", "the PDF cannot be read: it is damaged, or has no pages")
+            return Unreadable(ErrorType.ENCRYPTED, "the PDF is protected by a password")
+    return Unreadable(ErrorType.CORRUPT, "the PDF cannot be read: it is damaged, or has no pages")
 
 
 def _refuse(reader: _Pages, count: int) -> None:
@@ -104,7 +107,7 @@ def _refuse(reader: _Pages, count: int) -> None:
         said = "it is probably scanned, and needs OCR"
     else:
         said = "they are blank"
-    raise Unreadable("no_text", f"none of the PDF's {count} pages has text that can be read: {said}")
+    raise Unreadable(ErrorType.NO_TEXT, f"none of the PDF's {count} pages has text that can be read: {said}")
 
 
 class _Pages:

@@ -14,6 +14,7 @@ from html.entities import html5
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.archives import Archive
 from workers.extract.files.encodings import decode
 from workers.extract.files.extracted import Unreadable
@@ -37,7 +38,7 @@ def epub_to_text(archive: Archive) -> str:
     for reference in references or list(items):
         item = items.get(reference)
         if item is None:
-            raise Unreadable("corrupt", f"the EPUB lacks a chapter: nothing is called {reference!r:.100}")
+            raise Unreadable(ErrorType.CORRUPT, f"the EPUB lacks a chapter: nothing is called {reference!r:.100}")
         kind = (item.get("media-type") or "").lower()
         is_drawing = kind == "image/svg+xml" and bool(references)
         if is_drawing or (not kind.startswith(_NO_PAGES) and (references or "html" in kind)):
@@ -45,7 +46,7 @@ def epub_to_text(archive: Archive) -> str:
             chapters[posixpath.normpath(posixpath.join(folder, href))] = None
     found = {book.find(chapter): chapter for chapter in chapters}
     if book.locked().intersection(found):
-        raise Unreadable("encrypted", "the EPUB's chapters are encrypted (DRM)")
+        raise Unreadable(ErrorType.ENCRYPTED, "the EPUB's chapters are encrypted (DRM)")
     texts = (page_to_text(decode(name, archive.read(name)), xml=True) for name in found)
     return "\n\n".join(text for text in texts if text)
 
@@ -66,7 +67,7 @@ class _Book:
             entry = self._alike.get(_alike(each))
             if entry is not None:
                 return entry
-        raise Unreadable("corrupt", f"the EPUB lacks {name[:100]!r}, which it names as a part of it")
+        raise Unreadable(ErrorType.CORRUPT, f"the EPUB lacks {name[:100]!r}, which it names as a part of it")
 
     def package_name(self) -> str:
         """Returns the file that says what the book is made of."""
@@ -76,17 +77,17 @@ class _Book:
                     return self.find(rootfile.get("full-path") or "")
         packages = sorted(name for name in self._archive.names if name.lower().endswith(".opf"))
         if not packages:
-            raise Unreadable("corrupt", "the EPUB does not say where its contents are")
+            raise Unreadable(ErrorType.CORRUPT, "the EPUB does not say where its contents are")
         return packages[0]
 
     def xml(self, name: str) -> ElementTree.Element:
         data = self._archive.read(self.find(name)).strip()
         if b"<!ENTITY" in data:
-            raise Unreadable("corrupt", f"{name[:100]!r} in the EPUB declares entities, which no EPUB needs")
+            raise Unreadable(ErrorType.CORRUPT, f"{name[:100]!r} in the EPUB declares entities, which no EPUB needs")
         try:
             return ElementTree.fromstring(_ENTITY.sub(_numbered, data))
         except (ElementTree.ParseError, ValueError, LookupError) as error:  # also of an encoding that nobody knows
-            raise Unreadable("corrupt", f"{name[:100]!r} in the EPUB is no XML: {error}") from None
+            raise Unreadable(ErrorType.CORRUPT, f"{name[:100]!r} in the EPUB is no XML: {error}") from None
 
     def locked(self) -> set[str]:
         """Entries that `encryption.xml` names; fonts often are, by way of obfuscation."""

@@ -11,6 +11,7 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from batch.schema.error_types import ErrorType
 from workers.extract.files.extracted import Unreadable
 from workers.extract.web.nesting import is_too_deep
 from workers.extract.web.xhtml import as_html
@@ -81,7 +82,7 @@ def page_to_text(page: str, *, xml: bool = False) -> str:
     """
     page = as_html(page, xml=xml)
     if is_too_deep(page):
-        raise Unreadable("too_deep", "the HTML page nests too deeply: to parse it would take seconds to hours")
+        raise Unreadable(ErrorType.TOO_DEEP, "the HTML page nests too deeply: to parse it would take seconds to hours")
     tree = LexborHTMLParser(page)
     heading, body = _title(tree), tree.body
     text = _Walk(tree).text_of(body) if body is not None else ""
@@ -223,7 +224,7 @@ def page_to_main_text(page: str) -> str:
     """
     page = as_html(page)
     if is_too_deep(page):
-        raise Unreadable("too_deep", "the HTML page nests too deeply: to parse it would take seconds to hours")
+        raise Unreadable(ErrorType.TOO_DEEP, "the HTML page nests too deeply: to parse it would take seconds to hours")
     text = _main(page) if len(page) <= MOST_CHARACTERS and page.count("<") <= MOST_TAGS else ""
     if not text:
         return page_to_text(page)

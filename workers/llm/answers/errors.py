@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from batch.schema.error_types import RETRYABLE, ErrorType
 from workers.llm.answers.completion import Completion
 from workers.llm.answers.failure import SHOWN, Failure, one_line, read_failure
 
@@ -29,7 +30,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`error_type` is the word that stands in rows, metrics and pause reasons; `retryable` is for a rerun.
+    """`error_type` is the word that stands in rows, metrics and pause reasons.
 
     Of one of the job, `passes` says that it may be a limit a minute, whatever its words: it is waited for as long as
     others are answered.
@@ -38,12 +39,18 @@ class Verdict:
     kind: Kind
     error_type: str
     message: str
-    retryable: bool = False
+    final: bool = False
+    """Of a document that ends the same way again, whatever its word says."""
     few: bool = False
     """Of a transient one: the provider did answer, so the same call is made twice more at most."""
     passes: bool = False
     wait: float | None = None
     """Seconds to wait before the next call, where the provider says so in words or its limit is a day's."""
+
+    @property
+    def retryable(self) -> bool:
+        """Tells whether a rerun asks again."""
+        return not self.final and (self.kind is Kind.TRANSIENT or self.error_type in RETRYABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,6 @@ class Rule:
     """A regular expression of what the message contains, in lower case, and the codes after it."""
     either: bool = False
     """Whether code or words suffice."""
-    retryable: bool = False
     few: bool = False
     wait: float | None = None
     hint: str = ""
@@ -166,46 +172,46 @@ _MODEL_SAYS = (
 _ENDPOINT = "OPENAI_BASE_URL must name the endpoint itself"
 
 RULES = (
-    Rule(Kind.JOB, "unexpected_redirect", "a redirect (3xx)", status=range(300, 400), hint=_ENDPOINT),
-    Rule(Kind.TRANSIENT, "rate_limited", "429 of a minute's limit, though called `insufficient_quota`", (429,), _QUOTA,
-         r"allocated quota|per.?(minute|second)|rate.?limits? page|\b[rt]p[ms]\b|too many requests", retryable=True),
-    Rule(Kind.JOB, "insufficient_quota", "`insufficient_quota`, `credit_balance_exhausted`, `billing_*`", code=_QUOTA),
-    Rule(Kind.JOB, "insufficient_quota", "402", status=(402,)),
-    Rule(Kind.JOB, "insufficient_quota", "words of an empty account", _CLIENT, says=_QUOTA_SAYS),
-    Rule(Kind.JOB, "insufficient_quota", "429 of a limit of spend: `*_limit_exceeded`", status=(429,), code=_SPENT),
-    Rule(Kind.DOCUMENT, "request_too_large", '429 or 413 that says "request too large"', (429, 413, NAMELESS),
+    Rule(Kind.JOB, ErrorType.UNEXPECTED_REDIRECT, "a redirect (3xx)", status=range(300, 400), hint=_ENDPOINT),
+    Rule(Kind.TRANSIENT, ErrorType.RATE_LIMITED, "429 of a minute's limit, though called `insufficient_quota`", (429,),
+         _QUOTA, r"allocated quota|per.?(minute|second)|rate.?limits? page|\b[rt]p[ms]\b|too many requests"),
+    Rule(Kind.JOB, ErrorType.INSUFFICIENT_QUOTA, "`insufficient_quota`, `credit_balance_exhausted`, `billing_*`",
+         code=_QUOTA),
+    Rule(Kind.JOB, ErrorType.INSUFFICIENT_QUOTA, "402", status=(402,)),
+    Rule(Kind.JOB, ErrorType.INSUFFICIENT_QUOTA, "words of an empty account", _CLIENT, says=_QUOTA_SAYS),
+    Rule(Kind.JOB, ErrorType.INSUFFICIENT_QUOTA, "429 of a limit of spend: `*_limit_exceeded`", status=(429,),
+         code=_SPENT),
+    Rule(Kind.DOCUMENT, ErrorType.REQUEST_TOO_LARGE, '429 or 413 that says "request too large"', (429, 413, NAMELESS),
          says=r"request (is )?too large|requested \d+.{0,80}(reduce|larger)"),
-    Rule(Kind.TRANSIENT, "rate_limited", "429 of a day's limit", (429, NAMELESS), says=_OF_A_DAY, retryable=True,
+    Rule(Kind.TRANSIENT, ErrorType.RATE_LIMITED, "429 of a day's limit", (429, NAMELESS), says=_OF_A_DAY,
          wait=DAY_WAIT),
-    Rule(Kind.TRANSIENT, "rate_limited", "any other 429: `rate_limit_exceeded`, `slow_down`", (429,), retryable=True),
-    Rule(Kind.DOCUMENT, "content_filter", "a content filter's code, also Azure's, `invalid_prompt`", _REFUSED,
+    Rule(Kind.TRANSIENT, ErrorType.RATE_LIMITED, "any other 429: `rate_limit_exceeded`, `slow_down`", (429,)),
+    Rule(Kind.DOCUMENT, ErrorType.CONTENT_FILTER, "a content filter's code, also Azure's, `invalid_prompt`", _REFUSED,
          _CONTENT),
-    Rule(Kind.TRANSIENT, "json_validate_failed", "`json_validate_failed`: the model's JSON was none", _REFUSED,
-         "json_validate_failed", r"failed to generate json|failed_generation", either=True, retryable=True, few=True),
-    Rule(Kind.DOCUMENT, "context_length_exceeded", "`context_length_exceeded` and its like", _REFUSED, _CONTEXT),
-    Rule(Kind.JOB, "model_not_found", "`model_not_found` and its like", _REFUSED, _MODEL),
-    Rule(Kind.JOB, "invalid_api_key", "a wrong key's code", _CLIENT, _KEY),
-    Rule(Kind.TRANSIENT, "rate_limited", "the code of a rate limit with another status", _CLIENT, _RATE,
-         retryable=True),
-    Rule(Kind.DOCUMENT, "context_length_exceeded", "words of a context that is too short", (*_REFUSED, 413),
+    Rule(Kind.TRANSIENT, ErrorType.JSON_VALIDATE_FAILED, "`json_validate_failed`: the model's JSON was none", _REFUSED,
+         "json_validate_failed", r"failed to generate json|failed_generation", either=True, few=True),
+    Rule(Kind.DOCUMENT, ErrorType.CONTEXT_LENGTH_EXCEEDED, "`context_length_exceeded` and its like", _REFUSED,
+         _CONTEXT),
+    Rule(Kind.JOB, ErrorType.MODEL_NOT_FOUND, "`model_not_found` and its like", _REFUSED, _MODEL),
+    Rule(Kind.JOB, ErrorType.INVALID_API_KEY, "a wrong key's code", _CLIENT, _KEY),
+    Rule(Kind.TRANSIENT, ErrorType.RATE_LIMITED, "the code of a rate limit with another status", _CLIENT, _RATE),
+    Rule(Kind.DOCUMENT, ErrorType.CONTEXT_LENGTH_EXCEEDED, "words of a context that is too short", (*_REFUSED, 413),
          says=_CONTEXT_SAYS),
-    Rule(Kind.JOB, "invalid_api_key", "words of a wrong key", _CLIENT, says=_KEY_SAYS),
-    Rule(Kind.DOCUMENT, "content_filter", "words of a content filter", _REFUSED, says=_CONTENT_SAYS),
-    Rule(Kind.JOB, "model_not_found", "words of a model that is not there", _REFUSED, says=_MODEL_SAYS),
-    Rule(Kind.TRANSIENT, "rate_limited", "words of a rate limit", (NAMELESS, 400, 403, 503), says=_RATE_SAYS,
-         retryable=True),
-    Rule(Kind.TRANSIENT, "overloaded", "words of a lack of capacity", _CLIENT,
-         "capacity_exceeded|overloaded_error|overloaded",
-         _CAPACITY_SAYS, either=True, retryable=True),
-    Rule(Kind.JOB, "invalid_api_key", "401", status=(401,)),
-    Rule(Kind.JOB, "permission_denied", "403", status=(403,)),
-    Rule(Kind.JOB, "model_not_found", "404", status=(404,)),
-    Rule(Kind.TRANSIENT, "http_{status}", "408, 409, 425", status=(408, 409, 425), retryable=True),
-    Rule(Kind.TRANSIENT, "http_{status}", "5xx", status=range(500, 1000), retryable=True),
-    Rule(Kind.DOCUMENT, "context_length_exceeded", "413", status=(413,)),
+    Rule(Kind.JOB, ErrorType.INVALID_API_KEY, "words of a wrong key", _CLIENT, says=_KEY_SAYS),
+    Rule(Kind.DOCUMENT, ErrorType.CONTENT_FILTER, "words of a content filter", _REFUSED, says=_CONTENT_SAYS),
+    Rule(Kind.JOB, ErrorType.MODEL_NOT_FOUND, "words of a model that is not there", _REFUSED, says=_MODEL_SAYS),
+    Rule(Kind.TRANSIENT, ErrorType.RATE_LIMITED, "words of a rate limit", (NAMELESS, 400, 403, 503), says=_RATE_SAYS),
+    Rule(Kind.TRANSIENT, ErrorType.OVERLOADED, "words of a lack of capacity", _CLIENT,
+         "capacity_exceeded|overloaded_error|overloaded", _CAPACITY_SAYS, either=True),
+    Rule(Kind.JOB, ErrorType.INVALID_API_KEY, "401", status=(401,)),
+    Rule(Kind.JOB, ErrorType.PERMISSION_DENIED, "403", status=(403,)),
+    Rule(Kind.JOB, ErrorType.MODEL_NOT_FOUND, "404", status=(404,)),
+    Rule(Kind.TRANSIENT, "http_{status}", "408, 409, 425", status=(408, 409, 425)),
+    Rule(Kind.TRANSIENT, "http_{status}", "5xx", status=range(500, 1000)),
+    Rule(Kind.DOCUMENT, ErrorType.CONTEXT_LENGTH_EXCEEDED, "413", status=(413,)),
     # The reason is not known to be the document's own: a person who removed it may ask again by a rerun.
-    Rule(Kind.DOCUMENT, "bad_request", "any other 4xx", status=range(400, 500), retryable=True),
-    Rule(Kind.TRANSIENT, "provider_error", "an error inside a 200 that names no status", retryable=True, few=True),
+    Rule(Kind.DOCUMENT, ErrorType.BAD_REQUEST, "any other 4xx", status=range(400, 500)),
+    Rule(Kind.TRANSIENT, ErrorType.PROVIDER_ERROR, "an error inside a 200 that names no status", few=True),
 )  # fmt: skip
 
 _TRY_AGAIN = re.compile(
@@ -226,25 +232,24 @@ def _judge(status: int, failure: Failure, where: str) -> Verdict:
     rule = next(rule for rule in RULES if rule.fits(status, failure.codes, failure.message))
     hint = f"; {rule.hint}" if rule.hint else ""
     wait = rule.wait
-    if rule.error_type == "rate_limited" and (said := seconds_said(failure.message)) is not None:
+    if rule.error_type == ErrorType.RATE_LIMITED and (said := seconds_said(failure.message)) is not None:
         wait = said
     return Verdict(
         rule.kind,
         rule.error_type.format(status=status),
         message + hint,
-        rule.retryable,
         few=rule.few,
-        passes=rule.error_type == "insufficient_quota" and status != 402,
+        passes=rule.error_type == ErrorType.INSUFFICIENT_QUOTA and status != 402,
         wait=wait,
     )
 
 
-ALONE = {
-    "insufficient_quota": "payment_required",
-    "invalid_api_key": "unauthorized",
-    "permission_denied": "forbidden",
-    "model_not_found": "not_found",
-    "unexpected_redirect": "redirected",
+ALONE: dict[str, ErrorType] = {
+    ErrorType.INSUFFICIENT_QUOTA: ErrorType.PAYMENT_REQUIRED,
+    ErrorType.INVALID_API_KEY: ErrorType.UNAUTHORIZED,
+    ErrorType.PERMISSION_DENIED: ErrorType.FORBIDDEN,
+    ErrorType.MODEL_NOT_FOUND: ErrorType.NOT_FOUND,
+    ErrorType.UNEXPECTED_REDIRECT: ErrorType.REDIRECTED,
 }
 """What stops a run, and the word of the row that it is of one document alone. A quota in other ways than by a 402 is
 `quota_exceeded`: Alibaba, for one, says `insufficient_quota` of a limit a minute."""
@@ -253,8 +258,8 @@ ALONE = {
 def alone(verdict: Verdict) -> Verdict:
     """What a verdict on the job is of the document alone, as others are answered: whoever mends the cause, or has it
     pass, may ask again."""
-    error_type = "quota_exceeded" if verdict.passes else ALONE[verdict.error_type]
-    return Verdict(Kind.DOCUMENT, error_type, verdict.message, retryable=True)
+    error_type = ErrorType.QUOTA_EXCEEDED if verdict.passes else ALONE[verdict.error_type]
+    return Verdict(Kind.DOCUMENT, error_type, verdict.message)
 
 
 def seconds_said(message: str) -> float | None:
@@ -303,33 +308,34 @@ def judge_answer(status: int, said: Completion, text: str = "") -> Verdict | Non
     if said.failure is not None:
         return _inside(status, said.failure)
     if said.refusal:
-        return Verdict(Kind.DOCUMENT, "refusal", f"the model refused: {one_line(said.refusal)}")
+        return Verdict(Kind.DOCUMENT, ErrorType.REFUSAL, f"the model refused: {one_line(said.refusal)}")
     if said.blocked:
         message = f"the provider gave no answer: the prompt was blocked ({said.blocked})"
-        return Verdict(Kind.DOCUMENT, "content_filter", message)
+        return Verdict(Kind.DOCUMENT, ErrorType.CONTENT_FILTER, message)
     word = _finish_word(said.finish or "")
     if word in CUT:
-        return Verdict(Kind.DOCUMENT, "truncated", "the answer reached its token limit; raise model.max_output_tokens")
+        message = "the answer reached its token limit; raise model.max_output_tokens"
+        return Verdict(Kind.DOCUMENT, ErrorType.TRUNCATED, message)
     if word in FILTERED:
         message = f"the provider's content filter stopped the answer ({one_line(said.finish or '')[:100]})"
-        return Verdict(Kind.DOCUMENT, "content_filter", message)
+        return Verdict(Kind.DOCUMENT, ErrorType.CONTENT_FILTER, message)
     if word == "refusal":
-        return Verdict(Kind.DOCUMENT, "refusal", "the model refused")
+        return Verdict(Kind.DOCUMENT, ErrorType.REFUSAL, "the model refused")
     if said.tools or word in TOOLS:
         names = f" ({', '.join(said.tools)[:100]})" if said.tools else ""
-        return Verdict(Kind.DOCUMENT, "tool_calls", f"the model called a tool{names}: none was offered", retryable=True)
+        message = f"the model called a tool{names}: none was offered"
+        return Verdict(Kind.DOCUMENT, ErrorType.TOOL_CALLS, message)
     if not said.has_choices and not said.has_choice:
-        return Verdict(
-            Kind.TRANSIENT, "malformed", f"HTTP {status} {_what_came(text or said.shown)}", retryable=True, few=True
-        )
+        message = f"HTTP {status} {_what_came(text or said.shown)}"
+        return Verdict(Kind.TRANSIENT, ErrorType.MALFORMED, message, few=True)
     if word and word not in WHOLE:
         message = f"the answer was not brought to its end: finish_reason {one_line(said.finish or '')[:100]!r}"
-        return Verdict(Kind.TRANSIENT, "unfinished", message, retryable=True, few=True)
+        return Verdict(Kind.TRANSIENT, ErrorType.UNFINISHED, message, few=True)
     if not said.has_choice:
-        return Verdict(Kind.DOCUMENT, "empty_answer", "the provider gave no candidate", retryable=True)
+        return Verdict(Kind.DOCUMENT, ErrorType.EMPTY_ANSWER, "the provider gave no candidate")
     if not is_visible(said.text or ""):
         message = "the model gave nothing but thoughts" if said.thought else "the model gave no content"
-        return Verdict(Kind.DOCUMENT, "empty_answer", message, retryable=True)
+        return Verdict(Kind.DOCUMENT, ErrorType.EMPTY_ANSWER, message)
     return None
 
 
@@ -348,7 +354,7 @@ def _inside(status: int, failure: Failure) -> Verdict:
     """Of an error inside a success: by the status that it names, and asked again only a few times."""
     named = failure.status or NAMELESS
     verdict = _judge(named, failure, f"HTTP {status} with an error{f' {named}' if named else ''} inside")
-    few = verdict.kind is Kind.TRANSIENT and verdict.error_type != "rate_limited"
+    few = verdict.kind is Kind.TRANSIENT and verdict.error_type != ErrorType.RATE_LIMITED
     return replace(verdict, few=few)
 
 

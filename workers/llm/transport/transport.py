@@ -20,6 +20,7 @@ import aiohttp
 import openai
 
 from batch.network.proxies import PORTS, Proxy, ProxyUnusable, proxy_for
+from batch.schema.error_types import ErrorType
 from workers.llm.answers.json_text import decoded
 from workers.llm.transport.connections import Connector, demand_fresh, was_reused
 from workers.llm.transport.keys import KEY, KEY_COMMAND, KEY_FILE, CredentialsMissing, Keys
@@ -29,7 +30,6 @@ MAX_BODY_BYTES = 16 * 2**20
 MAX_ERROR_BYTES = 2**18
 """Of what is no success: the rest tells nothing more."""
 SHOWN_BYTES = 20_000
-TOO_LARGE = "answer_too_large"
 OF_THE_SDK = "X-Stainless-"
 """Headers in which the SDK tells of itself: these requests are not its own."""
 SECRET_HEADER = re.compile(r"key|token|secret|authorization", re.IGNORECASE)
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class TransportError(Exception):
     """No whole HTTP answer: connection refused or reset, timeout, a body cut off or past the limit.
 
-    `kind` is the short word; `TOO_LARGE` for the last.
+    `kind` is the short word; `ErrorType.ANSWER_TOO_LARGE` for the last.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -148,14 +148,15 @@ class Transport:
                 return reply
         except aiohttp.ConnectionTimeoutError as error:
             message = f"{url}: cannot connect in time (OPENAI_BASE_URL sets it{self._by_proxy()}): {error}"
-            raise TransportError("unreachable", secrets.clean(message)) from None
+            raise TransportError(ErrorType.UNREACHABLE, secrets.clean(message)) from None
         except TimeoutError:
-            raise TransportError("timeout", f"{url}: no answer within {timeout:g} s") from None
+            raise TransportError(ErrorType.TIMEOUT, f"{url}: no answer within {timeout:g} s") from None
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError) as error:
             message = f"{url}: cannot connect (OPENAI_BASE_URL sets it{self._by_proxy()}): {error}"
-            raise TransportError("unreachable", secrets.clean(message)) from None
+            raise TransportError(ErrorType.UNREACHABLE, secrets.clean(message)) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise TransportError("connection", secrets.clean(f"{url}: {type(error).__name__}: {error}")) from None
+            message = secrets.clean(f"{url}: {type(error).__name__}: {error}")
+            raise TransportError(ErrorType.CONNECTION, message) from None
 
     async def _once(self, url: str, payload: bytes) -> tuple[Reply, str]:
         """Returns the answer to a request, and the key that went with it."""
@@ -181,9 +182,8 @@ class Transport:
     def _cleaned(self, status: int, headers: Any, raw: bytes, charset: str | None) -> Reply:
         """Returns an answer without secrets. Raises `TransportError` for a proxy's own refusal."""
         if status == 407 and self._proxy is not None:
-            raise TransportError(
-                "unreachable", f"{self.base_url}: HTTP 407: the proxy wants a password{self._by_proxy()}"
-            )
+            message = f"{self.base_url}: HTTP 407: the proxy wants a password{self._by_proxy()}"
+            raise TransportError(ErrorType.UNREACHABLE, message)
         secrets = self._keys.secrets
         raw = secrets.clean_bytes(raw)
         if 300 <= status < 400:
@@ -210,7 +210,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if response.content_length <= most:
             return await response.content.read(-1)
         if not is_error:
-            raise TransportError(TOO_LARGE, f"an answer of {response.content_length:,} bytes is past the limit")
+            message = f"an answer of {response.content_length:,} bytes is past the limit"
+            raise TransportError(ErrorType.ANSWER_TOO_LARGE, message)
     parts: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
@@ -220,5 +221,5 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             response.close()  # the connection too: the rest of the body would come by it
             if is_error:
                 break
-            raise TransportError(TOO_LARGE, f"an answer of more than {most:,} bytes is past the limit")
+            raise TransportError(ErrorType.ANSWER_TOO_LARGE, f"an answer of more than {most:,} bytes is past the limit")
     return b"".join(parts)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from batch.workflows.states import Reason, State
+from batch.schema.error_types import ErrorType, Stage, words_of
+from batch.workflows.states import State
 from workers.llm.answers.completion import read_completion
 from workers.llm.answers.errors import RULES, Kind, Verdict, judge_answer, judge_status
 from workers.observe.metrics import (
@@ -20,14 +18,9 @@ from workers.observe.metrics import (
     REFUSED_DOCUMENT,
     REFUSED_JOB,
     TRANSIENT,
-    UNREADABLE,
     Metrics,
 )
 from workers.process.exposition import FirstScrape, merged
-from workers.sources.documents import BROKEN, CHANGED, GONE, REFUSED
-from workers.sources.row import BAD_ROW, TOO_LARGE
-
-WORKERS = Path(__file__).parents[4] / "workers"
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -95,12 +88,12 @@ def test_every_verdict_of_the_taxonomy_has_a_label() -> None:
     lists = {Kind.TRANSIENT: TRANSIENT, Kind.DOCUMENT: REFUSED_DOCUMENT, Kind.JOB: REFUSED_JOB}
     for verdict in verdicts:
         assert verdict.error_type in lists[verdict.kind], verdict
-    source = "".join(path.read_text() for path in WORKERS.rglob("*.py"))
-    raised = re.findall(r"(?:Unreadable|_ChildEnded)\(\s*(.*)", source)
-    raised += re.findall(r'"error_type": (.*)', (WORKERS / "extract" / "child.py").read_text())
-    written = {word for line in raised for word in re.findall(r'(?:^|else )"(\w+)"', line)}
-    planned = {BAD_ROW, TOO_LARGE, BROKEN, CHANGED, GONE, REFUSED}
-    assert written | planned | {Reason.SOURCE_REFUSED} == set(UNREADABLE)
+
+
+def test_every_word_of_a_row_or_a_pause_has_a_label() -> None:
+    pauses = set(words_of(Stage.JOB, Stage.JOB_BATCH))
+    assert pauses <= set(PAUSE_REASONS)
+    assert set(ErrorType) - pauses <= set(ANSWER_OUTCOMES)
 
 
 def test_runs_by_state_are_0_when_they_are_over_and_gone_when_nobody_knows() -> None:

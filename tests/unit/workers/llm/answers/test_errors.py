@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from batch.schema.error_types import RETRYABLE
 from workers.llm.answers.completion import read_completion
 from workers.llm.answers.errors import ALONE, DAY_WAIT, RULES, Kind, Rule, judge_answer, judge_status
 
@@ -141,7 +142,7 @@ def test_how_long_a_limit_says_to_wait(message: str, seconds: float | None) -> N
 def test_the_page_has_the_rules_line_by_line() -> None:
     def follows(rule: Rule) -> str:
         if rule.kind is Kind.DOCUMENT:
-            return "error row, retryable" if rule.retryable else "error row, not retryable"
+            return "error row, retryable" if rule.error_type in RETRYABLE else "error row, not retryable"
         return "repeated in place" if rule.kind is Kind.TRANSIENT else "the run pauses"
 
     for rule in RULES:

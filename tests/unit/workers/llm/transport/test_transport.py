@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 
 from workers.llm.transport import connections
 from workers.llm.transport.keys import CredentialsMissing
-from workers.llm.transport.transport import MAX_BODY_BYTES, TOO_LARGE, Transport, TransportError
+from workers.llm.transport.transport import MAX_BODY_BYTES, Transport, TransportError
 
 PROXIES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
@@ -285,7 +285,7 @@ async def test_what_a_body_unpacks_to_is_bounded_before_it_is_in_memory(
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert found.value.kind == TOO_LARGE
+    assert found.value.kind == "answer_too_large"
     assert peak < 3 * MAX_BODY_BYTES, f"{peak:,} bytes at most in memory"
 
 
@@ -312,6 +312,6 @@ async def test_bodies_of_any_framing_and_status_are_read_and_shown(monkeypatch: 
         assert reply.status == 500 and reply.text.startswith("yyy")
         with pytest.raises(TransportError) as found:
             await transport.post("chat/completions", b"too long", timeout=30)
-        assert found.value.kind == TOO_LARGE
+        assert found.value.kind == "answer_too_large"
         reply = await transport.post("chat/completions", b"gzip", timeout=30)
         assert reply.status == 200, "the pool is as good as before"
