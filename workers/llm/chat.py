@@ -15,8 +15,8 @@ from typing import Any
 from batch.job.job import Job
 from batch.schema.answer_reader import AnswerReader, InvalidAnswer
 from batch.schema.error_types import ErrorType
+from workers.llm.accepted_fields import accepted_by
 from workers.llm.answer import Answer
-from workers.llm.answers.accepted import accepted_by
 from workers.llm.answers.errors import Kind, Verdict, alone
 from workers.llm.answers.json_text import dug_out
 from workers.llm.call import PATH, Brake, Caller, Calls, FieldUnknown

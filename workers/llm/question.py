@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from batch.job.job import Job
-from workers.llm.answers.accepted import LIMIT_FIELDS, Accepted
+from workers.llm.accepted_fields import LIMIT_FIELDS, Accepted
 from workers.llm.answers.json_text import written
 from workers.llm.response_format import response_format
 

@@ -14,7 +14,7 @@ import orjson
 
 from batch.job.job import Job
 from batch.schema.error_types import ErrorType
-from workers.llm.answers.accepted import LIMIT_FIELDS, accepted_by
+from workers.llm.accepted_fields import LIMIT_FIELDS, accepted_by
 from workers.llm.answers.completion import read_completion
 from workers.llm.answers.errors import Kind, Verdict, judge_answer
 from workers.llm.call import PATH, judge_reply

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batch.job.job import Job
-from workers.llm.answers.accepted import Accepted
+from workers.llm.accepted_fields import Accepted
 from workers.llm.answers.json_text import decoded, dug_out
 from workers.llm.question import MOST_SHOWN, Questions, refuses_format
 

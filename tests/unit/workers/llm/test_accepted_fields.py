@@ -12,7 +12,7 @@ from batch.job.job import Job
 from tests.jobs import job
 from tests.unit.workers.llm.limits.lanes import open_lane
 from tests.unit.workers.llm.scripted_model import OK
-from workers.llm.answers.accepted import Accepted
+from workers.llm.accepted_fields import Accepted
 from workers.llm.chat import Chat
 from workers.llm.limits.stop import Brakes
 from workers.llm.short_question import probe
