@@ -17,7 +17,7 @@ from tests.workflow.standin import StandIns
 
 SUGGESTED = 80
 """Events from which the server of these tests suggests to continue as new; a usual one does at 4,096."""
-PARTITIONS, WINDOW, OUTAGES = 4, 2, 25
+PARTITIONS, WINDOW, OUTAGES = 4, 2, 10
 
 
 @pytest.fixture
@@ -67,6 +67,5 @@ async def test_a_shard_continues_as_new_over_many_outages_and_forgets_nothing(ha
         assert dispatches[partition] == list(range(1, 1 + (OUTAGES + 1 if partition < WINDOW else 1)))
     assert (report.totals.partitions, report.totals.partitions_failed, report.answered) == (PARTITIONS, 1, answered)
     events = await histories(hasty, c.shard_workflow_id(handle.id, 1, 0))
-    print(events)
     assert len(events) > 1
     assert max(events) < 1.5 * SUGGESTED
