@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from temporalio import activity
 from temporalio.client import (
     Client,
     Schedule,
@@ -29,7 +28,7 @@ from temporalio.testing import WorkflowEnvironment
 from batch.workflows import contracts as c
 from batch.workflows.run_state import RunInput
 from batch.workflows.states import Outcome, Reason
-from tests.workflow.standin import StandIns, Till, until
+from tests.workflow.standin import HeldAccount, StandIns, Till, until
 
 HISTORIES = Path(__file__).with_name("histories")
 MASKED = {"identity": "worker", "stackTrace": ""}
@@ -108,24 +107,13 @@ async def cancel(client: Client) -> str:
 
 async def cancel_while_accounting(client: Client) -> str:
     """Cancelled when all its work is done: nothing is left to stop, and its account is made."""
-    accounting, may_end = asyncio.Event(), asyncio.Event()
-
-    class Slow(StandIns):
-        @activity.defn(name=c.FINISH_RUN)
-        async def finish(self, task: c.FinishInput) -> c.Finished:
-            accounting.set()
-            while not may_end.is_set():
-                activity.heartbeat()
-                await asyncio.sleep(0.05)
-            return await super().finish(task)
-
-    work = Slow(shards=1, partitions=4)
+    work = HeldAccount(shards=1, partitions=4)
     async with work.worker(client) as queue:
         handle = await work.start(client, queue, TUNING)
-        await accounting.wait()
+        await work.accounting.wait()
         await handle.cancel()
         await asyncio.sleep(1.0)
-        may_end.set()
+        work.may_end.set()
         await handle.result()
         return handle.id
 

@@ -236,3 +236,19 @@ class Till:
             )
             self.answers.append(answer)
         return self.answers[-2]
+
+
+@dataclass
+class HeldAccount(StandIns):
+    """Says when a run's account is being made (`accounting`), and holds that until it `may_end`."""
+
+    accounting: asyncio.Event = field(default_factory=asyncio.Event)
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @activity.defn(name=c.FINISH_RUN)
+    async def finish(self, task: c.FinishInput) -> c.Finished:
+        self.accounting.set()
+        while not self.may_end.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
+        return await super().finish(task)

@@ -17,7 +17,7 @@ from batch.network.connection import DATA_CONVERTER
 from batch.workflows import contracts as c
 from batch.workflows import open_shards
 from batch.workflows.states import Outcome, Reason, State
-from tests.workflow.standin import StandIns, until
+from tests.workflow.standin import HeldAccount, StandIns, until
 
 SIGNALED = "workflow_execution_signaled_event_attributes"
 
@@ -278,24 +278,13 @@ async def test_a_pause_by_hand_during_an_outage_stays_and_a_resume_does_not_wait
 
 async def test_a_cancellation_while_the_run_accounts_leaves_its_account(temporal: Client) -> None:
     """All work is done by then, so there is nothing to stop; without a manifest it would look as if it had failed."""
-    accounting, may_end = asyncio.Event(), asyncio.Event()
-
-    class Slow(StandIns):
-        @activity.defn(name=c.FINISH_RUN)
-        async def finish(self, task: c.FinishInput) -> c.Finished:
-            accounting.set()
-            while not may_end.is_set():
-                activity.heartbeat()
-                await asyncio.sleep(0.05)
-            return await super().finish(task)
-
-    work = Slow(shards=1, partitions=2, seconds=0.01)
+    work = HeldAccount(shards=1, partitions=2, seconds=0.01)
     async with work.worker(temporal) as queue:
         handle = await work.start(temporal, queue)
-        await asyncio.wait_for(accounting.wait(), 20)
+        await asyncio.wait_for(work.accounting.wait(), 20)
         await handle.cancel()
         await asyncio.sleep(1.0)
-        may_end.set()
+        work.may_end.set()
         finished = await asyncio.wait_for(handle.result(), 20)
     assert finished.state == State.COMPLETED
     assert [task.state for task in work.finished] == [State.COMPLETED]
